@@ -1,0 +1,1 @@
+"""Cascade instance segmentation for crowded, overlapping things."""

@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+RECORDINGS = Path(__file__).parent / "parity" / "recordings"
+"""Numbers recorded from the published implementations."""
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device there is: the CPU always, CUDA where present."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets that ``DSCTOOL_TEST_DATA`` names."""
+    folder = os.environ.get("DSCTOOL_TEST_DATA")
+    if not folder:
+        pytest.skip("DSCTOOL_TEST_DATA does not name a folder of real data")
+    return Path(folder)
