@@ -1,0 +1,198 @@
+"""Masks between a box's small grid and the image: targets for training, pasting, run-length encoding.
+
+A detector's mask is a small map of probabilities stretched over its box. Pixel ``(x, y)`` of the image
+is foreground when the map, sampled bilinearly at the pixel's centre ``(x + 0.5, y + 0.5)``, reaches the
+threshold. Everything here samples each mask only near its box, in tiles of bounded size, and computes
+in float32 whatever the inputs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypedDict
+
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from dsctool.structures import Size
+
+TILE_PIXELS = 1 << 21
+"""Most pixels sampled at once; about 16 bytes each are alive at the peak."""
+BITMAP_VALUES = 1 << 25
+"""Most bitmap pixels that :func:`mask_targets` holds as float32 at once."""
+
+
+class Rle(TypedDict):
+    """COCO's compressed run-length encoding, column by column."""
+
+    size: list[int]
+    counts: str
+
+
+def paste_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5) -> Tensor:
+    """Masks at image size.
+
+    probs: ``(n, s, s)`` probabilities, each spread over its box. boxes: ``(n, 4)`` in pixels of the image
+    of ``size`` ``(h, w)``. Returns ``(n, h, w)`` bool, true where the probability is at least ``threshold``.
+    Nothing is painted further than two pixels outside a box, which matters for thresholds below 0.5 only.
+    For results on disk use :func:`encode_masks`, which never holds this array.
+    """
+    pasted = torch.zeros((len(boxes), *size), dtype=torch.bool, device=boxes.device)
+    for tiles in _tiles(boxes, size):
+        sampled = _sample(probs, boxes, tiles) >= threshold
+        for columns, (mask, x1, y1, x2, y2) in zip(sampled, tiles.tolist(), strict=True):
+            pasted[mask, y1:y2, x1:x2] = columns[: x2 - x1, : y2 - y1].T
+    return pasted
+
+
+def encode_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5) -> list[Rle]:
+    """:func:`paste_masks` followed by COCO's run-length encoding, without the full-size masks.
+
+    Memory does not grow with the image: the ends of the runs are found on the tensors' device, tile by
+    tile, and only they are kept.
+    """
+    height, width = size
+    pixels = height * width
+    keys = [_run_ends(_sample(probs, boxes, tiles) >= threshold, tiles, size) for tiles in _tiles(boxes, size)]
+    ends = torch.cat(keys).sort().values if keys else torch.empty(0, dtype=torch.int64)
+    # A run that goes on from the last row of a column to the first row of the next ends and starts at one place.
+    repeated = torch.zeros(len(ends) + 1, dtype=torch.bool, device=ends.device)
+    repeated[1:-1] = ends[1:] == ends[:-1]
+    ends = ends[~(repeated[1:] | repeated[:-1])].cpu()
+
+    firsts = torch.searchsorted(ends, torch.arange(len(boxes) + 1) * (pixels + 1)).tolist()
+    runs = []
+    for index, (first, last) in enumerate(pairwise(firsts)):
+        places = ends[first:last] - index * (pixels + 1)
+        places = places[places < pixels]
+        counts = torch.diff(places, prepend=places.new_zeros(1), append=places.new_full((1,), pixels))
+        runs.append({"size": [height, width], "counts": counts.tolist()})
+    encoded = coco_mask.frPyObjects(runs, height, width) if runs else []
+    return [Rle(size=[height, width], counts=rle["counts"].decode("ascii")) for rle in encoded]
+
+
+def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) -> Tensor:
+    """What the mask head should predict for positive boxes.
+
+    masks: ``(G, h, w)`` 0/1 bitmaps. boxes: ``(P, 4)`` in the bitmaps' pixels; they are clipped to the
+    bitmap. gt_indices: ``(P,)`` int64, the bitmap of each box. Returns ``(P, size, size)`` float32 of
+    0 and 1: the bitmap averaged over every cell of the box (RoIAlign), 1 from a half on.
+    """
+    height, width = masks.shape[-2:]
+    limits = boxes.new_tensor([width, height, width, height], dtype=torch.float32)
+    rois = torch.cat([gt_indices[:, None].float(), boxes.float().clamp(min=0).minimum(limits)], dim=1)
+    targets = rois.new_zeros((len(boxes), size, size))
+    step = max(1, BITMAP_VALUES // max(1, height * width))
+    for start in range(0, len(masks), step):
+        bitmaps = masks[start : start + step, None].float()
+        whole = len(bitmaps) == len(masks)
+        chosen = slice(None) if whole else (gt_indices >= start) & (gt_indices < start + step)
+        shifted = rois[chosen] - rois.new_tensor([start, 0, 0, 0, 0])
+        with torch.autocast(masks.device.type, enabled=False):
+            shares = roi_align(bitmaps, shifted, (size, size), spatial_scale=1.0, sampling_ratio=0, aligned=True)
+        targets[chosen] = (shares[:, 0] >= 0.5).float()
+    return targets
+
+
+# --- tiles: the part of the image in which one mask is sampled -----------------------------------
+
+_OUTSIDE = -3.0
+"""A grid coordinate beyond every mask cell: samples zero."""
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Tiles of similar size, sampled together. ``mask`` indexes the masks, the rest are whole pixels."""
+
+    mask: Tensor
+    x1: Tensor
+    y1: Tensor
+    x2: Tensor
+    y2: Tensor
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, rows: list[list[int]], device: torch.device) -> _Tiles:
+        mask, x1, y1, x2, y2 = torch.tensor(rows, device=device).unbind(dim=1)
+        width = max(row[3] - row[1] for row in rows)
+        height = max(row[4] - row[2] for row in rows)
+        return cls(mask=mask, x1=x1, y1=y1, x2=x2, y2=y2, width=width, height=height)
+
+    def tolist(self) -> list[list[int]]:
+        return torch.stack([self.mask, self.x1, self.y1, self.x2, self.y2], dim=1).tolist()
+
+
+def _tiles(boxes: Tensor, size: Size) -> Iterator[_Tiles]:
+    """Tiles that cover every box, the largest last, in groups that waste little when padded to one size."""
+    rows = sorted(_split(_windows(boxes, size)), key=lambda row: (row[3] - row[1]) * (row[4] - row[2]))
+    group: list[list[int]] = []
+    width = height = used = 0
+    for row in rows:
+        w, h = row[3] - row[1], row[4] - row[2]
+        padded = (len(group) + 1) * max(width, w) * max(height, h)
+        wasteful = padded > 1.5 * (used + w * h) and padded > TILE_PIXELS // 32
+        if group and (padded > TILE_PIXELS or wasteful):
+            yield _Tiles.of(group, boxes.device)
+            group, width, height, used = [], 0, 0, 0
+        group.append(row)
+        width, height, used = max(width, w), max(height, h), used + w * h
+    if group:
+        yield _Tiles.of(group, boxes.device)
+
+
+def _windows(boxes: Tensor, size: Size) -> list[list[int]]:
+    """``[x1, y1, x2, y2]`` in whole pixels per box: one to two pixels more on every side, inside the image."""
+    height, width = size
+    grown = torch.cat([boxes[:, :2].float().floor() - 1, boxes[:, 2:].float().ceil() + 1], dim=1)
+    limits = grown.new_tensor([width, height, width, height])
+    return grown.nan_to_num(nan=0.0).clamp(min=0).minimum(limits).long().tolist()
+
+
+def _split(windows: list[list[int]]) -> Iterator[list[int]]:
+    """``[mask, x1, y1, x2, y2]``: windows with pixels in them, large ones cut into strips of columns."""
+    for mask, (x1, y1, x2, y2) in enumerate(windows):
+        if x2 <= x1 or y2 <= y1:
+            continue
+        step = max(1, TILE_PIXELS // (y2 - y1))
+        for left in range(x1, x2, step):
+            yield [mask, left, y1, min(left + step, x2), y2]
+
+
+def _sample(probs: Tensor, boxes: Tensor, tiles: _Tiles) -> Tensor:
+    """Probabilities ``(tiles, width, height)``, columns first, zero where a smaller tile is padded."""
+    x1, y1, x2, y2 = boxes[tiles.mask].float().unbind(dim=1)
+    u = _grid_coordinates(tiles.x1, tiles.x2, tiles.width, x1, x2)
+    v = _grid_coordinates(tiles.y1, tiles.y2, tiles.height, y1, y2)
+    shape = (len(u), tiles.width, tiles.height)
+    grid = torch.stack([u[:, :, None].expand(shape), v[:, None, :].expand(shape)], dim=-1)
+    with torch.autocast(probs.device.type, enabled=False):
+        return F.grid_sample(probs[tiles.mask, None].float(), grid, align_corners=False)[:, 0]
+
+
+def _grid_coordinates(start: Tensor, stop: Tensor, length: int, low: Tensor, high: Tensor) -> Tensor:
+    """``(tiles, length)``: where pixel centres lie in the boxes' side ``low..high``, -1 to 1 inside.
+
+    A side without length has infinite coordinates; they become 0 (the middle), as in the reference.
+    """
+    pixels = start[:, None] + torch.arange(length, device=start.device)
+    coordinates = (pixels.float() + 0.5 - low[:, None]) / (high - low)[:, None] * 2 - 1
+    coordinates = coordinates.nan_to_num(nan=_OUTSIDE, posinf=0.0, neginf=0.0)
+    return coordinates.where(pixels < stop[:, None], _OUTSIDE)
+
+
+def _run_ends(on: Tensor, tiles: _Tiles, size: Size) -> Tensor:
+    """Where foreground begins or ends in every column of the tiles, as one sortable number per place.
+
+    on: ``(tiles, width, height)`` bool. Returns ``mask * (h * w + 1) + x * h + y``, int64.
+    """
+    height, width = size
+    padded = F.pad(on, (1, 1))
+    tile, column, row = (padded[..., 1:] != padded[..., :-1]).nonzero().unbind(dim=1)
+    place = (tiles.x1[tile] + column) * height + tiles.y1[tile] + row
+    return tiles.mask[tile] * (height * width + 1) + place
