@@ -1,0 +1,71 @@
+"""The optimiser and its learning rate, a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dsctool.config.schema import OptimConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then a drop at each milestone.
+
+    base_lr: learning rate after the warm-up, scaled to the effective batch.
+    warmup_steps, warmup_factor: step i of the warm-up uses ``lr * (1 - (1 - i / warmup_steps) * (1 - warmup_factor))``.
+    milestones: optimiser steps from which the learning rate is multiplied by ``gamma`` once more.
+    """
+
+    base_lr: float
+    warmup_steps: int
+    warmup_factor: float
+    milestones: tuple[int, ...]
+    gamma: float
+
+    def at(self, step: int) -> float:
+        """Learning rate of the 0-based optimiser step ``step``."""
+        rate = self.base_lr * self.gamma ** bisect_right(self.milestones, step)
+        if step < self.warmup_steps:
+            rate *= 1 - (1 - step / self.warmup_steps) * (1 - self.warmup_factor)
+        return rate
+
+
+def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch: int) -> Schedule:
+    """The schedule for ``effective_batch`` images a step: linear scaling from ``config.reference_batch``."""
+    scale = effective_batch / config.reference_batch if config.scale_lr else 1.0
+    return Schedule(
+        base_lr=config.lr * scale,
+        warmup_steps=config.warmup_steps,
+        warmup_factor=config.warmup_factor,
+        milestones=tuple(sorted(epoch * steps_per_epoch for epoch in config.milestones)),
+        gamma=config.gamma,
+    )
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the parameters that train; weight decay applies to all of them, as published."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    match config.kind:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(
+                parameters, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay
+            )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use ``rate`` for every parameter in the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, *, max_norm: float | None) -> torch.Tensor:
+    """Scale the gradients down to the joint L2 norm ``max_norm`` (None: leave them); returns the norm before."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)

@@ -1,0 +1,134 @@
+"""What a running command shows: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Pace:
+    """Seconds per step over a moving window, and what they say about the rest of the run."""
+
+    def __init__(self, window: int = 100, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._steps: deque[float] = deque(maxlen=window)
+        self._started = clock()
+        self.evaluation: float = 0.0
+        """Seconds that the last evaluation took."""
+
+    def restart(self) -> None:
+        """The next step starts now; what happened since the last step does not count."""
+        self._started = self._clock()
+
+    def step(self) -> None:
+        """A step has ended, and the next one starts now."""
+        now = self._clock()
+        self._steps.append(now - self._started)
+        self._started = now
+
+    def evaluated(self) -> None:
+        """An evaluation that started at the last ``restart`` has ended, and the next step starts now."""
+        now = self._clock()
+        self.evaluation = now - self._started
+        self._started = now
+
+    @property
+    def step_time(self) -> float:
+        """Mean seconds per step; 0 before the first step has ended."""
+        return sum(self._steps) / len(self._steps) if self._steps else 0.0
+
+    def eta(self, *, steps: int, evaluations: int) -> float:
+        """Seconds that ``steps`` and ``evaluations`` will take."""
+        return steps * self.step_time + evaluations * self.evaluation
+
+
+class Journal:
+    """Says things once: on the console, and in a log file where the run has one."""
+
+    def __init__(self, console: Console, path: Path | None = None) -> None:
+        self.console = console
+        self._file = None if path is None else path.open("a", encoding="utf-8")
+
+    def say(self, text: str) -> None:
+        """Show ``text`` as it is, unwrapped, and log it with the time."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Log ``text`` without showing it."""
+        if self._file is not None:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._file.writelines(f"{stamp} {line}\n" for line in text.splitlines())
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the log file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class RunProgress:
+    """Progress of a whole run: every step moves the bar; every log interval shows the numbers.
+
+    On a terminal: one live line. Elsewhere: one plain line per log interval. The log file always gets the lines.
+    """
+
+    def __init__(self, journal: Journal, *, steps: int, done: int = 0) -> None:
+        self._journal = journal
+        self._steps = steps
+        self._live = journal.console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=journal.console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=done, status="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, *, epoch: str) -> None:
+        """One optimiser step is done, in ``epoch`` (such as ``epoch 3/12``)."""
+        self._bar.update(self._task, advance=1, description=epoch)
+
+    def numbers(
+        self, *, step: int, epoch: str, losses: Mapping[str, float], rate: float, speed: float, eta: float
+    ) -> None:
+        """The state at a log interval: losses, learning rate, images per second, seconds left of the whole run."""
+        total = sum(losses.values())
+        left = duration(eta)
+        self._bar.update(self._task, status=f"loss {total:.3f}  {speed:.2f} img/s  {left} left")
+        each = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        head = f"{epoch}  step {step}/{self._steps}  lr {rate:.3g}  loss {total:.4f}"
+        line = f"{head}  {speed:.2f} img/s  {left} left  {each}"
+        if self._live:
+            self._journal.note(line)
+        else:
+            self._journal.say(line)
+
+    def status(self, text: str) -> None:
+        """Say what is going on between steps."""
+        self._bar.update(self._task, status=text)
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` as ``h:mm:ss``, with days where there are any."""
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,54 @@
+"""The learning rate is the published one at every step; the optimiser takes what trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dsctool.config.schema import OptimConfig
+from dsctool.engine.optim import build_optimizer, build_schedule, clip_gradients
+
+
+def test_linear_scaling_from_the_reference_batch() -> None:
+    schedule = build_schedule(OptimConfig(lr=0.02, reference_batch=16), effective_batch=2, steps_per_epoch=10)
+    assert schedule.base_lr == pytest.approx(0.0025)
+
+
+def test_scaling_can_be_switched_off() -> None:
+    schedule = build_schedule(OptimConfig(lr=0.02, scale_lr=False), effective_batch=2, steps_per_epoch=10)
+    assert schedule.base_lr == 0.02
+
+
+def test_published_schedule_step_by_step() -> None:
+    """The 1x schedule on 16 images a step: mmcv's linear warm-up, then a tenth after epochs 8 and 11."""
+    schedule = build_schedule(OptimConfig(), effective_batch=16, steps_per_epoch=1000)
+    for step in (0, 1, 250, 499):
+        assert schedule.at(step) == pytest.approx(0.02 * (1 - (1 - step / 500) * (1 - 0.001)))
+    assert schedule.at(0) == pytest.approx(0.02 * 0.001)
+    for step, rate in {500: 0.02, 7999: 0.02, 8000: 0.002, 10999: 0.002, 11000: 0.0002, 11999: 0.0002}.items():
+        assert schedule.at(step) == pytest.approx(rate), step
+
+
+def test_no_warmup() -> None:
+    schedule = build_schedule(OptimConfig(warmup_steps=0), effective_batch=16, steps_per_epoch=10)
+    assert schedule.at(0) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_only_what_trains_is_optimised_and_all_of_it_decays(kind: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].weight.requires_grad_(False)
+    optimizer = build_optimizer(model, OptimConfig(kind=kind, weight_decay=0.01))
+    (group,) = optimizer.param_groups
+    assert {id(p) for p in group["params"]} == {id(model[0].bias), id(model[1].weight), id(model[1].bias)}
+    assert group["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize(("max_norm", "expected"), [(1.0, [0.6, 0.8]), (None, [3.0, 4.0]), (10.0, [3.0, 4.0])])
+def test_clipping(max_norm: float | None, expected: list[float]) -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    norm = clip_gradients(torch.optim.SGD([parameter], lr=1.0), max_norm=max_norm)
+    assert norm.item() == pytest.approx(5.0)
+    assert parameter.grad.tolist() == pytest.approx(expected)

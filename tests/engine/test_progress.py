@@ -1,0 +1,43 @@
+"""What a run shows, on a terminal and off it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dsctool.engine.progress import Journal, Pace, RunProgress, duration
+
+
+def test_pace_counts_steps_in_its_window_only() -> None:
+    times = iter([0.0, 10.0, 11.0, 13.0, 63.0])
+    pace = Pace(window=2, clock=lambda: next(times))
+    for _ in range(3):
+        pace.step()
+    assert pace.step_time == pytest.approx(1.5)
+    pace.evaluated()
+    assert pace.eta(steps=10, evaluations=2) == pytest.approx(15.0 + 100.0)
+
+
+def test_duration() -> None:
+    assert duration(3725.4) == "1:02:05"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_reach_the_log_and_only_plain_output(tmp_path: Path, terminal: bool) -> None:
+    out = io.StringIO()
+    journal = Journal(Console(file=out, force_terminal=terminal, width=40), tmp_path / "train.log")
+    losses = {"loss_rpn_cls": 0.5, "s0.loss_mask": 1.0}
+    with RunProgress(journal, steps=4, done=2) as progress:
+        progress.step(epoch="epoch 2/2")
+        progress.numbers(step=3, epoch="epoch 2/2", losses=losses, rate=0.01, speed=1.5, eta=60)
+    journal.close()
+    logged = (tmp_path / "train.log").read_text()
+    assert "step 3/4" in logged
+    assert "s0.loss_mask 1.0000" in logged
+    assert "loss 1.5000" in logged
+    if not terminal:
+        (line,) = out.getvalue().splitlines()
+        assert line in logged  # one line, not wrapped at the console's width

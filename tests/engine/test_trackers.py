@@ -1,0 +1,42 @@
+"""Numbers on disk: complete lines, none twice after a resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dsctool.engine.trackers import JsonLines, open_trackers
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_line_per_call(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path / "metrics.jsonl")
+    tracker.log("train", step=5, epoch=0.5, numbers={"lr": 0.01, "loss_rpn_cls": 1.5})
+    assert read(tmp_path / "metrics.jsonl") == [
+        {"kind": "train", "step": 5, "epoch": 0.5, "lr": 0.01, "loss_rpn_cls": 1.5}
+    ]
+    tracker.close()
+
+
+def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train", "step": 2}\n{"kind": "train", "step": 4}\n{"kind": "tra')
+    tracker = JsonLines(path, resumed_at=2)
+    tracker.log("train", step=4, epoch=1, numbers={})
+    tracker.close()
+    assert [line["step"] for line in read(path)] == [2, 4]
+
+
+def test_tensorboard_where_installed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    trackers = open_trackers(tmp_path, resumed_at=None)
+    for tracker in trackers:
+        tracker.log("train", step=1, epoch=1, numbers={"lr": 0.1})
+        tracker.close()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert (tmp_path / "metrics.jsonl").exists()
