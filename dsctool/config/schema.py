@@ -21,7 +21,7 @@ Stage = Literal[1, 2, 3, 4]
 class Block(BaseModel):
     """Base of every configuration block: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 # --- model -----------------------------------------------------------------------------------
@@ -276,8 +276,6 @@ class ModelConfig(Block):
     neck: NeckConfig = NeckConfig()
     rpn: RpnConfig = RpnConfig()
     cascade: Cascade
-    ops: Literal["torchvision", "mmcv"] = "torchvision"
-    """Who computes deformable convolutions; ``mmcv`` only where ``mmcv.ops`` imports."""
 
 
 class PostprocessConfig(Block):
@@ -285,8 +283,6 @@ class PostprocessConfig(Block):
 
     score_threshold: Fraction = 0.001
     """Results score more than this."""
-    nms: Literal["box", "soft", "mask"] = "box"
-    """``box``: greedy NMS on boxes, as published."""
     nms_iou: Fraction = 0.5
     """A result that overlaps a better one of its class by more than this is dropped."""
     max_per_image: PositiveInt = 100

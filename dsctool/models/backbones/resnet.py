@@ -1,0 +1,196 @@
+"""ResNet and ResNeXt with the stride on the 3x3 convolution (He et al. 2016, Xie et al. 2017).
+
+Convolutions come from factories, so that a variant (weight standardisation, deformable or
+switchable atrous convolution) is an argument and not a subclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Residual blocks per stage, by depth."""
+
+
+class ConvFactory(Protocol):
+    """Makes a convolution without bias, padded to keep the size at stride 1."""
+
+    def __call__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1
+    ) -> nn.Module: ...
+
+
+class NormFactory(Protocol):
+    """Makes a normalisation layer for a number of channels."""
+
+    def __call__(self, channels: int) -> nn.Module: ...
+
+
+def plain_conv(in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    """An ordinary convolution, initialised as He et al. 2015 (fan out)."""
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
+    )
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+def group_norm(channels: int) -> nn.Module:
+    """Group normalisation with at most 32 channels a group and at most 32 groups."""
+    return nn.GroupNorm(min(32, max(1, channels // 4)), channels)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, planes: int, *, stride: int, width: int, groups: int,
+        conv: ConvFactory, conv3x3: ConvFactory, norm: NormFactory,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv1 = conv(in_channels, planes, kernel_size=3, stride=stride)
+        self.bn1 = norm(planes)
+        self.conv2 = conv3x3(planes, planes, kernel_size=3)
+        self.bn2 = norm(planes)
+        self.downsample = shortcut(in_channels, planes, stride=stride, conv=conv, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, h, w)`` -> ``(N, planes, h / stride, w / stride)``."""
+        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        residual = self.bn2(self.conv2(residual))
+        identity = x if self.downsample is None else self.downsample(x)
+        return F.relu(residual + identity, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride) and 1x1 convolutions and a shortcut (ResNet-50 and deeper, ResNeXt)."""
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, planes: int, *, stride: int, width: int, groups: int,
+        conv: ConvFactory, conv3x3: ConvFactory, norm: NormFactory,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        out_channels = planes * self.expansion
+        self.conv1 = conv(in_channels, width, kernel_size=1)
+        self.bn1 = norm(width)
+        self.conv2 = conv3x3(width, width, kernel_size=3, stride=stride, groups=groups)
+        self.bn2 = norm(width)
+        self.conv3 = conv(width, out_channels, kernel_size=1)
+        self.bn3 = norm(out_channels)
+        self.downsample = shortcut(in_channels, out_channels, stride=stride, conv=conv, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, h, w)`` -> ``(N, 4 planes, h / stride, w / stride)``."""
+        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        residual = F.relu(self.bn2(self.conv2(residual)), inplace=True)
+        residual = self.bn3(self.conv3(residual))
+        identity = x if self.downsample is None else self.downsample(x)
+        return F.relu(residual + identity, inplace=True)
+
+
+def shortcut(
+    in_channels: int, out_channels: int, *, stride: int, conv: ConvFactory, norm: NormFactory
+) -> nn.Sequential | None:
+    """A projection where the block changes the shape, else None."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(conv(in_channels, out_channels, kernel_size=1, stride=stride), norm(out_channels))
+
+
+class ResNet(nn.Module):
+    """The convolutional part of a ResNet or ResNeXt: C2 to C5, strides 4, 8, 16, 32.
+
+    ``channels`` publishes the channels of the four outputs.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        groups, width_per_group: (1, 64) for ResNet; (32, 4) or (64, 4) for the ResNeXts.
+        stem_channels: channels of the first convolution.
+        conv: makes every convolution but the next.
+        conv3x3: one factory per stage, makes the 3x3 convolution that a variant replaces.
+        norm: makes the normalisation layers.
+        frozen_stages: -1 none, 0 the stem, s the stem and the first s stages: no gradients.
+        freeze_norm_statistics: batch norm always uses its running statistics.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 50,
+        groups: int = 1,
+        width_per_group: int = 64,
+        stem_channels: int = 64,
+        conv: ConvFactory = plain_conv,
+        conv3x3: Sequence[ConvFactory] = (plain_conv,) * 4,
+        norm: NormFactory = nn.BatchNorm2d,
+        frozen_stages: int = 1,
+        freeze_norm_statistics: bool = True,
+    ) -> None:
+        super().__init__()
+        self.frozen_stages = frozen_stages
+        self.freeze_norm_statistics = freeze_norm_statistics
+        block = BasicBlock if depth < 50 else Bottleneck
+        self.conv1 = conv(3, stem_channels, kernel_size=7, stride=2)
+        self.bn1 = norm(stem_channels)
+        stages: list[nn.Sequential] = []
+        in_channels = stem_channels
+        for stage, count in enumerate(BLOCKS[depth]):
+            planes = stem_channels * 2**stage
+            width = planes * width_per_group // 64 * groups
+            blocks: list[nn.Module] = []
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(
+                    block(
+                        in_channels, planes, stride=stride, width=width, groups=groups,
+                        conv=conv, conv3x3=conv3x3[stage], norm=norm,
+                    )
+                )  # fmt: skip
+                in_channels = planes * block.expansion
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.channels = tuple(stem_channels * 2**stage * block.expansion for stage in range(4))
+        self._freeze()
+
+    @property
+    def stages(self) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+        """``layer1`` to ``layer4``."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images ``(N, 3, H, W)`` -> C2..C5, ``(N, channels[i], H / 2^(i+2), W / 2^(i+2))``."""
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        outputs = []
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+    def train(self, mode: bool = True) -> ResNet:
+        """As ``nn.Module.train``, but frozen statistics stay frozen."""
+        super().train(mode)
+        if self.freeze_norm_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        for part in self._frozen_parts():
+            part.eval()
+        return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.conv1, self.bn1, *self.stages[: self.frozen_stages]]
+
+    def _freeze(self) -> None:
+        for part in self._frozen_parts():
+            part.requires_grad_(False)

@@ -1,0 +1,193 @@
+"""The only place that turns a configuration into modules."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from dsctool.config.schema import (
+    BackboneConfig,
+    CascadeRcnnConfig,
+    Config,
+    DscConfig,
+    HtcConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    PostprocessConfig,
+    RpnConfig,
+    SemanticHeadConfig,
+)
+from dsctool.errors import ConfigError
+from dsctool.models.backbones.resnet import ResNet, group_norm
+from dsctool.models.cascades.box_stage import BoxStage
+from dsctool.models.cascades.cascade_rcnn import CascadeRCNN
+from dsctool.models.cascades.htc import HTC
+from dsctool.models.detector import Detector
+from dsctool.models.necks.fpn import FPN, STRIDES
+from dsctool.models.postprocess import Postprocess
+from dsctool.models.roi.box_head import BoxHead
+from dsctool.models.roi.mask_head import MaskHead
+from dsctool.models.roi.semantic_head import SemanticHead
+from dsctool.models.rpn import RPN, AnchorSampling, ProposalLimits
+from dsctool.models.targets import RoiSampling
+
+COCO_CLASSES = 80
+STUFFTHINGMAPS_CLASSES = 183
+
+
+def build_detector(config: Config, *, num_classes: int | None = None) -> Detector:
+    """A detector with random weights.
+
+    Args:
+        config: the experiment.
+        num_classes: foreground classes of the data, used where ``model.num_classes`` is null (then
+            80, COCO's, where neither says).
+
+    Raises:
+        ConfigError: the configuration names a part that this version cannot build.
+    """
+    model = config.model
+    num_classes = model.num_classes or num_classes or COCO_CLASSES
+    _refuse_missing_parts(model)
+    backbone = _backbone(model.backbone)
+    return Detector(
+        backbone=backbone,
+        neck=FPN(backbone.channels, model.neck.channels),
+        rpn=_rpn(model.rpn, channels=model.neck.channels),
+        cascade=_cascade(config, num_classes),
+        num_classes=num_classes,
+    )
+
+
+def _refuse_missing_parts(model: ModelConfig) -> None:
+    parts = {
+        "model.backbone.sac": model.backbone.sac is not None,
+        "model.backbone.dcn": model.backbone.dcn is not None,
+        "model.backbone.weight_standardisation": model.backbone.weight_standardisation,
+        "model.neck.rfp": model.neck.rfp is not None,
+        "model.cascade.kind=dsc": isinstance(model.cascade, DscConfig),
+    }
+    wanted = [name for name, present in parts.items() if present]
+    if wanted:
+        raise ConfigError(f"this version of dsctool cannot build {', '.join(wanted)} yet")
+
+
+def _backbone(config: BackboneConfig) -> ResNet:
+    return ResNet(
+        depth=config.depth,
+        groups=config.groups,
+        width_per_group=config.width_per_group,
+        stem_channels=config.stem_channels,
+        norm=nn.BatchNorm2d if config.norm == "batch" else group_norm,
+        frozen_stages=config.frozen_stages,
+        freeze_norm_statistics=config.freeze_norm_statistics,
+    )
+
+
+def _rpn(config: RpnConfig, *, channels: int) -> RPN:
+    return RPN(
+        channels=channels,
+        strides=STRIDES,
+        anchor_scale=config.anchor_scale,
+        anchor_ratios=config.anchor_ratios,
+        sampling=AnchorSampling(
+            positive_iou=config.positive_iou,
+            negative_iou=config.negative_iou,
+            min_positive_iou=config.min_positive_iou,
+            count=config.samples,
+            positive_fraction=config.positive_fraction,
+        ),
+        smooth_l1_beta=config.smooth_l1_beta,
+        nms_iou=config.nms_iou,
+        train_limits=ProposalLimits(config.train_pre_nms, config.train_max_proposals),
+        test_limits=ProposalLimits(config.test_pre_nms, config.test_max_proposals),
+        keep_zero_area=config.keep_zero_area,
+    )
+
+
+def _cascade(config: Config, num_classes: int) -> nn.Module:
+    channels = config.model.neck.channels
+    postprocess = _postprocess(config.postprocess)
+    match config.model.cascade:
+        case CascadeRcnnConfig() as cascade:
+            head = cascade.mask_head
+            return CascadeRCNN(
+                box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes),
+                mask_heads=[]
+                if head is None
+                else [
+                    _mask_head(head, in_channels=channels, num_classes=num_classes, receives_feature=False)
+                    for _ in range(cascade.num_stages)
+                ],
+                mask_roi_size=14 if head is None else head.roi_size,
+                stage_loss_weights=cascade.stage_loss_weights,
+                postprocess=postprocess,
+            )
+        case HtcConfig() as cascade:
+            return HTC(
+                box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes),
+                mask_heads=[
+                    _mask_head(cascade.mask_head, in_channels=channels, num_classes=num_classes, receives_feature=t > 0)
+                    for t in range(cascade.num_stages)
+                ],
+                mask_roi_size=cascade.mask_head.roi_size,
+                stage_loss_weights=cascade.stage_loss_weights,
+                semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
+                postprocess=postprocess,
+            )
+        case other:
+            raise ConfigError(f"this version of dsctool cannot build model.cascade.kind={other.kind} yet")
+
+
+def _box_stages(cascade: CascadeRcnnConfig | HtcConfig, *, channels: int, num_classes: int) -> list[BoxStage]:
+    head = cascade.box_head
+    make_head = partial(
+        BoxHead, in_channels=channels, roi_size=head.roi_size, channels=head.channels, num_classes=num_classes
+    )
+    return [
+        BoxStage(
+            head=make_head(),
+            roi_size=head.roi_size,
+            stds=stds,
+            sampling=RoiSampling(
+                iou_threshold=iou_threshold,
+                low_quality_matches=cascade.low_quality_matches,
+                count=cascade.samples,
+                positive_fraction=cascade.positive_fraction,
+            ),
+            num_classes=num_classes,
+        )
+        for stds, iou_threshold in zip(cascade.box_stds, cascade.iou_thresholds, strict=True)
+    ]
+
+
+def _mask_head(config: MaskHeadConfig, *, in_channels: int, num_classes: int, receives_feature: bool) -> MaskHead:
+    return MaskHead(
+        in_channels=in_channels,
+        channels=config.channels,
+        convs=config.convs,
+        num_classes=num_classes,
+        receives_feature=receives_feature,
+        init=config.init,
+    )
+
+
+def _semantic_head(config: Config, head: SemanticHeadConfig, *, channels: int, num_classes: int) -> SemanticHead | None:
+    if config.data.semantic == "none":
+        return None
+    derived = STUFFTHINGMAPS_CLASSES if config.data.semantic == "stuffthingmaps" else num_classes + 1
+    return SemanticHead(
+        channels=channels,
+        num_levels=len(STRIDES),
+        convs=head.convs,
+        num_classes=head.num_classes or derived,
+        loss_weight=head.loss_weight,
+        average_valid=head.loss_average == "valid_pixels",
+    )
+
+
+def _postprocess(config: PostprocessConfig) -> Postprocess:
+    return Postprocess(
+        score_threshold=config.score_threshold, nms_iou=config.nms_iou, max_per_image=config.max_per_image
+    )

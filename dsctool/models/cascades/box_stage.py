@@ -1,0 +1,116 @@
+"""One box stage of a cascade, and the inference loop over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dsctool.models.losses import box_loss, classification_loss
+from dsctool.models.postprocess import Postprocess, Selected
+from dsctool.models.roi.box_head import BoxHead
+from dsctool.models.roi.extractors import roi_feature
+from dsctool.models.targets import RoiSampling, Samples
+from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
+from dsctool.ops.roi import boxes_to_rois
+from dsctool.structures import Size, Targets
+
+
+class BoxStage(nn.Module):
+    """Sampling, box head and box coding of one stage (Cai & Vasconcelos 2018, section 4)."""
+
+    def __init__(
+        self, *, head: BoxHead, roi_size: int, stds: tuple[float, float, float, float], sampling: RoiSampling,
+        num_classes: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.head = head
+        self.roi_size = roi_size
+        self.stds = stds
+        self.sampling = sampling
+        self.num_classes = num_classes
+
+    def forward(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits ``(R, K+1)`` and normalised deltas ``(R, 4)`` of RoIs ``(R, 5)``."""
+        return self.head(roi_feature(features, semantic, rois, output_size=self.roi_size))
+
+    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[Samples]:
+        """Assign and sample the proposals ``(n_i, 4)`` of every image; annotated boxes join them."""
+        return [self.sampling(boxes, target.boxes) for boxes, target in zip(proposals, targets, strict=True)]
+
+    def losses(
+        self, logits: Tensor, deltas: Tensor, samples: Sequence[Samples], targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        """``loss_cls`` and ``loss_bbox`` of the samples of all images; both are divided by the number of samples."""
+        labels = torch.cat([s.labels(t.labels, self.num_classes) for s, t in zip(samples, targets, strict=True)])
+        wanted = torch.cat(
+            [
+                encode_boxes(s.positive_boxes, t.boxes[s.positive_gt], self.stds)
+                for s, t in zip(samples, targets, strict=True)
+            ]
+        )
+        positives = labels < self.num_classes
+        return {
+            "loss_cls": classification_loss(logits, labels),
+            "loss_bbox": box_loss(deltas[positives], wanted, beta=1.0, count=max(len(labels), 1)),
+        }
+
+    @torch.no_grad()
+    def refine(self, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+        """The boxes ``(n_i, 4)`` of every image moved by ``deltas`` (all images concatenated), clipped to its size."""
+        moved = decode_boxes(torch.cat(list(boxes)), deltas.float(), self.stds)
+        parts = moved.split([len(b) for b in boxes])
+        return [clip_boxes(part, size) for part, size in zip(parts, sizes, strict=True)]
+
+    def next_proposals(self, samples: Sequence[Samples], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+        """Refined samples without those that were annotated boxes: the training proposals of the next stage."""
+        refined = self.refine([s.boxes for s in samples], deltas, sizes)
+        return [boxes[~s.is_gt] for boxes, s in zip(refined, samples, strict=True)]
+
+
+def cascade_boxes(
+    stages: Sequence[BoxStage],
+    features: Sequence[Tensor],
+    semantic: Tensor | None,
+    proposals: Sequence[Tensor],
+    sizes: Sequence[Size],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Run the box cascade: per image the last stage's boxes ``(n_i, 4)`` and the class scores ``(n_i, K)``.
+
+    Scores are the softmax of the stages' averaged logits.
+    """
+    boxes = list(proposals)
+    logits_sum: Tensor | None = None
+    for stage in stages:
+        logits, deltas = stage(features, semantic, boxes_to_rois(boxes))
+        logits_sum = logits if logits_sum is None else logits_sum + logits
+        boxes = stage.refine(boxes, deltas, sizes)
+    assert logits_sum is not None
+    scores = (logits_sum.float() / len(stages)).softmax(dim=1)[:, :-1]
+    return boxes, list(scores.split([len(b) for b in boxes]))
+
+
+def select_detections(
+    boxes: Sequence[Tensor],
+    scores: Sequence[Tensor],
+    *,
+    sizes: Sequence[Size],
+    original_sizes: Sequence[Size],
+    postprocess: Postprocess,
+) -> list[Selected]:
+    """Multi-class NMS of every image, in the pixels of its original size."""
+    return [
+        postprocess(scale_boxes(box, source=size, target=original), score)
+        for box, score, size, original in zip(boxes, scores, sizes, original_sizes, strict=True)
+    ]
+
+
+def detection_rois(selected: Sequence[Selected], *, sizes: Sequence[Size], original_sizes: Sequence[Size]) -> Tensor:
+    """Detections back in the network's pixels, as RoIs ``(R, 5)``."""
+    return boxes_to_rois(
+        [
+            scale_boxes(s.boxes, source=original, target=size)
+            for s, size, original in zip(selected, sizes, original_sizes, strict=True)
+        ]
+    )

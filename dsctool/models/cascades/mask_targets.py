@@ -1,0 +1,34 @@
+"""What the mask heads of a cascade are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dsctool.errors import DataError
+from dsctool.models.targets import Samples
+from dsctool.ops.masks import mask_targets
+from dsctool.structures import Targets
+
+
+def positive_labels(samples: Sequence[Samples], targets: Sequence[Targets]) -> Tensor:
+    """The class ``(P,)`` of every positive sample of the batch."""
+    return torch.cat([t.labels[s.positive_gt] for s, t in zip(samples, targets, strict=True)])
+
+
+def positive_masks(samples: Sequence[Samples], targets: Sequence[Targets], *, size: int) -> Tensor:
+    """The annotated mask under every positive sample: ``(P, size, size)`` float32, 0 or 1."""
+    return torch.cat(
+        [
+            mask_targets(_masks_of(t), s.positive_boxes, s.positive_gt, size)
+            for s, t in zip(samples, targets, strict=True)
+        ]
+    )
+
+
+def _masks_of(target: Targets) -> Tensor:
+    if target.masks is None:
+        raise DataError("a mask head needs masks, but these targets have boxes only")
+    return target.masks

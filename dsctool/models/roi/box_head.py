@@ -1,0 +1,29 @@
+"""Box head: two fully connected layers, a classifier and a class-agnostic box regressor."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BoxHead(nn.Module):
+    """Class logits and box deltas from RoI features (Cai & Vasconcelos 2018)."""
+
+    def __init__(self, *, in_channels: int, roi_size: int, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_channels * roi_size**2, channels)
+        self.fc2 = nn.Linear(channels, channels)
+        self.classifier = nn.Linear(channels, num_classes + 1)
+        self.regressor = nn.Linear(channels, 4)
+        nn.init.xavier_uniform_(self.fc1.weight)
+        nn.init.xavier_uniform_(self.fc2.weight)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.normal_(self.regressor.weight, std=0.001)
+        for layer in (self.fc1, self.fc2, self.classifier, self.regressor):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(R, C, s, s)`` -> class logits ``(R, K+1)``, background last, and normalised deltas ``(R, 4)``."""
+        hidden = F.relu(self.fc1(x.flatten(1)), inplace=True)
+        hidden = F.relu(self.fc2(hidden), inplace=True)
+        return self.classifier(hidden), self.regressor(hidden)

@@ -1,0 +1,31 @@
+"""What a RoI head looks at: the pyramid under the RoI, plus the semantic feature where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dsctool.models.necks.fpn import STRIDES
+from dsctool.models.roi.semantic_head import semantic_roi_feature
+from dsctool.ops.roi import pyramid_roi_align
+
+ROI_LEVELS = 4
+"""RoIs are pooled from P2 to P5; P6 only serves the RPN and the semantic head."""
+
+
+def roi_feature(features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, *, output_size: int) -> Tensor:
+    """RoIAlign on the pyramid, plus the pooled semantic feature (Chen et al. 2019, equation 6).
+
+    Args:
+        features: P2..P6.
+        semantic: the embedded semantic feature ``(N, C, H/8, W/8)`` or None.
+        rois: ``(R, 5)``.
+
+    Returns:
+        ``(R, C, output_size, output_size)``.
+    """
+    pooled = pyramid_roi_align(features[:ROI_LEVELS], rois, output_size=output_size, strides=STRIDES[:ROI_LEVELS])
+    if semantic is not None:
+        pooled = pooled + semantic_roi_feature(semantic, rois, output_size=output_size)
+    return pooled

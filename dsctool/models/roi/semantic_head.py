@@ -1,0 +1,60 @@
+"""Fused semantic head (Chen et al. 2019, section 3.3) and the pooling of its feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dsctool.models.losses import semantic_loss
+from dsctool.ops.roi import roi_align
+
+LEVEL = 1
+"""The pyramid level whose size the fused map has: P3, stride 8."""
+STRIDE = 8
+POOL_SIZE = 14
+"""RoIs are pooled to this many bins a side whatever their size, then averaged to the size asked for."""
+
+
+class SemanticHead(nn.Module):
+    """Stuff-and-thing logits and an embedded feature, both at stride 8, from all pyramid levels."""
+
+    def __init__(
+        self, *, channels: int, num_levels: int, convs: int, num_classes: int, loss_weight: float, average_valid: bool
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.average_valid = average_valid
+        self.lateral_convs = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(num_levels))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs))
+        self.embedding = nn.Conv2d(channels, channels, 1)
+        self.logits = nn.Conv2d(channels, num_classes, 1)
+        for conv in [*self.lateral_convs, *self.convs, self.embedding, self.logits]:
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """P2..P6 -> the shared map and the embedded feature S, each ``(N, channels, H/8, W/8)``."""
+        size = features[LEVEL].shape[-2:]
+        shared = F.relu(self.lateral_convs[LEVEL](features[LEVEL]))
+        for level, (conv, x) in enumerate(zip(self.lateral_convs, features, strict=True)):
+            if level != LEVEL:
+                shared = shared + F.relu(conv(F.interpolate(x, size=size, mode="bilinear", align_corners=True)))
+        for conv in self.convs:
+            shared = F.relu(conv(shared))
+        return shared, F.relu(self.embedding(shared))
+
+    def predict(self, shared: Tensor) -> Tensor:
+        """The shared map -> class logits ``(N, classes, H/8, W/8)``."""
+        return self.logits(shared)
+
+    def loss(self, shared: Tensor, labels: Tensor) -> Tensor:
+        """Weighted cross entropy with ``labels (N, H/8, W/8)``, 255 ignored."""
+        return self.loss_weight * semantic_loss(self.predict(shared), labels, average_valid=self.average_valid)
+
+
+def semantic_roi_feature(embedded: Tensor, rois: Tensor, *, output_size: int) -> Tensor:
+    """S under each RoI ``(R, 5)``: ``(R, channels, output_size, output_size)``."""
+    pooled = roi_align(embedded, rois, output_size=POOL_SIZE, stride=STRIDE)
+    return pooled if output_size == POOL_SIZE else F.adaptive_avg_pool2d(pooled, output_size)

@@ -1,0 +1,211 @@
+"""Region proposal network on a feature pyramid (Ren et al. 2015, Lin et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from dsctool.models.losses import box_loss
+from dsctool.models.targets import assign, sample
+from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
+from dsctool.structures import Proposals, Size, Targets
+
+UNIT_STDS = (1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ProposalLimits:
+    """How many proposals survive.
+
+    pre_nms: best per level before NMS.
+    max_proposals: best per image after it.
+    """
+
+    pre_nms: int
+    max_proposals: int
+
+
+@dataclass(frozen=True)
+class AnchorSampling:
+    """Which anchors the losses see; see :func:`dsctool.models.targets.assign` and ``sample``."""
+
+    positive_iou: float
+    negative_iou: float
+    min_positive_iou: float
+    count: int
+    positive_fraction: float
+
+    def __call__(self, anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices of the positive anchors, the instance of each, and indices of the negative anchors."""
+        assigned = assign(
+            anchors,
+            gt_boxes,
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+            min_positive_iou=self.min_positive_iou,
+            low_quality_matches=True,
+        )
+        positives, negatives = sample(assigned, count=self.count, positive_fraction=self.positive_fraction)
+        return positives, assigned[positives], negatives
+
+
+def base_anchors(stride: int, *, scale: float, ratios: Sequence[float]) -> Tensor:
+    """``(len(ratios), 4)`` boxes centred on the origin; ratios are height over width."""
+    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
+    half = stride * scale / 2
+    return torch.stack([-half / root, -half * root, half / root, half * root], dim=1)
+
+
+def grid_anchors(base: Tensor, size: Size, stride: int) -> Tensor:
+    """Anchors ``(h * w * A, 4)`` of a level: row-major over cells, ratios innermost.
+
+    The anchors of cell (i, j) are centred at ``(x, y) = (j * stride, i * stride)``.
+    """
+    ys = torch.arange(size[0], device=base.device, dtype=base.dtype) * stride
+    xs = torch.arange(size[1], device=base.device, dtype=base.dtype) * stride
+    y, x = torch.meshgrid(ys, xs, indexing="ij")
+    shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
+    return (shifts + base).reshape(-1, 4)
+
+
+class RPN(nn.Module):
+    """A 3x3 convolution, then objectness and box deltas per anchor, shared by all levels."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        strides: Sequence[int],
+        anchor_scale: float,
+        anchor_ratios: Sequence[float],
+        sampling: AnchorSampling,
+        smooth_l1_beta: float,
+        nms_iou: float,
+        train_limits: ProposalLimits,
+        test_limits: ProposalLimits,
+        keep_zero_area: bool = False,
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.sampling = sampling
+        self.smooth_l1_beta = smooth_l1_beta
+        self.nms_iou = nms_iou
+        self.train_limits = train_limits
+        self.test_limits = test_limits
+        self.keep_zero_area = keep_zero_area
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, len(anchor_ratios), 1)
+        self.deltas = nn.Conv2d(channels, 4 * len(anchor_ratios), 1)
+        for conv in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+        for level, stride in enumerate(self.strides):
+            base = base_anchors(stride, scale=anchor_scale, ratios=anchor_ratios)
+            self.register_buffer(f"base{level}", base, persistent=False)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """P2..P6 -> objectness logits ``(N, A, h, w)`` and deltas ``(N, 4 A, h, w)`` per level."""
+        hidden = [F.relu(self.conv(x), inplace=True) for x in features]
+        return [self.objectness(x) for x in hidden], [self.deltas(x) for x in hidden]
+
+    def anchors(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The anchors ``(h * w * A, 4)`` of each level."""
+        return [
+            grid_anchors(self.get_buffer(f"base{level}"), (x.shape[-2], x.shape[-1]), stride)
+            for level, (x, stride) in enumerate(zip(features, self.strides, strict=True))
+        ]
+
+    def losses(
+        self, features: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
+    ) -> tuple[dict[str, Tensor], list[Proposals]]:
+        """The losses ``loss_rpn_cls`` and ``loss_rpn_bbox``, and the training proposals of every image.
+
+        Both losses are sums over the sampled anchors of the batch, divided by their number.
+        """
+        logits, deltas = self(features)
+        anchors = self.anchors(features)
+        proposals = self._propose(logits, deltas, anchors, sizes, self.train_limits)
+        flat_logits = torch.cat([_flatten(x, 1) for x in logits], dim=1)[..., 0]  # (N, anchors)
+        flat_deltas = torch.cat([_flatten(x, 4) for x in deltas], dim=1)  # (N, anchors, 4)
+        return self._sampled_losses(flat_logits, flat_deltas, torch.cat(anchors), targets, sizes), proposals
+
+    def propose(self, features: Sequence[Tensor], sizes: Sequence[Size]) -> list[Proposals]:
+        """The proposals of every image, with the limits of inference."""
+        logits, deltas = self(features)
+        return self._propose(logits, deltas, self.anchors(features), sizes, self.test_limits)
+
+    def _sampled_losses(
+        self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Targets], sizes: Sequence[Size]
+    ) -> dict[str, Tensor]:
+        sampled_logits, labels, sampled_deltas, delta_targets, count = [], [], [], [], 0
+        for image, (target, size) in enumerate(zip(targets, sizes, strict=True)):
+            inside = torch.nonzero(_inside(anchors, size)).flatten()
+            positives, gt, negatives = self.sampling(anchors[inside], target.boxes)
+            positives, negatives = inside[positives], inside[negatives]
+            sampled_logits.append(logits[image, torch.cat([positives, negatives])])
+            labels.append(torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)]))
+            sampled_deltas.append(deltas[image, positives])
+            delta_targets.append(encode_boxes(anchors[positives], target.boxes[gt], UNIT_STDS))
+            count += max(len(positives), 1) + max(len(negatives), 1)
+        objectness = F.binary_cross_entropy_with_logits(
+            torch.cat(sampled_logits).float(), torch.cat(labels).float(), reduction="sum"
+        )
+        return {
+            "loss_rpn_cls": objectness / count,
+            "loss_rpn_bbox": box_loss(
+                torch.cat(sampled_deltas), torch.cat(delta_targets), beta=self.smooth_l1_beta, count=count
+            ),
+        }
+
+    @torch.no_grad()
+    def _propose(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        sizes: Sequence[Size],
+        limits: ProposalLimits,
+    ) -> list[Proposals]:
+        scores = [_flatten(x.float(), 1)[..., 0].sigmoid() for x in logits]
+        flat_deltas = [_flatten(x.float(), 4) for x in deltas]
+        return [
+            self._propose_one([s[i] for s in scores], [d[i] for d in flat_deltas], anchors, size, limits)
+            for i, size in enumerate(sizes)
+        ]
+
+    def _propose_one(
+        self,
+        scores: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        size: Size,
+        limits: ProposalLimits,
+    ) -> Proposals:
+        kept_scores, kept_boxes, levels = [], [], []
+        for level, (score, delta, anchor) in enumerate(zip(scores, deltas, anchors, strict=True)):
+            top = score.topk(min(limits.pre_nms, len(score)))
+            kept_scores.append(top.values)
+            kept_boxes.append(decode_boxes(anchor[top.indices], delta[top.indices], UNIT_STDS))
+            levels.append(torch.full_like(top.indices, level))
+        score, box, level_index = torch.cat(kept_scores), clip_boxes(torch.cat(kept_boxes), size), torch.cat(levels)
+        if not self.keep_zero_area:
+            proper = torch.nonzero((box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])).flatten()
+            score, box, level_index = score[proper], box[proper], level_index[proper]
+        keep = batched_nms(box, score, level_index, self.nms_iou)[: limits.max_proposals]
+        return Proposals(boxes=box[keep], scores=score[keep])
+
+
+def _flatten(x: Tensor, values: int) -> Tensor:
+    """``(N, A * values, h, w)`` -> ``(N, h * w * A, values)``."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
+
+
+def _inside(anchors: Tensor, size: Size) -> Tensor:
+    """``(n,)`` bool: the anchor lies inside an image of ``size``."""
+    height, width = size
+    return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)

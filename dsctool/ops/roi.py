@@ -1,0 +1,54 @@
+"""RoIs and the features under them.
+
+RoIs are ``(R, 5)`` float32: the image's index in the batch, then x1, y1, x2, y2 in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align as torchvision_roi_align
+
+
+def boxes_to_rois(boxes: Sequence[Tensor]) -> Tensor:
+    """Boxes ``(n_i, 4)`` of every image -> ``(R, 5)`` RoIs, in the same order."""
+    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)])
+
+
+def roi_levels(boxes: Tensor, *, num_levels: int, finest_size: float = 56.0) -> Tensor:
+    """The pyramid level ``(R,)`` int64 of each box ``(R, 4)``: ``floor(log2(sqrt(w h) / finest_size + 1e-6))``.
+
+    Level 0 holds boxes up to ``2 * finest_size`` pixels, the last one all larger (Lin et al. 2017, equation 1).
+    """
+    scale = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    return torch.floor(torch.log2(scale / finest_size + 1e-6)).clamp(0, num_levels - 1).long()
+
+
+def roi_align(features: Tensor, rois: Tensor, *, output_size: int, stride: float) -> Tensor:
+    """Aligned RoIAlign with ``ceil(roi / output_size)`` samples a side of each bin.
+
+    Args:
+        features: ``(N, C, h, w)``, one cell per ``stride`` pixels.
+        rois: ``(R, 5)``.
+
+    Returns:
+        ``(R, C, output_size, output_size)`` float32.
+    """
+    return torchvision_roi_align(features.float(), rois, output_size, 1 / stride, sampling_ratio=0, aligned=True)
+
+
+def pyramid_roi_align(features: Sequence[Tensor], rois: Tensor, *, output_size: int, strides: Sequence[int]) -> Tensor:
+    """:func:`roi_align` of each RoI on its :func:`roi_levels` level: ``(R, C, output_size, output_size)``.
+
+    Every level is part of the graph, also one without RoIs.
+    """
+    levels = roi_levels(rois[:, 1:], num_levels=len(features))
+    order, pooled = [], []
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        rows = torch.nonzero(levels == level).flatten()
+        order.append(rows)
+        pooled.append(roi_align(feature, rois[rows], output_size=output_size, stride=stride))
+    inverse = torch.cat(order).argsort()
+    return torch.cat(pooled)[inverse]
