@@ -15,6 +15,9 @@ from dsctool.structures import Size
 from tests.conftest import RECORDINGS
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+
+
 def reference_paste(probs: Tensor, boxes: Tensor, size: Size) -> Tensor:
     """The published rule over the whole image, one mask at a time: ``(n, h, w)`` probabilities."""
     height, width = size

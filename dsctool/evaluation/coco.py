@@ -1,0 +1,143 @@
+"""The official COCO numbers, computed by pycocotools itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from dsctool.evaluation.sources import (
+    GroundTruth,
+    GroundTruthSource,
+    Predictions,
+    PredictionsSource,
+    check_truth_masks,
+    load_ground_truth,
+    load_predictions,
+)
+
+STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCO's twelve numbers in pycocotools' order."""
+
+Numbers = dict[str, float]
+"""Values by name, each from 0 to 1, or -1 where the ground truth has nothing to measure."""
+
+
+class Stats(TypedDict):
+    """The twelve numbers (``STAT_NAMES``) for boxes and for masks; no masks, no numbers."""
+
+    bbox: Numbers
+    segm: Numbers | None
+
+
+@dataclass(frozen=True)
+class ClassStats:
+    """``AP``, ``AP50`` and ``AP75`` of one category; ``instances`` counts its annotations that are not crowds."""
+
+    id: Hashable
+    name: str
+    instances: int
+    bbox: Numbers
+    segm: Numbers | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything one evaluation gives. ``classes`` are in the order of their ids."""
+
+    stats: Stats
+    classes: list[ClassStats]
+
+
+def evaluate(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> Stats:
+    """COCO's twelve numbers for boxes and masks, exactly pycocotools'.
+
+    Each argument is a path or what is in that file; neither is changed. For masks pycocotools gets the
+    results without their boxes, so the area of a detection is its mask's, as in mmdet and detectron2.
+    Results with masks only: boxes come from the masks. Results with boxes only, or ground truth without
+    segmentations: ``segm`` is None. Raises ``DataError``, which names the file and the entry.
+    """
+    return evaluate_all(ground_truth, predictions).stats
+
+
+def per_class(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> list[ClassStats]:
+    """AP, AP50 and AP75 of every category, for boxes and masks, as :func:`evaluate` counts them."""
+    return evaluate_all(ground_truth, predictions).classes
+
+
+def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> Evaluation:
+    """:func:`evaluate` and :func:`per_class` from one matching."""
+    truth = load_ground_truth(ground_truth)
+    results = load_predictions(predictions, truth)
+    boxes = _run(truth, results, "bbox")
+    masks = None
+    if truth.has_masks and (results.has_masks or not results.results):
+        check_truth_masks(truth)
+        masks = _run(truth, results, "segm")
+    stats = Stats(bbox=_summary(boxes), segm=_summary(masks) if masks is not None else None)
+    return Evaluation(stats, _class_stats(truth, boxes, masks))
+
+
+def _run(truth: GroundTruth, predictions: Predictions, kind: Literal["bbox", "segm"]) -> COCOeval:
+    """Matched and accumulated; what pycocotools prints is dropped, its exceptions are not."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = _coco(truth, truth.annotations)
+        results = [_as_given(result, kind) for result in predictions.results]
+        # loadRes looks at the first result and fails where there is none.
+        detections = coco.loadRes(results) if results else _coco(truth, [])
+        evaluation = COCOeval(coco, detections, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def _coco(truth: GroundTruth, annotations: list[dict[str, object]]) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": list(truth.images.values()),
+        "categories": list(truth.categories.values()),
+        "annotations": [dict(annotation) for annotation in annotations],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _as_given(result: dict[str, object], kind: Literal["bbox", "segm"]) -> dict[str, object]:
+    """A copy for pycocotools to write into; with a box in it, the box's area would count for the mask."""
+    return {key: value for key, value in result.items() if kind == "bbox" or key != "bbox"}
+
+
+def _summary(evaluation: COCOeval) -> Numbers:
+    return {name: float(value) for name, value in zip(STAT_NAMES, evaluation.stats, strict=True)}
+
+
+def _class_stats(truth: GroundTruth, boxes: COCOeval, masks: COCOeval | None) -> list[ClassStats]:
+    counts: dict[Hashable, int] = {}
+    for annotation in truth.annotations:
+        if not annotation["iscrowd"] and annotation["image_id"] in truth.images:
+            counts[annotation["category_id"]] = counts.get(annotation["category_id"], 0) + 1
+    return [
+        ClassStats(
+            id=category,
+            name=str(truth.categories[category].get("name", category)),
+            instances=counts.get(category, 0),
+            bbox=_class_numbers(boxes, index),
+            segm=_class_numbers(masks, index) if masks is not None else None,
+        )
+        for index, category in enumerate(sorted(truth.categories))  # type: ignore[type-var]
+    ]
+
+
+def _class_numbers(evaluation: COCOeval, index: int) -> Numbers:
+    # (IoU thresholds, recalls): all areas, at most 100 detections.
+    precision = evaluation.eval["precision"][:, :, index, 0, -1]
+    thresholds = evaluation.params.iouThrs
+    rows = {"AP": precision, "AP50": precision[thresholds == 0.5], "AP75": precision[thresholds == 0.75]}
+    return {name: float(np.mean(row[row > -1])) if (row > -1).any() else -1.0 for name, row in rows.items()}

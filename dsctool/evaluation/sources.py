@@ -1,0 +1,249 @@
+"""Ground truth and results in COCO format: read, checked, and copied so that callers keep theirs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from dsctool.errors import DataError
+
+GroundTruthSource = str | Path | Mapping[str, Any]
+"""A COCO annotation file, or what is in it."""
+PredictionsSource = str | Path | Sequence[Mapping[str, Any]]
+"""A COCO results file, or the list in it."""
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The parts of a COCO annotation file that evaluation uses.
+
+    name: the file, for messages. images, categories: by id. annotations: own copies, in file order.
+    """
+
+    name: str
+    images: dict[Hashable, Mapping[str, Any]]
+    categories: dict[Hashable, Mapping[str, Any]]
+    annotations: list[dict[str, Any]]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks can be evaluated: some annotation has one, or there are no annotations at all."""
+        return not self.annotations or any(annotation.get("segmentation") for annotation in self.annotations)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """COCO results: own copies, every mask as compressed RLE of its image's size.
+
+    Either all have boxes or none, and either all have masks or none.
+    """
+
+    name: str
+    results: list[dict[str, Any]]
+    has_boxes: bool
+    has_masks: bool
+
+
+def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
+    """Reads and checks ground truth; ``DataError`` names the file and the annotation id."""
+    name, data = _read(source, "ground truth")
+    if not isinstance(data, Mapping):
+        raise DataError(f"{name}: a COCO annotation file holds one object, this holds a {type(data).__name__}")
+    for key in ("images", "categories", "annotations"):
+        if not isinstance(data.get(key), Sequence):
+            raise DataError(f"{name}: no list under {key!r}; is this a COCO annotation file?")
+    images = {_entry_id(image, name, "images", index): image for index, image in enumerate(data["images"])}
+    categories = {_entry_id(entry, name, "categories", index): entry for index, entry in enumerate(data["categories"])}
+    annotations = [_annotation(entry, name, index) for index, entry in enumerate(data["annotations"])]
+    ids = Counter(annotation["id"] for annotation in annotations)
+    repeated = [value for value, count in ids.items() if count > 1]
+    if repeated:
+        raise DataError(f"{name}: annotation id {repeated[0]} appears more than once")
+    return GroundTruth(name, images, categories, annotations)
+
+
+def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictions:
+    """Reads and checks results against the ground truth; ``DataError`` names the file and the index."""
+    name, data = _read(source, "predictions")
+    if not isinstance(data, Sequence):
+        raise DataError(f"{name}: a COCO results file holds a list, this holds a {type(data).__name__}")
+    results = [_result(entry, f"{name}: result {index}", truth) for index, entry in enumerate(data)]
+    has_boxes = _all_or_none(results, "bbox", name)
+    has_masks = _all_or_none(results, "segmentation", name)
+    return Predictions(name, results, has_boxes, has_masks)
+
+
+def check_truth_masks(truth: GroundTruth) -> None:
+    """Refuses ground truth whose masks pycocotools cannot compare; ``DataError`` names the annotation."""
+    for annotation in truth.annotations:
+        if annotation["image_id"] not in truth.images:
+            continue
+        where = f"{truth.name}: annotation id {annotation['id']}"
+        if not annotation.get("segmentation"):
+            raise DataError(f"{where} has no segmentation, others have: masks cannot be evaluated")
+        annotation["segmentation"] = _compressed(annotation["segmentation"], annotation["image_id"], where, truth)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _read(source: object, role: str) -> tuple[str, object]:
+    if not isinstance(source, str | Path):
+        return role, source
+    path = Path(source)
+    try:
+        with path.open(encoding="utf-8") as file:
+            return str(path), json.load(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {role}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not a JSON file: {error}") from error
+
+
+def _entry_id(entry: object, name: str, key: str, index: int) -> Hashable:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("id"), Hashable) or entry["id"] is None:
+        raise DataError(f"{name}: entry {index} of {key!r} has no id")
+    return entry["id"]  # type: ignore[no-any-return]
+
+
+def _annotation(entry: object, name: str, index: int) -> dict[str, Any]:
+    if not isinstance(entry, Mapping) or not _is_number(entry.get("id")):
+        raise DataError(f"{name}: entry {index} of 'annotations' has no numeric id")
+    where = f"{name}: annotation id {entry['id']}"
+    for key in ("image_id", "category_id", "bbox", "area"):
+        if key not in entry:
+            raise DataError(f"{where} has no {key!r}")
+    if not _is_number(entry["area"]):
+        raise DataError(f"{where}: area is {entry['area']!r}, not a finite number")
+    _check_box(entry["bbox"], where)
+    return {"iscrowd": 0, **entry}
+
+
+def _result(entry: object, where: str, truth: GroundTruth) -> dict[str, Any]:
+    """A checked copy with the keys that evaluation uses."""
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{where} is a {type(entry).__name__}, not an object")
+    for key in ("image_id", "category_id", "score"):
+        if key not in entry:
+            raise DataError(f"{where} has no {key!r}")
+    if not _is_number(entry["score"]):
+        raise DataError(f"{where}: score is {entry['score']!r}, not a finite number")
+    for key, known, what in (
+        ("image_id", truth.images, "image"),
+        ("category_id", truth.categories, "category"),
+    ):
+        if not isinstance(entry[key], Hashable) or entry[key] not in known:
+            raise DataError(f"{where}: {what} id {entry[key]!r} is not in {truth.name}")
+    result = {key: entry[key] for key in ("image_id", "category_id", "score")}
+    if _given(entry, "bbox"):
+        _check_box(entry["bbox"], where)
+        result["bbox"] = list(entry["bbox"])
+    if _given(entry, "segmentation"):
+        result["segmentation"] = _compressed(entry["segmentation"], entry["image_id"], where, truth)
+    if len(result) == 3:
+        raise DataError(f"{where} has neither a 'bbox' nor a 'segmentation'")
+    return result
+
+
+def _given(entry: Mapping[str, Any], key: str) -> bool:
+    value = entry.get(key)
+    return value is not None and not (isinstance(value, Sequence) and len(value) == 0)
+
+
+def _all_or_none(results: list[dict[str, Any]], key: str, name: str) -> bool:
+    having = [key in result for result in results]
+    if any(having) and not all(having):
+        with_key, without = having.index(True), having.index(False)
+        raise DataError(
+            f"{name}: result {with_key} has a {key!r}, result {without} has none: give all of them one, or none"
+        )
+    return any(having)
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_box(box: object, where: str) -> None:
+    values = list(box) if isinstance(box, Iterable) and not isinstance(box, str | Mapping) else []
+    if len(values) != 4 or not all(_is_number(value) for value in values):
+        raise DataError(f"{where}: bbox is {box!r}, not four finite numbers [x, y, width, height]")
+
+
+def _compressed(segmentation: object, image_id: Hashable, where: str, truth: GroundTruth) -> dict[str, Any]:
+    """Polygons or either kind of RLE as compressed RLE, as pycocotools converts them."""
+    image = truth.images[image_id]
+    height, width = (image.get(side) for side in ("height", "width"))
+    if not isinstance(height, Integral) or not isinstance(width, Integral):
+        raise DataError(f"{truth.name}: image id {image_id} has no whole 'height' and 'width', which its masks need")
+    height, width = int(height), int(width)
+    if isinstance(segmentation, Mapping):
+        return _checked_rle(segmentation, (height, width), where)
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
+        raise DataError(f"{where}: segmentation is a {type(segmentation).__name__}, neither RLE nor polygons")
+    return _polygons_as_rle(segmentation, (height, width), where)
+
+
+def _polygons_as_rle(polygons: Sequence[Any], size: tuple[int, int], where: str) -> dict[str, Any]:
+    for polygon in polygons:
+        numbers = isinstance(polygon, Sequence) and all(_is_number(value) for value in polygon)
+        if not numbers or len(polygon) < 4 or len(polygon) % 2:
+            short = str(polygon)[:60]
+            raise DataError(f"{where}: a polygon is a list of x, y pairs of finite numbers, this is {short}")
+    try:
+        return coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], *size))  # type: ignore[no-any-return]
+    except Exception as error:  # pycocotools raises no narrower one
+        raise DataError(f"{where}: pycocotools cannot draw these polygons: {error}") from error
+
+
+def _checked_rle(rle: Mapping[str, Any], size: tuple[int, int], where: str) -> dict[str, Any]:
+    """Compressed RLE whose runs fill the image: with others pycocotools may never come back."""
+    height, width = size
+    given, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(given, Sequence) or list(given) != [height, width]:
+        raise DataError(f"{where}: RLE size is {given!r}, the image is [{height}, {width}] (height, width)")
+    runs = _runs(counts)
+    if runs is None or len(runs) == 0 or runs.min() < 0 or runs.sum() != height * width:
+        raise DataError(f"{where}: RLE counts do not describe {height} x {width} pixels")
+    if isinstance(counts, str | bytes):
+        return {"size": [height, width], "counts": counts}
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)  # type: ignore[no-any-return]
+
+
+def _runs(counts: object) -> np.ndarray | None:
+    """Lengths of the runs, or None where ``counts`` is no encoding at all."""
+    if isinstance(counts, str | bytes):
+        return _decompress(counts.encode("utf-8") if isinstance(counts, str) else counts)
+    if isinstance(counts, Sequence) and all(_is_number(count) for count in counts):
+        return np.asarray(counts, dtype=np.int64)
+    return None
+
+
+def _decompress(counts: bytes) -> np.ndarray | None:
+    """COCO's compression: 5 bits a character, and from the fourth run on the difference to the run before the last."""
+    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    last = np.flatnonzero((codes & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    length = last - first + 1
+    if length.max() > 8:
+        return None
+    place = np.arange(len(codes)) - np.repeat(first, length)
+    values = np.add.reduceat((codes & 31) << (5 * place), first)
+    values -= np.where(codes[last] & 16, 1 << (5 * length), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
