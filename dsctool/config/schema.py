@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 """Stored in every dumped configuration and checkpoint."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -72,7 +72,9 @@ class BackboneConfig(Block):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.sac is not None and self.dcn is not None and set(self.sac.stages) & set(self.dcn.stages):
-            raise ValueError("sac and dcn both replace the 3x3 convolutions of a stage: give them different stages, or set one to null")
+            raise ValueError(
+                "sac and dcn both replace the 3x3 convolutions of a stage: use different stages, or set one to null"
+            )
         if self.depth < 50 and (self.groups, self.width_per_group) != (1, 64):
             raise ValueError("groups and width_per_group need bottleneck blocks (depth 50 or 101)")
         return self
@@ -258,7 +260,8 @@ class DscConfig(CascadeBase):
         if self.plus_one and not self.explicit_guidance:
             raise ValueError("plus_one needs explicit_guidance: there is no mask to add one to")
         if len(self.enlarge_ratios) != self.num_stages + 1:
-            raise ValueError(f"enlarge_ratios needs {self.num_stages + 1} entries: one per stage and one for the final mask head")
+            needed = self.num_stages + 1
+            raise ValueError(f"enlarge_ratios needs {needed} entries: one per stage and one for the final mask head")
         if not self.averaged_stages or max(self.averaged_stages) >= self.num_stages:
             raise ValueError(f"averaged_stages names stages from 0 to {self.num_stages - 1}, at least one")
         return self
@@ -405,7 +408,8 @@ class TrainConfig(Block):
 class Config(Block):
     """Everything that defines an experiment."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
+    """Counts changes of this schema that older files do not fit."""
     description: str = ""
     """One line for ``dsctool configs list``."""
     model: ModelConfig
