@@ -19,7 +19,7 @@ from dsctool.config.schema import (
     SemanticHeadConfig,
 )
 from dsctool.errors import ConfigError
-from dsctool.models.backbones.resnet import ResNet, group_norm
+from dsctool.models.backbones.resnet import ResNet, batch_norm, group_norm
 from dsctool.models.cascades.box_stage import BoxStage
 from dsctool.models.cascades.cascade_rcnn import CascadeRCNN
 from dsctool.models.cascades.htc import HTC
@@ -79,7 +79,7 @@ def _backbone(config: BackboneConfig) -> ResNet:
         groups=config.groups,
         width_per_group=config.width_per_group,
         stem_channels=config.stem_channels,
-        norm=nn.BatchNorm2d if config.norm == "batch" else group_norm,
+        norm=batch_norm if config.norm == "batch" else group_norm,
         frozen_stages=config.frozen_stages,
         freeze_norm_statistics=config.freeze_norm_statistics,
     )

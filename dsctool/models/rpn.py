@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from dsctool.models.init import init_normal
 from dsctool.models.losses import box_loss
 from dsctool.models.targets import assign, sample
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
@@ -101,9 +102,7 @@ class RPN(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(anchor_ratios), 1)
         self.deltas = nn.Conv2d(channels, 4 * len(anchor_ratios), 1)
-        for conv in (self.conv, self.objectness, self.deltas):
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
+        init_normal(self.conv, self.objectness, self.deltas, std=0.01)
         for level, stride in enumerate(self.strides):
             base = base_anchors(stride, scale=anchor_scale, ratios=anchor_ratios)
             self.register_buffer(f"base{level}", base, persistent=False)

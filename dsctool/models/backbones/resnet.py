@@ -7,7 +7,7 @@ switchable atrous convolution) is an argument and not a subclass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +37,11 @@ def plain_conv(in_channels: int, out_channels: int, *, kernel_size: int, stride:
     )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
+
+
+def batch_norm(channels: int) -> nn.Module:
+    """Batch normalisation."""
+    return nn.BatchNorm2d(channels)
 
 
 def group_norm(channels: int) -> nn.Module:
@@ -130,7 +135,7 @@ class ResNet(nn.Module):
         stem_channels: int = 64,
         conv: ConvFactory = plain_conv,
         conv3x3: Sequence[ConvFactory] = (plain_conv,) * 4,
-        norm: NormFactory = nn.BatchNorm2d,
+        norm: NormFactory = batch_norm,
         frozen_stages: int = 1,
         freeze_norm_statistics: bool = True,
     ) -> None:
@@ -175,7 +180,7 @@ class ResNet(nn.Module):
             outputs.append(x)
         return outputs
 
-    def train(self, mode: bool = True) -> ResNet:
+    def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``, but frozen statistics stay frozen."""
         super().train(mode)
         if self.freeze_norm_statistics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class HTC(nn.Module):
         postprocess: Postprocess,
     ) -> None:
         super().__init__()
-        self.box_stages = nn.ModuleList(box_stages)
-        self.mask_heads = nn.ModuleList(mask_heads)
+        self.box_stages = cast("Sequence[BoxStage]", nn.ModuleList(box_stages))
+        self.mask_heads = cast("Sequence[MaskHead]", nn.ModuleList(mask_heads))
         self.semantic_head = semantic_head
         self.mask_roi_size = mask_roi_size
         self.stage_loss_weights = tuple(stage_loss_weights)
@@ -75,7 +76,7 @@ class HTC(nn.Module):
     ) -> list[Detections]:
         """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size."""
         semantic = None if self.semantic_head is None else self.semantic_head(features)[1]
-        boxes, scores = cascade_boxes(list(self.box_stages), features, semantic, proposals, sizes)
+        boxes, scores = cascade_boxes(self.box_stages, features, semantic, proposals, sizes)
         selected = select_detections(
             boxes, scores, sizes=sizes, original_sizes=original_sizes, postprocess=self.postprocess
         )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.init import init_xavier
+
 STRIDES = (4, 8, 16, 32, 64)
 """Pixels of the image per cell of P2, P3, P4, P5, P6."""
 
@@ -18,9 +20,7 @@ class FPN(nn.Module):
         super().__init__()
         self.lateral_convs = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.output_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        for conv in [*self.lateral_convs, *self.output_convs]:
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        init_xavier(*self.lateral_convs, *self.output_convs)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """C2..C5 -> P2..P6, each ``(N, channels, h, w)``; P6 is every second cell of P5."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.init import init_normal, init_xavier
+
 
 class BoxHead(nn.Module):
     """Class logits and box deltas from RoI features (Cai & Vasconcelos 2018)."""
@@ -15,12 +17,9 @@ class BoxHead(nn.Module):
         self.fc2 = nn.Linear(channels, channels)
         self.classifier = nn.Linear(channels, num_classes + 1)
         self.regressor = nn.Linear(channels, 4)
-        nn.init.xavier_uniform_(self.fc1.weight)
-        nn.init.xavier_uniform_(self.fc2.weight)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.normal_(self.regressor.weight, std=0.001)
-        for layer in (self.fc1, self.fc2, self.classifier, self.regressor):
-            nn.init.zeros_(layer.bias)
+        init_xavier(self.fc1, self.fc2)
+        init_normal(self.classifier, std=0.01)
+        init_normal(self.regressor, std=0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``(R, C, s, s)`` -> class logits ``(R, K+1)``, background last, and normalised deltas ``(R, 4)``."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.init import init_kaiming
+
 
 class MaskHead(nn.Module):
     """Per-class mask logits at twice the RoI feature's resolution.
@@ -33,14 +35,11 @@ class MaskHead(nn.Module):
         )
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.logits = nn.Conv2d(channels, num_classes, 1)
-        kaiming = [*self.convs]
+        init_kaiming(*self.convs)
         if self.conv_res is not None:
-            kaiming.append(self.conv_res)
+            init_kaiming(self.conv_res)
         if init == "kaiming":
-            kaiming += [self.upsample, self.logits]
-        for conv in kaiming:
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+            init_kaiming(self.upsample, self.logits)
 
     def feature(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         """RoI features ``(R, C, s, s)`` -> this stage's feature ``(R, channels, s, s)``."""
@@ -61,5 +60,5 @@ class MaskHead(nn.Module):
         """
         upsampled = F.relu(self.upsample(feature), inplace=True)
         weight = self.logits.weight[labels, :, 0, 0].unsqueeze(1)  # (R, 1, channels)
-        logits = torch.bmm(weight, upsampled.flatten(2)) + self.logits.bias[labels].view(-1, 1, 1)
+        logits = torch.bmm(weight, upsampled.flatten(2)) + self.logits.get_parameter("bias")[labels].view(-1, 1, 1)
         return logits.view(len(feature), *upsampled.shape[-2:])

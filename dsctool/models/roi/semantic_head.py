@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.init import init_kaiming
 from dsctool.models.losses import semantic_loss
 from dsctool.ops.roi import roi_align
 
@@ -30,9 +31,7 @@ class SemanticHead(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs))
         self.embedding = nn.Conv2d(channels, channels, 1)
         self.logits = nn.Conv2d(channels, num_classes, 1)
-        for conv in [*self.lateral_convs, *self.convs, self.embedding, self.logits]:
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+        init_kaiming(*self.lateral_convs, *self.convs, self.embedding, self.logits)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """P2..P6 -> the shared map and the embedded feature S, each ``(N, channels, H/8, W/8)``."""
