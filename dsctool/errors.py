@@ -17,3 +17,7 @@ class DataError(DsctoolError):
 
 class CheckpointError(DsctoolError):
     """Weights that cannot be read or do not fit the model."""
+
+
+class TrainingError(DsctoolError):
+    """A run that cannot go on; what it has written so far is sound."""
