@@ -1,0 +1,116 @@
+"""Reading image files as they come.
+
+Whatever the file holds becomes 8-bit RGB, the way OpenCV's colour mode (which mmdet and detectron2's
+numbers were made with) reads it: grey is repeated, palettes are looked up, an alpha channel is dropped
+without blending, CMYK is converted without a colour profile, and of 16-bit values the high byte stays.
+Files with several frames give their first.
+
+EXIF orientation: OpenCV, and with it mmdet, turns the image; COCO annotations mean the width and height
+they state. So the image is turned as EXIF says, unless only the stored orientation has the annotated
+size. A turn by 180 degrees or a mirroring keeps the size, and is applied.
+
+A file that ends early is an error; it never becomes a picture with grey rows.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from dsctool.errors import DataError
+from dsctool.structures import Size
+
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises on files that it cannot decode."""
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+def read_image(path: Path, size: Size | None = None) -> Tensor:
+    """The image as ``(3, h, w)`` uint8 RGB.
+
+    size: ``(h, w)`` that the annotations mean; None takes what the file has.
+
+    Raises:
+        DataError: the file is missing, cut, no image, of a kind that cannot become 8-bit RGB, or of another size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns on odd palettes and on very large images
+            with Image.open(path) as image:
+                image.load()
+                upright = _oriented(image, size, path)
+                pixels = _to_rgb(upright, path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DECODE_ERRORS as error:
+        raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: Path, size: Size | None = None) -> Size:
+    """``(h, w)`` that :func:`read_image` would give, from the file's header alone.
+
+    Raises:
+        DataError: the file is missing, no image, or of another size than asked for.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return _chosen_size(image, size, path)[0]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DECODE_ERRORS as error:
+        raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from None
+
+
+def _chosen_size(image: Image.Image, size: Size | None, path: Path) -> tuple[Size, bool]:
+    """The size to use and whether the EXIF orientation is applied to get it."""
+    stored = (image.height, image.width)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turned = (image.width, image.height) if orientation in _SIDEWAYS else stored
+    if size is None or turned == size:
+        return turned, True
+    if stored == size:
+        return stored, False
+    raise DataError(
+        f"{path}: is {turned[1]} x {turned[0]} pixels, the annotation says {size[1]} x {size[0]} (width x height)"
+    )
+
+
+def _oriented(image: Image.Image, size: Size | None, path: Path) -> Image.Image:
+    _, turn = _chosen_size(image, size, path)
+    return ImageOps.exif_transpose(image) if turn else image
+
+
+def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow widens some files to 32 bits
+        grey = np.asarray(image)
+        if grey.size and (grey.min() < 0 or grey.max() > 0xFFFF):
+            raise DataError(f"{path}: holds 32-bit values; save it with 8 or 16 bits a channel")
+        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

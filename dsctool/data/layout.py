@@ -1,0 +1,122 @@
+"""Where the parts of a data set lie.
+
+The standard layout is COCO's own::
+
+    ROOT/annotations/instances_<split>.json
+    ROOT/<split>/                            images
+    ROOT/stuffthingmaps/<split>/             stuff-and-thing maps, optional
+
+Anything else is named in the configuration (``data.train.annotations``, ``data.train.images``, ...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dsctool.config.schema import SplitConfig
+from dsctool.errors import DataError
+
+Role = Literal["train", "val"]
+
+_PREFIX = "instances_"
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """One split on disk.
+
+    annotations: COCO JSON file.
+    images: folder that the annotations' file names are relative to.
+    semantic_maps: folder of stuff-and-thing PNGs, or None where there is none.
+    """
+
+    annotations: Path
+    images: Path
+    semantic_maps: Path | None = None
+
+
+def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
+    """The files of the split that ``data.<role>`` describes.
+
+    Explicit paths win, then the split's name, then the only ``instances_<role>*.json`` there is.
+
+    Raises:
+        DataError: nothing fits, or more than one file does; the message lists what was found.
+    """
+    _check_root(root)
+    name = split.split
+    if split.annotations is not None:
+        annotations = root / split.annotations
+    else:
+        name = name or _only_split(root, role)
+        annotations = root / "annotations" / f"{_PREFIX}{name}.json"
+    if not annotations.is_file():
+        key = "annotations" if split.annotations is not None else "split"
+        raise DataError(f"{annotations}: no such file; {_found(root)}. Set data.{role}.{key}")
+    images = root / split.images if split.images is not None else root / (name or _split_name(annotations))
+    if not images.is_dir():
+        raise DataError(f"{images}: no such folder of images for {annotations}. Set data.{role}.images")
+    return SplitFiles(annotations, images, _semantic_maps(root, split, role, images.name))
+
+
+def find_splits(root: Path) -> list[SplitFiles]:
+    """Every split of the standard layout, by name; the image folders may be missing.
+
+    Raises:
+        DataError: ``root`` is not a folder, or holds no annotation file.
+    """
+    _check_root(root)
+    files = _annotation_files(root)
+    if not files:
+        raise DataError(f"{root}: no data set of the standard layout; {_found(root)}")
+    splits = []
+    for file in files:
+        name = _split_name(file)
+        maps = root / "stuffthingmaps" / name
+        splits.append(SplitFiles(file, root / name, maps if maps.is_dir() else None))
+    return splits
+
+
+def _check_root(root: Path) -> None:
+    if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"{root}: {problem}; the root of a data set holds annotations/ and the image folders")
+
+
+def _annotation_files(root: Path) -> list[Path]:
+    return sorted(path for path in (root / "annotations").glob(f"{_PREFIX}*.json") if path.is_file())
+
+
+def _split_name(annotations: Path) -> str:
+    return annotations.stem.removeprefix(_PREFIX)
+
+
+def _only_split(root: Path, role: Role) -> str:
+    names = [_split_name(file) for file in _annotation_files(root) if _split_name(file).startswith(role)]
+    if len(names) == 1:
+        return names[0]
+    problem = (
+        f"several splits fit: {', '.join(names)}" if names else f"no annotations/{_PREFIX}{role}*.json; {_found(root)}"
+    )
+    raise DataError(f"{root}: {problem}. Set data.{role}.split (or data.{role}.annotations and data.{role}.images)")
+
+
+def _semantic_maps(root: Path, split: SplitConfig, role: Role, name: str) -> Path | None:
+    if split.semantic_maps is None:
+        standard = root / "stuffthingmaps" / name
+        return standard if standard.is_dir() else None
+    folder = root / split.semantic_maps
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of semantic maps. Set data.{role}.semantic_maps")
+    return folder
+
+
+def _found(root: Path) -> str:
+    folder = root / "annotations"
+    if not folder.is_dir():
+        entries = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())[:10]
+        return f"there is no folder {folder} (found: {', '.join(entries) or 'nothing'})"
+    entries = sorted(path.name for path in folder.iterdir())[:10]
+    return f"{folder} holds: {', '.join(entries) or 'nothing'}"

@@ -1,0 +1,120 @@
+"""Reading COCO JSON files: the outermost structure, and what one entry holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from dsctool.errors import DataError
+
+
+class Rle(TypedDict):
+    """A run-length encoded mask, column by column, starting with background.
+
+    size: ``[height, width]``.
+    counts: run lengths, or their compressed text.
+    """
+
+    size: list[int]
+    counts: list[int] | str
+
+
+Segmentation = list[list[float]] | Rle
+"""Polygons ``[[x1, y1, x2, y2, ...], ...]`` in pixels, or a run-length encoded mask."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class: its id in the annotation file, and its name."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image as the annotation file describes it; width and height in pixels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotated instance, or a crowd region.
+
+    label: 0-based contiguous class.
+    box: ``(x1, y1, x2, y2)`` in pixels of the original image.
+    segmentation: None in data that has boxes only.
+    """
+
+    id: int
+    label: int
+    box: tuple[float, float, float, float]
+    crowd: bool
+    segmentation: Segmentation | None
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """The three lists of a COCO file as JSON values; their entries are not checked yet."""
+
+    path: Path
+    images: list[Any]
+    annotations: list[Any]
+    categories: list[Any]
+
+
+def read_annotation_file(path: Path) -> AnnotationFile:
+    """Read a COCO JSON file and check its outermost structure.
+
+    Raises:
+        DataError: the file is missing, empty, cut, not an object, lacks a list, or has no images.
+    """
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path}: must hold a JSON object with images, annotations and categories, not {json_kind(content)}"
+        )
+    lists = {}
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise DataError(f"{path}: missing key '{key}'")
+        if not isinstance(content[key], list):
+            raise DataError(f"{path}: '{key}' must be a list, not {json_kind(content[key])}")
+        lists[key] = content[key]
+    if not lists["images"]:
+        raise DataError(f"{path}: has no images")
+    return AnnotationFile(path, lists["images"], lists["annotations"], lists["categories"])
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, in words for messages."""
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", type(None): "null"}
+    return names[type(value)]
+
+
+def _read_json(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not text.strip():
+        raise DataError(f"{path}: is empty")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise DataError(f"{path}: is not valid JSON at {where}: {error.msg} (was the file cut short?)") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not usable JSON: {error}") from None

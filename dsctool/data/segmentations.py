@@ -1,0 +1,144 @@
+"""Segmentations of COCO files: what is wrong with one, and its bitmap.
+
+pycocotools crashes on some malformed input and misreads other (four numbers are taken for a box),
+so nothing reaches it before :func:`segmentation_problem` has found no fault.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from dsctool.data.records import Segmentation, json_kind
+from dsctool.structures import Size
+
+_MIN_CHARACTER, _MAX_CHARACTER = 48, 111  # six bits a character, offset by "0"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fault of a value: what it is, and whether training can live with it."""
+
+    kind: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+
+def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
+    """What keeps a JSON value from being the segmentation of an instance in an image of ``size``."""
+    if isinstance(segmentation, list):
+        return _polygons_problem(segmentation)
+    if isinstance(segmentation, dict):
+        return _rle_problem(segmentation, size)
+    return Problem(
+        "segmentation", f"segmentation must be a list of polygons or an RLE object, not {json_kind(segmentation)}"
+    )
+
+
+def decode_mask(segmentation: Segmentation, size: Size) -> Tensor:
+    """Bitmap of a faultless segmentation, ``(h, w)`` uint8 0/1, as pycocotools draws it."""
+    height, width = size
+    if isinstance(segmentation, list):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        encoded = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        encoded = segmentation
+    return torch.from_numpy(np.ascontiguousarray(coco_mask.decode(encoded)))
+
+
+def _polygons_problem(polygons: list[object]) -> Problem | None:
+    if not polygons:
+        return Problem("polygon", "segmentation is empty: no polygon")
+    flat = 0
+    for number, polygon in enumerate(polygons, start=1):
+        if not isinstance(polygon, list):
+            return Problem("segmentation", f"polygon {number} must be a list of numbers, not {json_kind(polygon)}")
+        problem = _polygon_problem(polygon, number)
+        if problem is not None:
+            return problem
+        flat += _is_flat(polygon)
+    if flat == len(polygons):
+        return Problem("polygon", "polygon has no area: all its points lie on one line")
+    if flat:
+        return Problem("polygon", f"{flat} of {len(polygons)} polygons have no area", severity="warning")
+    return None
+
+
+def _polygon_problem(polygon: list[object], number: int) -> Problem | None:
+    if not polygon:
+        return Problem("polygon", f"polygon {number} is empty")
+    if not set(map(type, polygon)) <= {int, float}:
+        wrong = next(value for value in polygon if type(value) not in (int, float))
+        return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs")
+    # A sum is not finite when a summand is not.
+    if not math.isfinite(sum(polygon)):  # type: ignore[arg-type]
+        return Problem("number", f"polygon {number} holds a number that is not finite")
+    if len(polygon) % 2:
+        return Problem("polygon", f"polygon {number} has an odd number of coordinates ({len(polygon)})")
+    if len(polygon) < 6:
+        return Problem("polygon", f"polygon {number} has {len(polygon) // 2} points, fewer than 3")
+    return None
+
+
+def _is_flat(polygon: list[object]) -> bool:
+    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    points = points - points[0]
+    x, y = points[:, 0], points[:, 1]
+    if abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 1e-6:
+        return False
+    # A figure of eight has no signed area, yet covers pixels.
+    return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
+
+
+def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
+    for key in ("size", "counts"):
+        if key not in rle:
+            return Problem("missing key", f"segmentation: missing key '{key}'")
+    if not isinstance(rle["size"], list) or rle["size"] != list(size) or not set(map(type, rle["size"])) <= {int}:
+        return Problem("rle", f"RLE has size {rle['size']} (height, width), the image has {list(size)}")
+    counts = rle["counts"]
+    if isinstance(counts, str):
+        runs = _decompress(counts)
+        if runs is None:
+            return Problem("rle", "RLE counts are not the compressed text that pycocotools writes")
+    elif isinstance(counts, list) and set(map(type, counts)) <= {int}:
+        runs = counts
+    else:
+        return Problem("rle", f"RLE counts must be a list of whole numbers or a string, not {_counts_kind(counts)}")
+    if any(run < 0 for run in runs):
+        return Problem("rle", "RLE counts hold a negative run")
+    if sum(runs) != size[0] * size[1]:
+        return Problem("rle", f"RLE counts cover {sum(runs)} pixels, the image has {size[0] * size[1]}")
+    if not any(runs[1::2]):
+        return Problem("rle", "RLE covers no pixel of the instance")
+    return None
+
+
+def _counts_kind(counts: object) -> str:
+    return "a list with other values" if isinstance(counts, list) else json_kind(counts)
+
+
+def _decompress(text: str) -> list[int] | None:
+    """Runs of compressed RLE text (LEB128-like, differences from the third run on); None when broken."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in map(ord, text):
+        if not _MIN_CHARACTER <= character <= _MAX_CHARACTER or shift > 30:
+            return None
+        bits = character - _MIN_CHARACTER
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value, shift = 0, 0
+    return None if shift else runs

@@ -1,0 +1,59 @@
+"""Semantic supervision: a class for every pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dsctool.data.images import DECODE_ERRORS
+from dsctool.data.records import ImageInfo
+from dsctool.data.transforms import SEMANTIC_IGNORED
+from dsctool.errors import DataError
+
+
+def draw_semantic_map(masks: Tensor, labels: Tensor, crowds: Tensor, *, background: int) -> Tensor:
+    """A map from instance masks: the smaller instance is drawn over the larger, crowd regions are ignored.
+
+    masks: ``(G, h, w)`` uint8. labels: ``(G,)``. crowds: ``(c, h, w)`` uint8. Returns ``(h, w)`` uint8.
+    """
+    semantic = torch.full(masks.shape[-2:], background, dtype=torch.uint8)
+    for crowd in crowds:
+        semantic[crowd.bool()] = SEMANTIC_IGNORED
+    areas = masks.flatten(1).sum(dim=1, dtype=torch.int64)
+    for index in areas.argsort(descending=True, stable=True).tolist():
+        semantic[masks[index].bool()] = int(labels[index])
+    return semantic
+
+
+def semantic_map_path(folder: Path, info: ImageInfo) -> Path:
+    """The PNG that belongs to an image: its name with another suffix."""
+    return folder / PurePosixPath(info.file_name).with_suffix(".png")
+
+
+def read_semantic_map(folder: Path, info: ImageInfo) -> Tensor:
+    """A stuff-and-thing map as its file has it: ``(h, w)`` uint8, 255 = ignored.
+
+    Raises:
+        DataError: the file is missing, broken, of another size, or not a map of one value a pixel.
+    """
+    path = semantic_map_path(folder, info)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode not in ("L", "P"):
+                raise DataError(f"{path}: a semantic map has one 8-bit value a pixel, this is {image.mode}")
+            values = np.array(image)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DECODE_ERRORS as error:
+        raise DataError(f"{path}: cannot be decoded: {error}") from None
+    if values.shape != (info.height, info.width):
+        height, width = values.shape
+        raise DataError(
+            f"{path}: is {width} x {height} pixels, its image is {info.width} x {info.height} (width x height)"
+        )
+    return torch.from_numpy(values)
