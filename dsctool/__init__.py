@@ -1,1 +1,59 @@
-"""Cascade instance segmentation for crowded, overlapping things."""
+"""Cascade instance segmentation for crowded, overlapping things.
+
+>>> import dsctool
+>>> model = dsctool.build_model("htc_r50_fpn_1x_coco")  # a name, a path or a Config; random weights
+>>> model = dsctool.load_model("runs/x/best.pt")  # ready to predict
+>>> stats = dsctool.evaluate("ground_truth.json", "predictions.json")
+
+Everything is resolved on first use: ``import dsctool`` alone does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dsctool import interop
+    from dsctool.config.loading import load_config
+    from dsctool.config.schema import Config
+    from dsctool.engine.checkpoint import load_model
+    from dsctool.evaluation.coco import evaluate
+    from dsctool.models.detector import Detector
+
+__version__ = "0.1.0"
+__all__ = ["Config", "__version__", "build_model", "evaluate", "interop", "load_config", "load_model"]
+
+_HOMES = {
+    "Config": "dsctool.config.schema",
+    "evaluate": "dsctool.evaluation.coco",
+    "load_config": "dsctool.config.loading",
+    "load_model": "dsctool.engine.checkpoint",
+}
+
+
+def build_model(config: str | Path | Config) -> Detector:
+    """The detector that a configuration describes, with random weights.
+
+    ``config`` is the name of a shipped configuration, a path to a YAML file or a :class:`Config`. Raises
+    :class:`dsctool.errors.ConfigError` where it can't be used.
+    """
+    from dsctool.config.loading import load_config
+    from dsctool.config.schema import Config
+    from dsctool.models.build import build_detector
+
+    return build_detector(config if isinstance(config, Config) else load_config(config))
+
+
+def __getattr__(name: str) -> object:
+    if name == "interop":
+        return import_module("dsctool.interop")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'dsctool' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

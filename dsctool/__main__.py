@@ -1,0 +1,6 @@
+"""``python -m dsctool``."""
+
+from dsctool.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""``dsctool configs``: list, show, compare and check configurations."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsctool.cli.options import ConfigName, JsonOutput, Overrides
+from dsctool.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from dsctool.config.dump import Difference
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, compare and check configurations.")
+
+
+@app.command("list")
+def list_(as_json: JsonOutput = False) -> None:
+    """List the shipped configurations.
+
+    Example:
+
+        dsctool configs list
+    """
+    from dsctool.config.names import list_configs
+
+    configs = list_configs()
+    if as_json:
+        rows = [{"name": config.name, "family": config.family, "description": config.description} for config in configs]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_table(["name", "description"], [[config.name, config.description] for config in configs])
+
+
+@app.command()
+def show(
+    config: ConfigName,
+    overrides: Overrides = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Without the origins: a file that can be loaded.")] = False,
+    as_json: JsonOutput = False,
+) -> None:
+    """Show a whole configuration and who set what.
+
+    Every value is there, defaults too, with the file and line or the override that set it.
+
+    Example:
+
+        dsctool configs show htc_r50_fpn_1x_coco optim.lr=0.01
+    """
+    from dsctool.config.dump import annotated_yaml, config_to_yaml
+    from dsctool.config.loading import resolve_config
+
+    resolved = resolve_config(config, overrides or ())
+    if as_json:
+        values = resolved.config.model_dump(mode="json")
+        typer.echo(json.dumps({"config": values, "provenance": resolved.provenance}, indent=2))
+    elif plain:
+        typer.echo(config_to_yaml(resolved.config), nl=False)
+    else:
+        _print_yaml(annotated_yaml(resolved))
+
+
+@app.command()
+def diff(left: ConfigName, right: ConfigName, as_json: JsonOutput = False) -> None:
+    """Compare two configurations value by value.
+
+    Example:
+
+        dsctool configs diff htc_r50_fpn_1x_coco runs/mine/config.yaml
+    """
+    from dsctool.config.dump import diff_configs
+    from dsctool.config.loading import load_config
+
+    differences = diff_configs(load_config(left), load_config(right))
+    if as_json:
+        rows = [{"key": each.key, **_sides(each)} for each in differences]
+        typer.echo(json.dumps(rows, indent=2))
+    elif differences:
+        table = [(each.key, _sides(each)) for each in differences]
+        cells = [[key, *(_cell(sides, side) for side in ("left", "right"))] for key, sides in table]
+        print_table(["key", left, right], cells)
+    else:
+        typer.echo("no difference")
+
+
+@app.command()
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or names of shipped ones.")],
+) -> None:
+    """Check files and name every problem.
+
+    Each problem is told with its file and line; the exit code is 1 where there is one.
+
+    Example:
+
+        dsctool configs validate mine.yaml
+    """
+    from dsctool.config.loading import load_config
+    from dsctool.errors import ConfigError
+
+    failed = False
+    for file in files:
+        try:
+            load_config(file)
+        except ConfigError as error:
+            failed = True
+            typer.echo(f"dsctool: error: {error}", err=True)
+        else:
+            typer.echo(f"{file}: ok")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _sides(difference: Difference) -> dict[str, object]:
+    """``left`` and ``right``, without the side that has no such key."""
+    from dsctool.config.dump import Absent
+
+    sides = {"left": difference.left, "right": difference.right}
+    return {side: value for side, value in sides.items() if value is not Absent.ABSENT}
+
+
+def _cell(sides: dict[str, object], side: str) -> str:
+    from dsctool.config.problems import show_value
+
+    return show_value(sides[side]) if side in sides else "-"
+
+
+def _print_yaml(text: str) -> None:
+    if not sys.stdout.isatty():
+        typer.echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    Console().print(Syntax(text, "yaml", theme="ansi_dark", background_color="default", word_wrap=True))

@@ -1,0 +1,34 @@
+"""Arguments and options that several subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _shipped_names(incomplete: str) -> list[str]:
+    from dsctool.config.names import shipped_paths
+
+    return [name for name in shipped_paths() if name.startswith(incomplete)]
+
+
+ConfigName = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="Name of a shipped configuration, or a YAML file.", autocompletion=_shipped_names
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Values to change, as in optim.lr=0.01 model.neck.rfp=null"),
+]
+DataRoot = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="Data set: annotations/, one folder per split, or as configured.")
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto (the best there is), cpu, cuda, cuda:N or mps.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to a JSON file.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
