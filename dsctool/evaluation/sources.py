@@ -112,7 +112,7 @@ def _read(source: object, role: str) -> tuple[str, object]:
 def _entry_id(entry: object, name: str, key: str, index: int) -> Hashable:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("id"), Hashable) or entry["id"] is None:
         raise DataError(f"{name}: entry {index} of {key!r} has no id")
-    return entry["id"]  # type: ignore[no-any-return]
+    return entry["id"]
 
 
 def _annotation(entry: object, name: str, index: int) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _polygons_as_rle(polygons: Sequence[Any], size: tuple[int, int], where: str)
             short = str(polygon)[:60]
             raise DataError(f"{where}: a polygon is a list of x, y pairs of finite numbers, this is {short}")
     try:
-        return coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], *size))  # type: ignore[no-any-return]
+        return coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], *size))
     except Exception as error:  # pycocotools raises no narrower one
         raise DataError(f"{where}: pycocotools cannot draw these polygons: {error}") from error
 
@@ -219,7 +219,7 @@ def _checked_rle(rle: Mapping[str, Any], size: tuple[int, int], where: str) -> d
         raise DataError(f"{where}: RLE counts do not describe {height} x {width} pixels")
     if isinstance(counts, str | bytes):
         return {"size": [height, width], "counts": counts}
-    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)  # type: ignore[no-any-return]
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
 
 
 def _runs(counts: object) -> np.ndarray | None:

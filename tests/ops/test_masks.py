@@ -14,7 +14,6 @@ from dsctool.ops.masks import Rle, encode_masks, mask_targets, paste_masks
 from dsctool.structures import Size
 from tests.conftest import RECORDINGS
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 
 
