@@ -1,0 +1,172 @@
+"""``dsctool data``: check, describe and make data sets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsctool.cli.options import JsonFile
+from dsctool.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from dsctool.data.checks import Progress
+    from dsctool.data.stats import SplitStats
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
+
+Root = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Root of a data set: annotations/instances_*.json, one folder per split.")
+]
+
+
+@app.command()
+def check(
+    root: Root,
+    boxes_only: Annotated[bool, typer.Option("--boxes-only", help="Do without segmentations.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Find every fault of a data set.
+
+    Every split is checked and every image decoded. Each fault is one line that names the file and the id;
+    the exit code is 1 where there is one. Training refuses the same faults.
+
+    Example:
+
+        dsctool data check datasets/coco
+    """
+    from dsctool.data.checks import check_data
+
+    with _progress_bar() as progress:
+        faults = check_data(root, masks=not boxes_only, progress=progress)
+    for fault in faults:
+        typer.echo(str(fault))
+    if json_file is not None:
+        _write_json(json_file, [{**asdict(fault), "file": str(fault.file)} for fault in faults])
+    if faults:
+        typer.echo(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{root}: no faults", err=True)
+
+
+@app.command()
+def stats(root: Root, json_file: JsonFile = None) -> None:
+    """Describe a data set: images, instances, sizes, overlaps, classes.
+
+    Example:
+
+        dsctool data stats datasets/coco
+    """
+    from dsctool.data.layout import find_splits
+    from dsctool.data.stats import OVERLAPS, describe
+
+    splits = [describe(files) for files in find_splits(root)]
+    names = [split.name for split in splits]
+    print_table(["", *names], _summary_rows(splits, OVERLAPS))
+    typer.echo()
+    print_table(
+        ["id", "category", *(f"{name}{part}" for name in names for part in (" instances", " images"))],
+        _class_rows(splits),
+    )
+    if json_file is not None:
+        _write_json(json_file, {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]})
+
+
+@app.command()
+def synth(
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="A new folder.")],
+    images: Annotated[int, typer.Option("--images", min=1, help="Training images.")] = 64,
+    val_images: Annotated[int, typer.Option("--val-images", min=0, help="Validation images.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data set.")] = 0,
+) -> None:
+    """Make a data set of overlapping shapes, in COCO's format and layout.
+
+    Example:
+
+        dsctool data synth --output shapes --images 64 --val-images 16 --seed 1
+    """
+    from dsctool.data.synthetic import synthesize
+
+    synthesize(output, images=images, seed=seed, val_images=val_images)
+    typer.echo(f"{output}: {images} training and {val_images} validation images")
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress | None]:
+    """A bar on standard error where that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def update(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done)
+
+        yield update
+
+
+def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list[list[str]]:
+    def row(title: str, values: list[str]) -> list[str]:
+        return [title, *values]
+
+    def count(title: str, field: str, of: str | None = None) -> list[str]:
+        return row(title, [_share(getattr(split, field), getattr(split, of) if of else None) for split in splits])
+
+    def spread(title: str, field: str) -> list[str]:
+        ranges = [getattr(split, field) for split in splits]
+        return row(title, [f"{each.smallest:g} / {each.median:g} / {each.largest:g}" for each in ranges])
+
+    return [
+        count("images", "images"),
+        count("images without instances", "images_without_instances", "images"),
+        count("landscape images", "landscape_images", "images"),
+        spread("width, min / median / max", "widths"),
+        spread("height, min / median / max", "heights"),
+        count("instances", "instances"),
+        spread("instances per image, min / median / max", "instances_per_image"),
+        count("small instances (area < 32 x 32)", "small", "instances"),
+        count("medium instances", "medium", "instances"),
+        count("large instances (area >= 96 x 96)", "large", "instances"),
+        *(
+            row(
+                f"instances with a neighbour at box IoU > {limit:g}",
+                [_share(split.overlapping[number], split.instances) for split in splits],
+            )
+            for number, limit in enumerate(overlaps)
+        ),
+        count("crowd regions", "crowds"),
+        count("faults (dsctool data check)", "faults"),
+    ]
+
+
+def _class_rows(splits: list[SplitStats]) -> list[list[str]]:
+    titles = {(each.id, each.name): None for split in splits for each in split.classes}
+    rows = []
+    for id_, name in sorted(titles):
+        found = [[each for each in split.classes if (each.id, each.name) == (id_, name)] for split in splits]
+        counts = [str(part) for each in found for part in ((each[0].instances, each[0].images) if each else ("-", "-"))]
+        rows.append([str(id_), name, *counts])
+    return rows
+
+
+def _share(count: int, of: int | None) -> str:
+    return f"{count} ({100 * count / of:.1f} %)" if of else str(count)
+
+
+def _write_json(path: Path, content: object) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

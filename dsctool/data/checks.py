@@ -1,0 +1,171 @@
+"""Finding every fault of a data set before it is used.
+
+``dsctool data check`` reports all of them, and training refuses the same ones in the same words. Faults of
+severity ``warning`` are reported too, but training lives with them (see :mod:`dsctool.data.rules`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from dsctool.config.schema import DataConfig
+from dsctool.data.faults import Exclusions, Fault, exclusions
+from dsctool.data.images import image_size, read_image
+from dsctool.data.layout import SplitFiles, find_splits
+from dsctool.data.records import AnnotationFile, ImageInfo, read_annotation_file
+from dsctool.data.rules import check_records
+from dsctool.data.semantic import read_semantic_map
+from dsctool.errors import DataError
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being checked, how much of it is done, and of how much."""
+
+CategoryTable = dict[int, str]
+"""Category names by id."""
+
+DECODE_LIMIT = 10_000
+"""Training decodes all images of smaller sets before it starts."""
+
+
+def check_data(root: Path, *, masks: bool = True, progress: Progress | None = None) -> list[Fault]:
+    """Faults of every split of a standard layout, every image decoded; empty when there are none.
+
+    masks: every annotation needs a segmentation; False for data with boxes only.
+    """
+    try:
+        splits = find_splits(root)
+    except DataError as error:
+        return [_file_fault(root, "layout", error)]
+    faults: list[Fault] = []
+    tables: list[tuple[Path, CategoryTable]] = []
+    for files in splits:
+        content, found = _read(files)
+        if content is not None:
+            found += _check_content(files, content, decode_images=True, masks=masks, progress=progress)
+        faults += found
+        if content is not None and not any(fault.subject in ("file", "category") for fault in found):
+            tables.append((files.annotations, {entry["id"]: entry["name"] for entry in content.categories}))
+    return faults + _category_conflicts(tables)
+
+
+def check_split(
+    files: SplitFiles,
+    *,
+    decode_images: bool,
+    masks: bool = True,
+    progress: Progress | None = None,
+) -> list[Fault]:
+    """Faults of one split: of the file as a whole, then of its entries, then of the images.
+
+    files: where ``semantic_maps`` is given, every image needs its map.
+    decode_images: read every pixel; False looks at the files' headers only, which finds missing files and
+        wrong sizes but not every damage.
+    masks: every annotation needs a segmentation.
+    """
+    content, faults = _read(files)
+    if content is not None:
+        faults += _check_content(files, content, decode_images=decode_images, masks=masks, progress=progress)
+    return faults
+
+
+def check_for_training(
+    files: SplitFiles, config: DataConfig, *, masks: bool, progress: Progress | None = None
+) -> tuple[Exclusions, list[Fault]]:
+    """What training on a split leaves out, and all faults found.
+
+    Images are decoded, or in sets of more than :data:`DECODE_LIMIT` images only looked at.
+
+    Raises:
+        DataError: there are faults and ``data.on_error`` is ``fail``, or faults that cannot be left out.
+    """
+    content, faults = _read(files)
+    if content is not None:
+        decode = len(content.images) <= DECODE_LIMIT
+        if not (masks and config.semantic == "stuffthingmaps"):
+            files = replace(files, semantic_maps=None)
+        faults += _check_content(files, content, decode_images=decode, masks=masks, progress=progress)
+    return exclusions(faults, config.on_error), faults
+
+
+def _read(files: SplitFiles) -> tuple[AnnotationFile | None, list[Fault]]:
+    try:
+        return read_annotation_file(files.annotations), []
+    except DataError as error:
+        return None, [_file_fault(files.annotations, "file", error)]
+
+
+def _check_content(
+    files: SplitFiles, content: AnnotationFile, *, decode_images: bool, masks: bool, progress: Progress | None
+) -> list[Fault]:
+    faults = check_records(content, masks=masks)
+    return faults + _check_images(files, _intact_images(content, faults), decode_images, progress)
+
+
+def _file_fault(file: Path, kind: str, error: DataError) -> Fault:
+    return Fault(file, "file", None, None, kind, str(error).removeprefix(f"{file}: "))
+
+
+def _intact_images(content: AnnotationFile, faults: list[Fault]) -> list[tuple[int, ImageInfo]]:
+    """The images whose entries are faultless, with their place in the file."""
+    faulty = {fault.index for fault in faults if fault.subject == "image"}
+    return [
+        (index, ImageInfo(entry["id"], entry["file_name"], entry["width"], entry["height"]))
+        for index, entry in enumerate(content.images)
+        if index not in faulty
+    ]
+
+
+def _check_images(
+    files: SplitFiles,
+    images: list[tuple[int, ImageInfo]],
+    decode: bool,
+    progress: Progress | None,
+) -> list[Fault]:
+    if not files.images.is_dir():
+        return [Fault(files.annotations, "file", None, None, "missing file", f"no folder of images {files.images}")]
+
+    def problems(image: tuple[int, ImageInfo]) -> list[Fault]:
+        index, info = image
+        found = _image_problems(files, info, decode)
+        return [Fault(files.annotations, "image", info.id, index, kind, message) for kind, message in found]
+
+    faults: list[Fault] = []
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+        for done, found in enumerate(pool.map(problems, images), start=1):
+            faults += found
+            if progress is not None:
+                progress(files.images.name, done, len(images))
+    return faults
+
+
+def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterator[tuple[str, str]]:
+    path = files.images / info.file_name
+    size = (info.height, info.width)
+    if not path.is_file():
+        yield "missing file", f"{path}: no such file"
+    else:
+        try:
+            if decode:
+                read_image(path, size)
+            else:
+                image_size(path, size)
+        except DataError as error:
+            yield "image", str(error)
+    if files.semantic_maps is not None:
+        try:
+            read_semantic_map(files.semantic_maps, info)
+        except DataError as error:
+            yield "semantic map", str(error)
+
+
+def _category_conflicts(tables: list[tuple[Path, CategoryTable]]) -> list[Fault]:
+    """Splits of one data set must agree on the classes, or labels mean different things in each."""
+    return [
+        Fault(file, "file", None, None, "categories", f"categories differ from those of {tables[0][0]}")
+        for file, table in tables[1:]
+        if table != tables[0][1]
+    ]
