@@ -65,6 +65,21 @@ def config_from_mapping(mapping: Mapping[str, object], *, source: str = "checkpo
     return config
 
 
+def override_config(config: Config, overrides: Sequence[str], *, source: str = "checkpoint") -> Config:
+    """``config`` with ``key=value`` overrides.
+
+    ``source`` is where it came from, for the :class:`ConfigError` that lists everything that is wrong.
+    """
+    tree = from_plain(config.model_dump(mode="json"), source)
+    assert isinstance(tree, Branch)
+    words, wrong = parse_overrides(overrides)
+    overridden, found = validate(apply_overrides(tree, words))
+    problems = [*wrong, *found]
+    if overridden is None or problems:
+        raise failure(problems, source=source)
+    return overridden
+
+
 def _load_chain(path: Path, problems: list[Problem], *, chain: tuple[Path, ...]) -> Branch:
     """The file's mapping laid over its bases'."""
     resolved = path.resolve()

@@ -1,0 +1,143 @@
+"""Running a detector over images: COCO results out, full-size masks never held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, Protocol, TypedDict
+
+import torch
+from torch import Tensor
+
+from dsctool.config.schema import DataConfig
+from dsctool.data.images import read_image
+from dsctool.data.records import Category
+from dsctool.data.transforms import Batch, SampleInfo, pad_images, test_transform
+from dsctool.errors import DataError
+from dsctool.ops.masks import Rle, encode_masks
+from dsctool.structures import Detections, Size
+
+
+class Result(TypedDict):
+    """One detection as COCO's results files have it.
+
+    bbox: ``[x, y, width, height]`` in pixels of the original image. segmentation: absent without masks.
+    """
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: NotRequired[Rle]
+
+
+OnImage = Callable[[SampleInfo, list[Result]], None]
+"""Called after every image with its results, by descending score."""
+
+
+class Model(Protocol):
+    """What inference needs of a :class:`~dsctool.models.detector.Detector`."""
+
+    training: bool
+
+    def detect(
+        self, images: Tensor, sizes: Sequence[Size] | None = None, original_sizes: Sequence[Size] | None = None
+    ) -> list[Detections]:
+        """Detections per image, in the pixels of its original size."""
+
+    def train(self, mode: bool = True) -> object:
+        """Switch between training and evaluation."""
+
+
+def run_inference(
+    model: Model,
+    loader: Iterable[Batch],
+    categories: Sequence[Category],
+    *,
+    device: torch.device,
+    on_image: OnImage | None = None,
+) -> list[Result]:
+    """The results of every image that ``loader`` gives, in its order.
+
+    model: on ``device``; it runs in eval mode and is left in the mode it came in. categories: by label; their
+    ids are what results name. Values are written with the digits that give back the same float32.
+    """
+    results: list[Result] = []
+    with _evaluating(model):
+        for images, _, infos in loader:
+            original_sizes = [info.original_size for info in infos]
+            found = model.detect(images.tensor.to(device, non_blocking=True), images.sizes, original_sizes)
+            for info, detections in zip(infos, found, strict=True):
+                own = to_results(detections, info.image_id, categories)
+                results += own
+                if on_image is not None:
+                    on_image(info, own)
+    return results
+
+
+def to_results(detections: Detections, image_id: int, categories: Sequence[Category]) -> list[Result]:
+    """The detections of one image as COCO results."""
+    boxes = detections.boxes.float()
+    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    results = [
+        Result(image_id=image_id, category_id=categories[label].id, bbox=box, score=score)
+        for label, box, score in zip(
+            detections.labels.tolist(),
+            [_shortest(box) for box in corners.cpu()],
+            _shortest(detections.scores.float().cpu()),
+            strict=True,
+        )
+    ]
+    if detections.mask_probs is not None:
+        masks = encode_masks(detections.mask_probs, detections.boxes, detections.size)
+        for result, mask in zip(results, masks, strict=True):
+            result["segmentation"] = mask
+    return results
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to look at.
+
+    id: what results call it. size: ``(h, w)`` that is known about it, which settles its orientation; or None.
+    """
+
+    path: Path
+    id: int
+    size: Size | None = None
+
+
+def image_batches(
+    files: Iterable[ImageFile], config: DataConfig, *, on_fault: Callable[[ImageFile, DataError], None]
+) -> Iterator[Batch]:
+    """Image files one by one, ready for :func:`run_inference`; ``file_name`` is the path.
+
+    Files that cannot be read are given to ``on_fault`` and left out.
+    """
+    transform = test_transform(config)
+    for file in files:
+        try:
+            pixels = read_image(file.path, file.size)
+        except DataError as error:
+            on_fault(file, error)
+            continue
+        size = (pixels.shape[-2], pixels.shape[-1])
+        batch = pad_images([transform.image(pixels)], config.pad_divisor)
+        yield batch, [], [SampleInfo(image_id=file.id, original_size=size, file_name=str(file.path))]
+
+
+@contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _shortest(values: Tensor) -> list[float]:
+    """The shortest decimals that give back the same float32: half the text of a results file."""
+    return [float(str(value)) for value in values.numpy()]
