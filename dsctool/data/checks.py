@@ -7,6 +7,7 @@ severity ``warning`` are reported too, but training lives with them (see :mod:`d
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -134,7 +135,8 @@ def _check_images(
         return [Fault(files.annotations, "image", info.id, index, kind, message) for kind, message in found]
 
     faults: list[Fault] = []
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, on odd but readable files
         for done, found in enumerate(pool.map(problems, images), start=1):
             faults += found
             if progress is not None:
@@ -145,16 +147,13 @@ def _check_images(
 def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterator[tuple[str, str]]:
     path = files.images / info.file_name
     size = (info.height, info.width)
-    if not path.is_file():
-        yield "missing file", f"{path}: no such file"
-    else:
-        try:
-            if decode:
-                read_image(path, size)
-            else:
-                image_size(path, size)
-        except DataError as error:
-            yield "image", str(error)
+    try:
+        if decode:
+            read_image(path, size)
+        else:
+            image_size(path, size)
+    except DataError as error:
+        yield "image", str(error)
     if files.semantic_maps is not None:
         try:
             read_semantic_map(files.semantic_maps, info)

@@ -134,7 +134,7 @@ class CocoDataset(Dataset[Sample]):
         if isinstance(key, int):
             return self._load(key)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key.seed)
+            torch.default_generator.manual_seed(key.seed)  # torch.manual_seed would reach for CUDA as well
             return self._load(key.index)
 
     def _load(self, index: int) -> Sample:

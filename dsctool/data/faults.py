@@ -37,7 +37,8 @@ class Fault:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        return " ".join(f"{self.file}:{self._where()} {self.message}".split())
+        line = " ".join(f"{self.file}:{self._where()} {self.message}".split())
+        return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def _where(self) -> str:
         if self.subject == "file":

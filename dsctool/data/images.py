@@ -15,13 +15,12 @@ A file that ends early is an error; it never becomes a picture with grey rows.
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from dsctool.errors import DataError
@@ -38,7 +37,17 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """What Pillow raises on files that it cannot decode."""
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
 
 
 def read_image(path: Path, size: Size | None = None) -> Tensor:
@@ -50,16 +59,13 @@ def read_image(path: Path, size: Size | None = None) -> Tensor:
         DataError: the file is missing, cut, no image, of a kind that cannot become 8-bit RGB, or of another size.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns on odd palettes and on very large images
-            with Image.open(path) as image:
-                image.load()
-                upright = _oriented(image, size, path)
-                pixels = _to_rgb(upright, path)
+        with Image.open(path) as image:
+            image.load()
+            pixels = _to_rgb(_oriented(image, size, path), path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DECODE_ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from None
+        raise DataError(f"{path}: cannot be decoded: {reason(error)}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -70,21 +76,18 @@ def image_size(path: Path, size: Size | None = None) -> Size:
         DataError: the file is missing, no image, or of another size than asked for.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return _chosen_size(image, size, path)[0]
+        with Image.open(path) as image:
+            return _chosen_size(image, size, path)[0]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DECODE_ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded: {_one_line(error)}") from None
+        raise DataError(f"{path}: cannot be decoded: {reason(error)}") from None
 
 
 def _chosen_size(image: Image.Image, size: Size | None, path: Path) -> tuple[Size, bool]:
     """The size to use and whether the EXIF orientation is applied to get it."""
     stored = (image.height, image.width)
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    turned = (image.width, image.height) if orientation in _SIDEWAYS else stored
+    turned = (image.width, image.height) if _orientation(image) in _SIDEWAYS else stored
     if size is None or turned == size:
         return turned, True
     if stored == size:
@@ -96,7 +99,16 @@ def _chosen_size(image: Image.Image, size: Size | None, path: Path) -> tuple[Siz
 
 def _oriented(image: Image.Image, size: Size | None, path: Path) -> Image.Image:
     _, turn = _chosen_size(image, size, path)
-    return ImageOps.exif_transpose(image) if turn else image
+    orientation = _orientation(image)
+    return image.transpose(_UPRIGHT[orientation]) if turn and orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (*DECODE_ERRORS, KeyError, TypeError):
+        return 1  # a broken EXIF block says nothing, and does no harm
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
@@ -112,5 +124,10 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], 
     return np.array(image.convert("RGB"))
 
 
-def _one_line(error: BaseException) -> str:
+def reason(error: Exception) -> str:
+    """Why Pillow could not decode a file, on one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

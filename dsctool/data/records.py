@@ -21,6 +21,9 @@ class Rle(TypedDict):
     counts: list[int] | str
 
 
+LARGEST_NUMBER = 1e12
+"""No coordinate or area of an image reaches this; JSON's integers have no end."""
+
 Segmentation = list[list[float]] | Rle
 """Polygons ``[[x1, y1, x2, y2, ...], ...]`` in pixels, or a run-length encoded mask."""
 

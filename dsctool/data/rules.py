@@ -7,13 +7,12 @@ warning: training leaves such annotations out, as the published recipes do.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
 from dsctool.data.faults import Fault, Subject
-from dsctool.data.records import AnnotationFile, json_kind
+from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, json_kind
 from dsctool.data.segmentations import Problem, segmentation_problem
 from dsctool.structures import Size
 
@@ -159,7 +158,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # type: ignore[arg-type]
 
 
 def _escapes(name: str) -> bool:

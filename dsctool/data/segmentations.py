@@ -6,7 +6,6 @@ so nothing reaches it before :func:`segmentation_problem` has found no fault.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +14,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from dsctool.data.records import Segmentation, json_kind
+from dsctool.data.records import LARGEST_NUMBER, Segmentation, json_kind
 from dsctool.structures import Size
 
 _MIN_CHARACTER, _MAX_CHARACTER = 48, 111  # six bits a character, offset by "0"
@@ -77,9 +76,8 @@ def _polygon_problem(polygon: list[object], number: int) -> Problem | None:
     if not set(map(type, polygon)) <= {int, float}:
         wrong = next(value for value in polygon if type(value) not in (int, float))
         return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs")
-    # A sum is not finite when a summand is not.
-    if not math.isfinite(sum(polygon)):  # type: ignore[arg-type]
-        return Problem("number", f"polygon {number} holds a number that is not finite")
+    if not all(abs(value) <= LARGEST_NUMBER for value in polygon):  # type: ignore[arg-type]
+        return Problem("number", f"polygon {number} holds a number that is not finite, or beyond any image")
     if len(polygon) % 2:
         return Problem("polygon", f"polygon {number} has an odd number of coordinates ({len(polygon)})")
     if len(polygon) < 6:
@@ -102,7 +100,7 @@ def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
         if key not in rle:
             return Problem("missing key", f"segmentation: missing key '{key}'")
     if not isinstance(rle["size"], list) or rle["size"] != list(size) or not set(map(type, rle["size"])) <= {int}:
-        return Problem("rle", f"RLE has size {rle['size']} (height, width), the image has {list(size)}")
+        return Problem("rle", f"RLE has size {str(rle['size'])[:40]} (height, width), the image has {list(size)}")
     counts = rle["counts"]
     if isinstance(counts, str):
         runs = _decompress(counts)
