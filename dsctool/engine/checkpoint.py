@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dsctool.config.loading import config_from_mapping
 from dsctool.config.schema import Config
-from dsctool.data.coco import Category
+from dsctool.data.records import Category
 from dsctool.engine.files import whole_file
 from dsctool.errors import CheckpointError, ConfigError
 
@@ -42,12 +42,13 @@ Metrics = Mapping[str, Mapping[str, float] | None]
 class TrainingState:
     """Where a run stands, for an exact continuation.
 
-    step: optimiser steps done. The learning rate is a pure function of it.
+    There are no states of random generators in it: the order of the images, their augmentation and the samples of
+    the losses are functions of the seed and of the position.
+
+    step: optimiser steps done. The learning rate and the samples of the losses are functions of it.
     epoch: 0-based epoch of the next batch.
-    batch: batches of that epoch that are done. The order of the images is a pure function of seed and epoch.
+    batch: batches of that epoch that are done.
     optimizer: the optimiser's state dict.
-    cpu_rng: state of torch's CPU generator.
-    cuda_rng: states of torch's CUDA generators; empty without CUDA.
     best: the best score so far, None before the first evaluation.
     """
 
@@ -55,8 +56,6 @@ class TrainingState:
     epoch: int
     batch: int
     optimizer: dict[str, Any]
-    cpu_rng: Tensor
-    cuda_rng: list[Tensor]
     best: float | None = None
 
 
@@ -161,7 +160,7 @@ def _read(path: Path) -> object:
 def _unpack(payload: Mapping[str, Any]) -> Checkpoint:
     training = payload["training"]
     return Checkpoint(
-        config=config_from_mapping(payload["config"]),
+        config=config_from_mapping(payload["config"], source="checkpoint"),
         categories=[Category(**category) for category in payload["categories"]],
         model=payload["model"],
         metrics=payload["metrics"],

@@ -66,6 +66,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, *, max_norm: float | None) -> torch.Tensor:
-    """Scale the gradients down to the joint L2 norm ``max_norm`` (None: leave them); returns the norm before."""
+    """Scale the gradients down to the joint L2 norm ``max_norm`` (None: leave them).
+
+    Returns the norm before. Raises RuntimeError, and changes nothing, when it is not finite.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
+    limit = math.inf if max_norm is None else max_norm
+    return nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True)

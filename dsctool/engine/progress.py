@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class Pace:
@@ -28,11 +29,12 @@ class Pace:
         """The next step starts now; what happened since the last step does not count."""
         self._started = self._clock()
 
-    def step(self) -> None:
-        """A step has ended, and the next one starts now."""
+    def step(self) -> float:
+        """A step has ended, and the next one starts now; returns the seconds it took."""
         now = self._clock()
         self._steps.append(now - self._started)
         self._started = now
+        return self._steps[-1]
 
     def evaluated(self) -> None:
         """An evaluation that started at the last ``restart`` has ended, and the next step starts now."""
@@ -48,6 +50,24 @@ class Pace:
     def eta(self, *, steps: int, evaluations: int) -> float:
         """Seconds that ``steps`` and ``evaluations`` will take."""
         return steps * self.step_time + evaluations * self.evaluation
+
+
+Counter = Callable[[str, int, int], None]
+"""Takes what is being done, how much of it is done, and of how much."""
+
+
+@contextmanager
+def counting(console: Console) -> Iterator[Counter]:
+    """A passing bar for work that is counted; shows nothing where ``console`` is not a terminal."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def count(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield count
 
 
 class Journal:

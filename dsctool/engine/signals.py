@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Self
 
+from dsctool.errors import DsctoolError
+
 EXIT_INTERRUPTED = 75
 """Exit code of a command that a signal stopped after saving: run it again with ``--resume`` (EX_TEMPFAIL)."""
 
@@ -15,6 +17,10 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") i
 
 class StopRequestedError(Exception):
     """A signal asked the run to stop; the message is the signal's name."""
+
+
+class RunInterruptedError(DsctoolError):
+    """A signal stopped the run at a step boundary; it is saved, and the message says how to continue."""
 
 
 class StopRequest:

@@ -6,8 +6,9 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from dsctool.engine.checkpoint import TrainingState
 from dsctool.engine.files import write_text
 
 Numbers = Mapping[str, float]
@@ -26,10 +27,11 @@ class Tracker(Protocol):
 class JsonLines:
     """One JSON object a line: ``{"kind": "train", "step": 50, "epoch": 0.4, "lr": ..., ...}``."""
 
-    def __init__(self, path: Path, *, resumed_at: int | None = None) -> None:
-        """Append to ``path``. A resumed run first drops the lines after the step it resumes at."""
-        if resumed_at is not None and path.exists():
-            write_text(path, "".join(line for line in _complete_lines(path) if json.loads(line)["step"] <= resumed_at))
+    def __init__(self, path: Path, *, resumed: TrainingState | None = None) -> None:
+        """Append to ``path``. A run resumed from a state first drops the lines that it will write again."""
+        if resumed is not None and path.exists():
+            lines = (line for line in _complete_lines(path) if _is_past(json.loads(line), resumed))
+            write_text(path, "".join(lines))
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, kind: str, *, step: int, epoch: float, numbers: Numbers) -> None:
@@ -43,10 +45,10 @@ class JsonLines:
 class TensorBoard:
     """Curves for TensorBoard, grouped by ``train/`` and ``eval/``."""
 
-    def __init__(self, folder: Path, *, resumed_at: int | None = None) -> None:
+    def __init__(self, folder: Path, *, resumed: TrainingState | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # optional dependency
 
-        purge = None if resumed_at is None else resumed_at + 1
+        purge = None if resumed is None else resumed.step + 1
         self._writer = SummaryWriter(str(folder), purge_step=purge)
 
     def log(self, kind: str, *, step: int, epoch: float, numbers: Numbers) -> None:
@@ -57,12 +59,19 @@ class TensorBoard:
         self._writer.close()
 
 
-def open_trackers(folder: Path, *, resumed_at: int | None) -> list[Tracker]:
-    """The trackers of the run in ``folder``; ``resumed_at`` is the step that a resumed run continues from."""
-    trackers: list[Tracker] = [JsonLines(folder / "metrics.jsonl", resumed_at=resumed_at)]
+def open_trackers(folder: Path, *, resumed: TrainingState | None) -> list[Tracker]:
+    """The trackers of the run in ``folder``; ``resumed`` is the state that a resumed run continues from."""
+    trackers: list[Tracker] = [JsonLines(folder / "metrics.jsonl", resumed=resumed)]
     if importlib.util.find_spec("tensorboard") is not None:
-        trackers.append(TensorBoard(folder, resumed_at=resumed_at))
+        trackers.append(TensorBoard(folder, resumed=resumed))
     return trackers
+
+
+def _is_past(line: Mapping[str, Any], state: TrainingState) -> bool:
+    """Whether what ``line`` records was done when ``state`` was saved; an evaluation may have been still to come."""
+    if line["step"] == state.step:
+        return line["kind"] == "train" or state.batch == 0
+    return bool(line["step"] < state.step)
 
 
 def _complete_lines(path: Path) -> list[str]:

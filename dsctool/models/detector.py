@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from dsctool.models.rpn import RPN
 from dsctool.ops.masks import paste_masks
 from dsctool.structures import Detections, Instances, Size, Targets
+
+if TYPE_CHECKING:
+    from dsctool.config.schema import Config
+    from dsctool.data.records import Category
 
 
 class Cascade(Protocol):
@@ -41,6 +45,11 @@ class Detector(nn.Module):
     What a call returns never depends on train or eval mode: :meth:`losses` gives losses,
     :meth:`detect` and :meth:`predict` give results. ``num_classes`` is the number of foreground classes.
     """
+
+    config: Config
+    """The configuration it was built from; set on detectors that come out of a checkpoint."""
+    categories: list[Category]
+    """The class of each label; set on detectors that come out of a checkpoint."""
 
     def __init__(self, *, backbone: nn.Module, neck: nn.Module, rpn: RPN, cascade: nn.Module, num_classes: int) -> None:
         super().__init__()

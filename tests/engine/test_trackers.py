@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dsctool.engine.checkpoint import TrainingState
 from dsctool.engine.trackers import JsonLines, open_trackers
 
 
@@ -26,15 +27,23 @@ def test_one_line_per_call(tmp_path: Path) -> None:
 def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind": "train", "step": 2}\n{"kind": "train", "step": 4}\n{"kind": "tra')
-    tracker = JsonLines(path, resumed_at=2)
+    tracker = JsonLines(path, resumed=TrainingState(step=2, epoch=0, batch=2, optimizer={}))
     tracker.log("train", step=4, epoch=1, numbers={})
     tracker.close()
     assert [line["step"] for line in read(path)] == [2, 4]
 
 
+@pytest.mark.parametrize(("batch", "kinds"), [(4, ["train"]), (0, ["train", "eval"])])
+def test_an_evaluation_is_kept_only_if_the_resumed_run_is_past_it(tmp_path: Path, batch: int, kinds: list[str]) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train", "step": 4}\n{"kind": "eval", "step": 4}\n')
+    JsonLines(path, resumed=TrainingState(step=4, epoch=1, batch=batch, optimizer={})).close()
+    assert [line["kind"] for line in read(path)] == kinds
+
+
 def test_tensorboard_where_installed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    trackers = open_trackers(tmp_path, resumed_at=None)
+    trackers = open_trackers(tmp_path, resumed=None)
     for tracker in trackers:
         tracker.log("train", step=1, epoch=1, numbers={"lr": 0.1})
         tracker.close()

@@ -1,0 +1,82 @@
+"""``dsctool train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsctool.cli.options import ConfigName, DataRoot, Device, Overrides
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dsctool.config.loading import Resolved
+
+Output = Annotated[
+    Path | None, typer.Option("--output", metavar="RUN", help="Folder of the run; must not exist unless --resume.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output from its last.pt.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Train two steps, say what the run would cost, and write nothing.")
+]
+
+
+def train(
+    config: ConfigName,
+    data: DataRoot,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    device: Device = "auto",
+) -> None:
+    """Train a detector.
+
+    Example:
+
+        dsctool train htc_tiny optim.lr=1e-3 --data shapes --output runs/first
+
+    RUN gets config.yaml (resolved), metrics.jsonl, train.log, last.pt (to continue) and best.pt (to use).
+
+    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 end the run after the current step: last.pt is written, the exit code is 75,
+    and the same command with --resume continues as if nothing had happened. A second Ctrl-C ends it at once.
+    """
+    if output is None and not dry_run:
+        raise typer.BadParameter("say where the run is recorded (or use --dry-run)", param_hint="--output")
+
+    from rich.console import Console
+
+    from dsctool.config.loading import resolve_config
+
+    resolved = resolve_config(config, overrides or ())
+    console = Console()
+    if output is None or dry_run:
+        _rehearse(resolved, data, device, console)
+        return
+
+    from dsctool.engine.signals import EXIT_INTERRUPTED, RunInterruptedError
+    from dsctool.engine.trainer import train as run
+
+    try:
+        run(
+            resolved.config,
+            data=data,
+            output=output,
+            resume=resume,
+            device=device,
+            console=console,
+            provenance=resolved.provenance,
+        )
+    except RunInterruptedError as interruption:
+        typer.echo(f"dsctool: {interruption}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from interruption
+
+
+def _rehearse(resolved: Resolved, data: Path, device: str, console: Console) -> None:
+    from dsctool.engine.dryrun import rehearse
+
+    facts = rehearse(resolved.config, data=data, device=device, console=console, provenance=resolved.provenance)
+    for name, text in facts.items():
+        typer.echo(f"{name:<16} {text}")

@@ -1,0 +1,99 @@
+"""Reasons not to start a run, found before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dsctool.config.dump import diff_configs
+from dsctool.config.schema import Config
+from dsctool.data.coco import CocoDataset
+from dsctool.engine.checkpoint import Checkpoint, load_checkpoint
+from dsctool.engine.data import RunData
+from dsctool.engine.evaluation import match_categories
+from dsctool.errors import CheckpointError, ConfigError, DataError
+
+CHANGEABLE = (
+    "description",
+    "data.val",
+    "data.workers",
+    "train.epochs",
+    "train.eval_interval",
+    "train.checkpoint_interval",
+    "train.log_interval",
+)
+"""Keys, and beginnings of keys, that may differ from the stored configuration when a run is resumed."""
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise ConfigError when ``output`` is anything but an absent or empty folder."""
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists():
+        raise ConfigError(
+            f"{output}: exists already. Give --output another folder, or --resume to continue the run in it."
+        )
+
+
+def resumable(output: Path) -> Checkpoint:
+    """The state that the run in ``output`` continues from; CheckpointError where there is none."""
+    path = output / "last.pt"
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file, so there is nothing to resume. Start without --resume.")
+    checkpoint = load_checkpoint(path)
+    if checkpoint.training is None:
+        raise CheckpointError(
+            f"{path}: holds weights only, no training state. Start a new run with train.weights={path}."
+        )
+    return checkpoint
+
+
+def refuse_changes(config: Config, checkpoint: Checkpoint, output: Path) -> None:
+    """Raise ConfigError when ``config`` would continue another experiment than the one in ``output``."""
+    changed = [
+        f"  {change.key}: {change.left!r} in the run, {change.right!r} now"
+        for change in diff_configs(checkpoint.config, config)
+        if not any(change.key == key or change.key.startswith(f"{key}.") for key in CHANGEABLE)
+    ]
+    if changed:
+        raise ConfigError(
+            "\n".join([f"{output}: --resume continues the same experiment, but the configuration differs:", *changed])
+            + f"\nResume with {output / 'config.yaml'}, or start a new run with train.weights={output / 'last.pt'}."
+        )
+
+
+def refuse_frozen_noise(config: Config) -> None:
+    """Raise ConfigError when layers are frozen that nothing gives weights to."""
+    backbone = config.model.backbone
+    if backbone.frozen_stages >= 0 and backbone.weights is None and config.train.weights is None:
+        raise ConfigError(
+            f"model.backbone.frozen_stages is {backbone.frozen_stages}, but neither model.backbone.weights nor "
+            "train.weights names any weights: the frozen layers would stay random. Set one of the two, or "
+            "model.backbone.frozen_stages=-1 to train everything."
+        )
+
+
+def check_classes(config: Config, data: RunData, provenance: Mapping[str, str]) -> None:
+    """Raise ConfigError or DataError when configuration, training and validation data disagree on the classes.
+
+    provenance: who set each configuration value.
+    """
+    train_set, wanted = data.train_set, config.model.num_classes
+    found = len(train_set.categories)
+    if wanted is not None and wanted != found:
+        source = provenance.get("model.num_classes", "the configuration")
+        raise ConfigError(
+            f"model.num_classes is {wanted} ({source}), but {train_set.files.annotations} has {found} categories. "
+            "Set model.num_classes=null to follow the data, or use other data."
+        )
+    if data.val is not None:
+        match_categories(train_set.categories, data.val.dataset.categories, data.val.dataset.files.annotations)
+
+
+def check_same_classes(train_set: CocoDataset, checkpoint: Checkpoint) -> None:
+    """Raise DataError when a resumed run would see other classes than before."""
+    if train_set.categories != checkpoint.categories:
+        raise DataError(
+            f"{train_set.files.annotations}: its categories are not those that the run was started with. "
+            "Resume with the same data, or start a new run."
+        )

@@ -1,0 +1,158 @@
+"""Everything a training run needs, checked and built before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+
+from dsctool.config.schema import Config
+from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
+from dsctool.data.records import Category
+from dsctool.engine.checkpoint import Checkpoint
+from dsctool.engine.data import RunData, open_data
+from dsctool.engine.environment import describe
+from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
+from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise
+from dsctool.engine.progress import Counter
+from dsctool.models.build import build_detector
+from dsctool.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that could start.
+
+    model: on ``device``, in train mode.
+    batches: forward passes in one epoch.
+    notes: what the user should read before the run starts.
+    """
+
+    config: Config
+    device: torch.device
+    model: Detector
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    data: RunData
+    batches: int
+    notes: tuple[str, ...]
+
+    @property
+    def categories(self) -> list[Category]:
+        """The classes; a label is an index into this list."""
+        return self.data.train_set.categories
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one epoch; the last one may average fewer batches."""
+        return ceil(self.batches / self.config.train.accumulate)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run."""
+        return self.steps_per_epoch * self.config.train.epochs
+
+    def epoch_batches(self, epoch: int, *, start: int = 0) -> BatchLoader:
+        """The batches of an epoch from the ``start``-th on: a function of the seed and these two numbers."""
+        train = self.config.train
+        return train_loader(
+            self.data.train_set,
+            self.config.data,
+            batch_size=train.batch_size,
+            seed=train.seed,
+            epoch=epoch,
+            start_batch=start,
+        )
+
+
+def prepare(
+    config: Config,
+    *,
+    data: Path,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    provenance: Mapping[str, str] | None = None,
+    counter: Counter | None = None,
+) -> Setup:
+    """Check configuration and data, and build the model with its first weights.
+
+    checkpoint: the state that a resumed run continues from.
+    provenance: who set each configuration value, for messages.
+    counter: told how many images are checked.
+    Raises ConfigError, DataError or CheckpointError.
+    """
+    refuse_frozen_noise(config)
+    opened = open_data(config, data, counter)
+    check_classes(config, opened, provenance or {})
+    torch.manual_seed(config.train.seed)
+    model = build_detector(config, num_classes=len(opened.train_set.categories))
+    if checkpoint is None:
+        notes = _first_weights(model, config)
+    else:
+        check_same_classes(opened.train_set, checkpoint)
+        model.load_state_dict(dict(checkpoint.model))
+        notes = []
+    model.to(device).train()
+    optimizer = build_optimizer(model, config.optim)
+    if checkpoint is not None and checkpoint.training is not None:
+        optimizer.load_state_dict(checkpoint.training.optimizer)
+    batches = batches_per_epoch(opened.train_set, config.data, batch_size=config.train.batch_size)
+    schedule = build_schedule(
+        config.optim, effective_batch=effective_batch(config), steps_per_epoch=ceil(batches / config.train.accumulate)
+    )
+    return Setup(
+        config=config,
+        device=device,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        data=opened,
+        batches=batches,
+        notes=(*opened.notes, *notes),
+    )
+
+
+def effective_batch(config: Config) -> int:
+    """Images per optimiser step."""
+    return config.train.batch_size * config.train.accumulate
+
+
+def _first_weights(model: Detector, config: Config) -> list[str]:
+    """Load the weights that the configuration names; returns what to tell about it."""
+    return []
+
+
+def summary(setup: Setup) -> dict[str, str]:
+    """What a run is about to do, by name, for people to check before it takes hours."""
+    config, schedule = setup.config, setup.schedule
+    train, optim, batch = config.train, config.optim, effective_batch(config)
+    images = len(setup.data.train_set)
+    annotations = (annotation for index in range(images) for annotation in setup.data.train_set.annotations(index))
+    instances = sum(not annotation.crowd for annotation in annotations)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in setup.model.parameters()]
+    trainable = sum(size for size, trains in sizes if trains)
+    scaling = f" = {optim.lr:g} x {batch} / {optim.reference_batch}" if optim.scale_lr else ""
+    return {
+        "data": f"{images} images, {instances} instances, {len(setup.categories)} classes"
+        f" ({setup.data.train_set.files.annotations})",
+        "model": f"{sum(size for size, _ in sizes):,} parameters, {trainable:,} of them trainable",
+        "device": describe(setup.device),
+        "effective batch": f"{batch} images = batch_size {train.batch_size} x accumulate {train.accumulate}",
+        "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
+        "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
+    }
+
+
+def _shape(setup: Setup) -> str:
+    """The schedule in words."""
+    schedule = setup.schedule
+    parts = [f"warm-up over {schedule.warmup_steps} steps"] if schedule.warmup_steps else ["no warm-up"]
+    if schedule.warmup_steps >= setup.steps:
+        parts[0] += " (longer than the run)"
+    reached = [str(step) for step in schedule.milestones if step < setup.steps]
+    if reached:
+        parts.append(f"x {schedule.gamma:g} at step {', '.join(reached)}")
+    return ", ".join(parts)

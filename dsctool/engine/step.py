@@ -1,0 +1,98 @@
+"""One optimiser step: losses, gradients, and the check that both are finite before anything changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.engine.optim import clip_gradients, set_learning_rate
+from dsctool.errors import TrainingError
+from dsctool.models.detector import Detector
+
+_REMEDY = (
+    "Nothing of this step was kept. Lower optim.lr, lengthen optim.warmup_steps or set optim.clip_norm, "
+    "and start a new run (train.weights=RUN/last.pt starts it from the weights saved last)."
+)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimiser step did; the tensors stay on the device.
+
+    losses: scalars by name, the mean over the step's batches. Their sum is the loss that was minimised.
+    grad_norm: scalar, the L2 norm of all gradients before clipping.
+    images: images in the step.
+    """
+
+    losses: dict[str, Tensor]
+    grad_norm: Tensor
+    images: int
+
+
+def optimizer_step(
+    model: Detector, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, max_norm: float | None
+) -> StepResult:
+    """Average the gradients of ``batches``, clip them to ``max_norm``, and step with the learning rate ``rate``.
+
+    Raises TrainingError, before any weight changes, when a loss or a gradient is not finite.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    parts = [_backward(model, batch, share=1 / len(batches)) for batch in batches]
+    _require_finite(parts, batches)
+    try:
+        norm = clip_gradients(optimizer, max_norm=max_norm)
+    except RuntimeError as error:
+        _explain_gradients(model, batches, error)
+        raise
+    set_learning_rate(optimizer, rate)
+    optimizer.step()
+    losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+    return StepResult(losses, norm, sum(len(infos) for _, _, infos in batches))
+
+
+def part_of(loss: str) -> str:
+    """Which part of the detector a loss such as ``s0.loss_mask`` belongs to, in words."""
+    stage, dot, _ = loss.partition(".")
+    if dot and stage[:1] == "s" and stage[1:].isdigit():
+        return f"cascade stage {int(stage[1:]) + 1}"
+    if "rpn" in loss:
+        return "region proposals"
+    return "semantic branch" if "semantic" in loss else "detector"
+
+
+def _backward(model: Detector, batch: Batch, *, share: float) -> dict[str, Tensor]:
+    images, targets, _ = batch
+    device = next(model.parameters()).device
+    losses = model.losses(images.tensor.to(device), [target.to(device) for target in targets], images.sizes)
+    total = torch.stack(list(losses.values())).sum()
+    (total * share).backward()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _require_finite(parts: Sequence[dict[str, Tensor]], batches: Sequence[Batch]) -> None:
+    if torch.stack([loss for part in parts for loss in part.values()]).isfinite().all():  # one read from the device
+        return
+    for part, (_, _, infos) in zip(parts, batches, strict=True):
+        values = {name: loss.item() for name, loss in part.items()}
+        broken = [f"{name} = {value} ({part_of(name)})" for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(f"loss is not finite: {', '.join(broken)}; {_ids(infos)}. {_REMEDY}")
+
+
+def _explain_gradients(model: nn.Module, batches: Sequence[Batch], error: RuntimeError) -> None:
+    """Raise TrainingError if ``error`` came from a gradient that is not finite."""
+    gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    broken = [name for name, gradient in gradients if not gradient.isfinite().all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        ids = _ids([info for _, _, infos in batches for info in infos])
+        raise TrainingError(f"gradient is not finite: {', '.join(broken[:3])}{more}; {ids}. {_REMEDY}") from error
+
+
+def _ids(infos: Sequence[SampleInfo]) -> str:
+    return "image ids " + ", ".join(str(info.image_id) for info in infos)

@@ -1,0 +1,199 @@
+"""Training: set up, fit, evaluate.
+
+A run folder holds ``config.yaml`` (resolved), ``env.json``, ``train.log``, ``metrics.jsonl``, TensorBoard events
+where TensorBoard is installed, ``last.pt`` (to continue) and ``best.pt`` (to use).
+
+Everything random is a function of the seed and of the position in the run, so a run that was stopped at any step and
+resumed ends with the weights of one that never stopped: bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from dsctool.config.schema import Config, TrainConfig
+from dsctool.data.samplers import mixed_seed
+from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.engine.environment import pick_device
+from dsctool.engine.evaluation import evaluate_detector, match_categories
+from dsctool.engine.inference import Result
+from dsctool.engine.meters import Feed, Window
+from dsctool.engine.preflight import refuse_changes, refuse_existing, resumable
+from dsctool.engine.progress import counting
+from dsctool.engine.run import Run, open_run
+from dsctool.engine.setup import Setup, prepare, summary
+from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
+from dsctool.engine.step import StepResult, optimizer_step
+from dsctool.evaluation.coco import Stats
+
+
+def train(
+    config: Config,
+    *,
+    data: Path,
+    output: Path,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """Train the detector that ``config`` describes on the data set in ``data``, recorded in the folder ``output``.
+
+    resume: continue the run in ``output`` instead of starting one there.
+    console: where progress is shown. provenance: who set each configuration value, for messages.
+
+    Raises DsctoolError before anything is written when something does not fit; TrainingError when a loss is not
+    finite; RunInterruptedError when a signal stopped the run, which is saved then.
+    """
+    console = console or Console()
+    checkpoint = resumable(output) if resume else None
+    if checkpoint is None:
+        refuse_existing(output)
+    else:
+        refuse_changes(config, checkpoint, output)
+    with counting(console) as counter:
+        setup = prepare(
+            config,
+            data=data,
+            device=pick_device(device),
+            checkpoint=checkpoint,
+            provenance=provenance,
+            counter=counter,
+        )
+    with StopRequest() as stop, open_run(setup, output, checkpoint=checkpoint, stop=stop, console=console) as run:
+        announce(run)
+        try:
+            fit(run)
+        except StopRequestedError as request:
+            raise RunInterruptedError(
+                f"{request}: saved {output / 'last.pt'} after step {run.position.step} of {setup.steps}. "
+                "Run the same command with --resume to continue."
+            ) from request
+
+
+def announce(run: Run) -> None:
+    """Say what the run will do, before it does it."""
+    for name, text in summary(run.setup).items():
+        run.journal.say(f"{name:<16} {text}")
+    for note in run.setup.notes:
+        run.journal.say(note)
+    if run.position.step:
+        run.journal.say(f"resumed          after step {run.position.step}, in {run.epoch_name}")
+
+
+def fit(run: Run) -> None:
+    """Train from where the run stands to its last epoch."""
+    train_config = run.setup.config.train
+    if run.position.step == 0:
+        run.save_last()  # so that a run can be resumed whenever it is stopped
+    while run.position.epoch < train_config.epochs:
+        train_epoch(run)
+        if evaluates(train_config, run.position.epoch):
+            run.save_last()  # an evaluation can take long: it must not cost steps
+            evaluate(run)
+        run.position.epoch += 1
+        run.position.batch = 0
+        run.save_last()
+    if not (run.folder / "best.pt").exists():  # never evaluated: the last weights are the best there are
+        run.save_best()
+    run.journal.say(f"finished: {run.folder / 'best.pt'}")
+
+
+def train_epoch(run: Run) -> None:
+    """Train to the end of the current epoch, from the batch where the run stands."""
+    setup, train_config, position = run.setup, run.setup.config.train, run.position
+    feed = Feed(iter(setup.epoch_batches(position.epoch, start=position.batch)), group=train_config.accumulate)
+    run.pace.restart()
+    for batches in feed:
+        result = step(setup, batches, number=position.step)
+        position.step += 1
+        position.batch += len(batches)
+        run.window.add(result, waited=feed.waited, seconds=run.pace.step())
+        run.progress.step(epoch=run.epoch_name)
+        if position.step % train_config.log_interval == 0 or position.step == setup.steps:
+            report(run)
+        if run.stop.received or position.step % train_config.checkpoint_interval == 0:
+            run.save_last()
+            run.stop.check()
+
+
+def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
+    """The optimiser step ``number``; its samples, as its learning rate, are functions of that number."""
+    torch.manual_seed(mixed_seed(setup.config.train.seed, number))
+    rate = setup.schedule.at(number)
+    return optimizer_step(setup.model, setup.optimizer, batches, rate=rate, max_norm=setup.config.optim.clip_norm)
+
+
+def report(run: Run) -> None:
+    """Show and record the means since the last report."""
+    losses, others = run.window.means()
+    run.window = Window()
+    rate = run.setup.schedule.at(run.position.step - 1)
+    run.track("train", {"lr": rate, "loss": sum(losses.values()), **losses, **others})
+    eta = run.pace.eta(steps=run.setup.steps - run.position.step, evaluations=evaluations_left(run))
+    run.progress.numbers(
+        step=run.position.step,
+        epoch=run.epoch_name,
+        losses=losses,
+        rate=rate,
+        speed=others["images_per_s"],
+        eta=eta,
+    )
+
+
+def evaluate(run: Run) -> None:
+    """Measure the detector on the validation images; the best so far becomes ``best.pt``."""
+    setup, data = run.setup, run.setup.data.val
+    assert data is not None
+    total = len(data.dataset)
+    done = 0
+
+    def on_image(info: SampleInfo, results: Sequence[Result]) -> None:
+        nonlocal done
+        done += 1
+        run.progress.status(f"evaluating {done}/{total}")
+        run.stop.check()
+
+    run.pace.restart()
+    categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
+    evaluation, _ = evaluate_detector(
+        setup.model, data, setup.config.data, categories, device=setup.device, on_image=on_image
+    )
+    run.pace.evaluated()
+    record(run, evaluation.stats)
+
+
+def record(run: Run, stats: Stats) -> None:
+    """Show and record COCO numbers; strictly better ones replace ``best.pt``."""
+    run.metrics = {"bbox": stats["bbox"], "segm": stats["segm"]}
+    kinds = {kind: numbers for kind, numbers in run.metrics.items() if numbers is not None}
+    run.track("eval", {f"{kind}_{name}": value for kind, numbers in kinds.items() for name, value in numbers.items()})
+    score = kinds.get("segm", kinds["bbox"])["AP"]
+    better = run.best is None or score > run.best
+    if better:
+        run.best = score
+        run.save_best()
+    shown = "  ".join(
+        f"{WORDS[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f}, AP75 {numbers['AP75']:.4f})"
+        for kind, numbers in kinds.items()
+    )
+    run.journal.say(f"{run.epoch_name}  {shown}  {'best so far' if better else f'best {run.best:.4f}'}")
+
+
+WORDS = {"bbox": "box", "segm": "mask"}
+
+
+def evaluations_left(run: Run) -> int:
+    """Evaluations that are still to come."""
+    config = run.setup.config.train
+    return sum(evaluates(config, epoch) for epoch in range(run.position.epoch, config.epochs))
+
+
+def evaluates(config: TrainConfig, epoch: int) -> bool:
+    """Whether an evaluation follows the 0-based ``epoch``."""
+    last = epoch + 1 == config.epochs
+    return config.eval_interval > 0 and (last or (epoch + 1) % config.eval_interval == 0)
