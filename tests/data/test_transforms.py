@@ -1,0 +1,185 @@
+"""Resizing, flipping, normalising, padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsctool.config.schema import DataConfig, ResizeConfig
+from dsctool.data.transforms import (
+    Sample,
+    SampleInfo,
+    Transform,
+    collate,
+    pad_images,
+    resized,
+    test_transform,
+    train_transform,
+)
+from dsctool.structures import Targets
+
+test_transform.__test__ = False  # type: ignore[attr-defined]
+
+INFO = SampleInfo(1, (40, 60), "a.png")
+
+
+def _transform(short: int = 80, long: int = 1000, flip: float = 0.0) -> Transform:
+    resize = ResizeConfig(short_sides=(short,), long_side=long)
+    return Transform(resize=resize, flip=flip, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def _targets() -> Targets:
+    masks = torch.zeros(1, 40, 60, dtype=torch.uint8)
+    masks[0, 10:30, 20:50] = 1
+    semantic = torch.full((40, 60), 9, dtype=torch.uint8)
+    semantic[10:30, 20:50] = 2
+    return Targets(
+        boxes=torch.tensor([[20.0, 10.0, 50.0, 30.0]]),
+        labels=torch.tensor([2]),
+        masks=masks,
+        crowd=torch.tensor([[0.0, 0.0, 5.0, 70.0]]),
+        semantic=semantic,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((427, 640), (800, 1199)), ((300, 1000), (400, 1333))],
+)
+def test_sizes_of_the_published_recipe(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert resized(size, 800, 1333) == expected
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1000), st.integers(1000, 2000))
+def test_resizing_keeps_within_both_limits(height: int, width: int, short: int, long: int) -> None:
+    new = resized((height, width), short, long)
+    assert min(new) >= 1
+    assert max(new) <= long
+    assert min(new) <= short
+
+
+def test_everything_moves_together() -> None:
+    image, targets = _transform(short=80)(torch.zeros(3, 40, 60, dtype=torch.uint8), _targets())
+    assert image.shape == (3, 80, 120)
+    assert image.dtype == torch.float32
+    assert targets.boxes.tolist() == [[40, 20, 100, 60]]
+    assert targets.crowd is not None
+    assert targets.crowd.tolist() == [[0, 0, 10, 80]], "boxes are clipped to the image"
+    assert targets.masks is not None
+    assert targets.masks.dtype == torch.bool
+    assert targets.masks[0, 20:60, 40:100].all()
+    assert targets.masks.sum() == 40 * 60
+    assert type(targets.boxes) is type(targets.masks) is type(image) is torch.Tensor
+
+
+def test_boxes_follow_the_factors_that_came_out_of_rounding() -> None:
+    targets = Targets(torch.tensor([[0.0, 0.0, 640.0, 427.0]]), torch.tensor([0]))
+    _, moved = _transform(800, 1333)(torch.zeros(3, 427, 640, dtype=torch.uint8), targets)
+    assert torch.allclose(moved.boxes, torch.tensor([[0.0, 0.0, 1199.0, 800.0]]))
+
+
+def test_semantic_cells_take_every_eighth_pixel() -> None:
+    targets = _targets()
+    assert targets.semantic is not None
+    _, moved = _transform(short=40)(torch.zeros(3, 40, 60, dtype=torch.uint8), targets)
+    assert moved.semantic is not None
+    assert moved.semantic.dtype == torch.int64
+    assert (moved.semantic == targets.semantic[::8, ::8]).all()
+
+
+def test_flip_mirrors_image_boxes_masks_and_semantic() -> None:
+    image = torch.arange(60, dtype=torch.uint8).expand(3, 40, 60).contiguous()
+    flipped, targets = _transform(short=40, flip=1.0)(image, _targets())
+    assert (flipped == image.flip(-1)).all()
+    assert targets.boxes.tolist() == [[10, 10, 40, 30]]
+    assert targets.masks is not None
+    assert targets.masks[0, 10:30, 10:40].all()
+    assert targets.semantic is not None
+    assert (targets.semantic[2, 2:5] == 2).all(), "pixels 16, 24, 32 of row 16"
+
+
+def test_images_are_interpolated_as_opencv_does() -> None:
+    image = torch.tensor([[0, 100]], dtype=torch.uint8).expand(3, 1, 2).contiguous()
+    assert _transform(short=2).image(image)[0, 0].tolist() == [0, 25, 75, 100]
+
+
+def test_images_are_normalised_in_rgb() -> None:
+    config = DataConfig(test_resize=ResizeConfig(short_sides=(4,)))
+    image = torch.tensor([124, 116, 104], dtype=torch.uint8).view(3, 1, 1).expand(3, 4, 4).contiguous()
+    expected = (np.array([124, 116, 104]) - config.mean) / np.array(config.std)
+    assert np.allclose(test_transform(config).image(image)[:, 0, 0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("sample", "allowed"), [("choice", {40, 80}), ("range", set(range(40, 81)))])
+def test_scales_are_drawn(sample: str, allowed: set[int]) -> None:
+    config = DataConfig(train_resize=ResizeConfig(short_sides=(40, 80), sample=sample))  # type: ignore[arg-type]
+    transform = train_transform(config)
+    torch.manual_seed(0)
+    sides = {transform.image(torch.zeros(3, 20, 30, dtype=torch.uint8)).shape[1] for _ in range(40)}
+    assert sides <= allowed
+    assert len(sides) >= min(len(allowed), 10)
+
+
+def test_the_test_transform_draws_nothing() -> None:
+    state = torch.get_rng_state()
+    test_transform(DataConfig()).image(torch.zeros(3, 20, 30, dtype=torch.uint8))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_images_without_instances_pass() -> None:
+    empty = Targets(
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        masks=torch.zeros(0, 40, 60, dtype=torch.uint8),
+        crowd=torch.zeros(0, 4),
+    )
+    _, targets = _transform(flip=1.0)(torch.zeros(3, 40, 60, dtype=torch.uint8), empty)
+    assert targets.boxes.shape == (0, 4)
+    assert targets.masks is not None
+    assert targets.masks.shape == (0, 80, 120)
+
+
+def test_padding_is_at_the_right_and_bottom() -> None:
+    batch = pad_images([torch.ones(3, 40, 60), torch.ones(3, 50, 33)], 32)
+    assert batch.tensor.shape == (2, 3, 64, 64)
+    assert batch.sizes == [(40, 60), (50, 33)]
+    assert batch.tensor[0].sum() == 3 * 40 * 60
+    assert batch.tensor[1, :, :50, :33].eq(1).all()
+
+
+def test_a_batch_has_one_canvas() -> None:
+    samples = []
+    for height, width in ((40, 60), (20, 90)):
+        grid = (-(-height // 8), -(-width // 8))
+        targets = Targets(
+            boxes=torch.zeros(2, 4),
+            labels=torch.zeros(2, dtype=torch.int64),
+            masks=torch.ones(2, height, width, dtype=torch.bool),
+            semantic=torch.zeros(grid, dtype=torch.int64),
+        )
+        samples.append(Sample(torch.ones(3, height, width), targets, INFO))
+    images, targets_list, infos = collate(samples, 32)
+    assert images.tensor.shape == (2, 3, 64, 96)
+    assert infos == [INFO, INFO]
+    for (height, width), targets in zip(images.sizes, targets_list, strict=True):
+        assert targets.masks is not None
+        assert targets.masks.shape == (2, 64, 96)
+        assert targets.masks.sum() == 2 * height * width
+        assert targets.semantic is not None
+        assert targets.semantic.shape == (8, 12)
+        assert (targets.semantic == 0).sum() == -(-height // 8) * -(-width // 8)
+        assert ((targets.semantic == 0) | (targets.semantic == 255)).all()
+
+
+def test_semantic_padding_equals_padding_before_subsampling() -> None:
+    semantic = torch.randint(0, 9, (43, 61), dtype=torch.uint8)
+    full = torch.full((64, 64), 255, dtype=torch.uint8)
+    full[:43, :61] = semantic
+    targets = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), semantic=semantic)
+    image, targets = _transform(short=43)(torch.zeros(3, 43, 61, dtype=torch.uint8), targets)
+    _, (padded,), _ = collate([Sample(image, targets, INFO)], 32)
+    assert padded.semantic is not None
+    assert (padded.semantic == full[::8, ::8]).all()
