@@ -63,13 +63,17 @@ def _flat(config: Config) -> dict[str, object]:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as a word: an empty value looks forgotten."""
+    """Writes null as a word, since an empty value looks forgotten, and text with control characters in quotes."""
 
     def represent_null(self, data: None) -> ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
+    def represent_text(self, data: str) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
 
 _Representer.add_representer(type(None), _Representer.represent_null)
+_Representer.add_representer(str, _Representer.represent_text)
 
 
 def _dump(document: CommentedMap) -> str:

@@ -1,0 +1,58 @@
+"""What holds for the package as a whole: budgets, imports, the list of packages, the wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import dsctool
+from dsctool.config.names import config_root
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "dsctool"
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {str(path.relative_to(REPOSITORY)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+@pytest.mark.parametrize("module", ["dsctool", "dsctool.cli.app", "dsctool.config.loading"])
+def test_importing_does_not_import_torch(module: str) -> None:
+    check = f"import sys, {module}; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_api_resolves() -> None:
+    for name in dsctool.__all__:
+        assert getattr(dsctool, name) is not None, name
+        assert name in dir(dsctool)
+    with pytest.raises(AttributeError, match="no attribute 'huddel'"):
+        dsctool.huddel  # noqa: B018
+
+
+def test_build_model_takes_a_name_a_path_and_a_config(tmp_path: Path) -> None:
+    config = dsctool.load_config("htc_tiny", ["model.num_classes=3"])
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: htc_tiny\nmodel: {num_classes: 3}\n")
+    parameters = [
+        {name: value.shape for name, value in model.state_dict().items()}
+        for model in (dsctool.build_model(config), dsctool.build_model(path), dsctool.build_model(str(path)))
+    ]
+    assert parameters[0] == parameters[1] == parameters[2]
+    assert len(dsctool.build_model("htc_tiny").state_dict()) == len(parameters[0])
+
+
+def test_every_package_is_listed_for_the_wheel() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(REPOSITORY) for path in PACKAGE.rglob("__init__.py")}
+    assert set(settings["packages"]) == {".".join(folder.parts) for folder in folders} | {"dsctool.configs"}
+
+
+def test_shipped_configs_are_found_in_the_source_tree() -> None:
+    assert config_root().resolve() == REPOSITORY / "configs"
