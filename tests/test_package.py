@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,22 @@ def test_every_package_is_listed_for_the_wheel() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {path.parent.relative_to(REPOSITORY) for path in PACKAGE.rglob("__init__.py")}
     assert set(settings["packages"]) == {".".join(folder.parts) for folder in folders} | {"dsctool.configs"}
+
+
+def test_the_wheel_carries_the_shipped_configs(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"
+    for part in ("dsctool", "configs"):
+        shutil.copytree(REPOSITORY / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / part, source)
+    build = "import setuptools.build_meta as backend, sys; backend.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f"dsctool/configs/{path.relative_to(config_root())}" for path in config_root().rglob("*.yaml")}
+    modules = {str(path.relative_to(REPOSITORY)) for path in PACKAGE.rglob("*.py")}
+    assert configs | modules | {"dsctool/py.typed"} <= names
 
 
 def test_shipped_configs_are_found_in_the_source_tree() -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import ConfigName, JsonOutput, Overrides
+from dsctool.cli.options import CONFIG_HELP, ConfigName, JsonOutput, Overrides, shipped_names
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
     from dsctool.config.dump import Difference
+
+Left = Annotated[str, typer.Argument(metavar="LEFT", help=CONFIG_HELP, autocompletion=shipped_names)]
+Right = Annotated[str, typer.Argument(metavar="RIGHT", help=CONFIG_HELP, autocompletion=shipped_names)]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, compare and check configurations.")
 
@@ -64,12 +67,12 @@ def show(
 
 
 @app.command()
-def diff(left: ConfigName, right: ConfigName, as_json: JsonOutput = False) -> None:
+def diff(left: Left, right: Right, as_json: JsonOutput = False) -> None:
     """Compare two configurations value by value.
 
     Example:
 
-        dsctool configs diff htc_r50_fpn_1x_coco runs/mine/config.yaml
+        dsctool configs diff htc_r50_fpn_1x_coco runs/first/config.yaml
     """
     from dsctool.config.dump import diff_configs
     from dsctool.config.loading import load_config

@@ -8,18 +8,15 @@ from typing import Annotated
 import typer
 
 
-def _shipped_names(incomplete: str) -> list[str]:
+def shipped_names(incomplete: str) -> list[str]:
+    """The shipped configurations whose names begin so, for the shell's completion."""
     from dsctool.config.names import shipped_paths
 
     return [name for name in shipped_paths() if name.startswith(incomplete)]
 
 
-ConfigName = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG", help="Name of a shipped configuration, or a YAML file.", autocompletion=_shipped_names
-    ),
-]
+CONFIG_HELP = "Name of a shipped configuration, or a YAML file."
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values to change, as in optim.lr=0.01 model.neck.rfp=null"),
