@@ -13,7 +13,7 @@ from dsctool.models.roi.box_head import BoxHead
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.targets import RoiSampling, Samples
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
-from dsctool.ops.roi import boxes_to_rois
+from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Size, Targets
 
 

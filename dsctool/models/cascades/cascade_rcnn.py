@@ -15,7 +15,7 @@ from dsctool.models.postprocess import Postprocess
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.targets import Samples
-from dsctool.ops.roi import boxes_to_rois
+from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Detections, Size, Targets
 
 

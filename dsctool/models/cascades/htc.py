@@ -17,7 +17,7 @@ from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.targets import Samples
-from dsctool.ops.roi import boxes_to_rois
+from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Detections, Size, Targets
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.semantic_head import semantic_roi_feature
-from dsctool.ops.roi import pyramid_roi_align
+from dsctool.ops.roi_align import pyramid_roi_align
 
 ROI_LEVELS = 4
 """RoIs are pooled from P2 to P5; P6 only serves the RPN and the semantic head."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.init import init_kaiming
 from dsctool.models.losses import semantic_loss
-from dsctool.ops.roi import roi_align
+from dsctool.ops.roi_align import roi_align
 
 LEVEL = 1
 """The pyramid level whose size the fused map has: P3, stride 8."""
@@ -55,5 +55,7 @@ class SemanticHead(nn.Module):
 
 def semantic_roi_feature(embedded: Tensor, rois: Tensor, *, output_size: int) -> Tensor:
     """S under each RoI ``(R, 5)``: ``(R, channels, output_size, output_size)``."""
+    if POOL_SIZE % output_size == 0:
+        return roi_align(embedded, rois, output_size=output_size, stride=STRIDE, pool=POOL_SIZE // output_size)
     pooled = roi_align(embedded, rois, output_size=POOL_SIZE, stride=STRIDE)
-    return pooled if output_size == POOL_SIZE else F.adaptive_avg_pool2d(pooled, output_size)
+    return F.adaptive_avg_pool2d(pooled, output_size)

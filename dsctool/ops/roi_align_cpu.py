@@ -1,0 +1,218 @@
+"""RoIAlign on a CPU as a sparse matrix product.
+
+Averaging bilinear samples over a bin is a weighted sum of feature cells. The weights separate into
+a vertical and a horizontal factor, and samples that share cells merge, so a bin needs few terms.
+``embedding_bag`` computes such sums in parallel and vectorised over channels; the backward pass is
+the same product with the transposed matrix. The matrix is rebuilt for it rather than kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SUPPORTS = torch.tensor([2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 1 << 20])
+"""Supports of a bin are rounded up to one of these, so that few different block shapes occur."""
+MAX_TERMS = 16_000_000
+"""About so many terms of the sparse matrix are held at a time (16 bytes each in the backward pass)."""
+
+
+def sparse_roi_align(
+    features: Sequence[Tensor], rois: Tensor, levels: Tensor, *, output_size: int, strides: Sequence[float], pool: int
+) -> Tensor:
+    """Aligned RoIAlign of each RoI on its level; see :func:`dsctool.ops.roi_align.roi_align`.
+
+    Args:
+        features: per level ``(N, C, h, w)`` float32.
+        rois: ``(R, 5)``; levels: ``(R,)`` int64 index into ``features``.
+        strides: pixels per cell of each level.
+
+    Returns:
+        ``(R, C, output_size, output_size)``, channels last in memory.
+    """
+    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])  # (cells of all levels and images, C)
+    grid = _Grid.of([(x.shape[0], x.shape[2], x.shape[3]) for x in features], strides, levels, rois[:, 0])
+    bins = _Bins.of(rois[:, 1:], grid, output_size=output_size, pool=pool)
+    pooled: Tensor = _SparseSum.apply(table, bins)
+    return pooled.view(len(rois), output_size, output_size, -1).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where each RoI's map lies in the table of all cells: ``(R,)`` tensors."""
+
+    base: Tensor
+    height: Tensor
+    width: Tensor
+    stride: Tensor
+
+    @staticmethod
+    def of(shapes: Sequence[tuple[int, int, int]], strides: Sequence[float], levels: Tensor, images: Tensor) -> _Grid:
+        counts, heights, widths = torch.tensor(shapes).unbind(dim=1)
+        starts = (counts * heights * widths).cumsum(0) - counts * heights * widths
+        height, width = heights[levels], widths[levels]
+        return _Grid(
+            base=starts[levels] + images.long() * height * width,
+            height=height,
+            width=width,
+            stride=torch.tensor(strides, dtype=torch.float32)[levels],
+        )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of all bins: the first cell ``(R, P)``, weights of it and the following ``(R, P, K)``, and ``(R,)``
+    how many of the K each RoI needs."""
+
+    first: Tensor
+    weights: Tensor
+    support: Tensor
+
+    @staticmethod
+    def of(start: Tensor, stop: Tensor, extent: Tensor, *, bins: int, pool: int) -> _Axis:
+        """From RoI borders ``(R,)`` in cells and the map's extent ``(R,)``.
+
+        Samples outside ``[-1, extent]`` count as zero; those within half a cell of the border repeat it.
+        """
+        length = stop - start
+        samples = (length / (bins * pool)).ceil().clamp(min=0).long() * pool  # per bin
+        step = (length / bins / samples.clamp(min=1))[:, None, None]
+        index = torch.arange(int(samples.max()) if len(samples) else 1)
+        position = (
+            start[:, None, None]
+            + torch.arange(bins)[None, :, None] * (length / bins)[:, None, None]
+            + (index + 0.5) * step
+        )  # (R, P, S)
+        extent = extent[:, None, None]
+        valid = (index < samples[:, None, None]) & (position >= -1) & (position <= extent)
+        position = torch.minimum(position.clamp(min=0), (extent - 1).float())
+        low = position.floor()
+        fraction = position - low
+        first = low.amin(dim=2, keepdim=True) if low.shape[2] else low.new_zeros(*low.shape[:2], 1)
+        offset = torch.where(valid, low - first, 0).long()
+        support = offset.flatten(1).amax(dim=1) + 2 if offset.numel() else torch.full((len(start),), 2)
+        share = valid / samples.clamp(min=1)[:, None, None]
+        weights = start.new_zeros(len(start), bins, int(support.max()) if len(support) else 2)
+        weights.scatter_add_(2, offset, (1 - fraction) * share)
+        weights.scatter_add_(2, offset + 1, fraction * share)
+        return _Axis(first[:, :, 0].long(), weights, support)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Rows of the sparse matrix, one per bin.
+
+    rois: ``(n,)`` whose bins these are, in this order.
+    bins: ``(n * P * P,)`` int32 row of the matrix.
+    counts: ``(n * P * P,)`` terms per row.
+    cells, weights: the terms, flat: which cell, int32, and its weight.
+    """
+
+    rois: Tensor
+    bins: Tensor
+    counts: Tensor
+    cells: Tensor
+    weights: Tensor
+
+    @staticmethod
+    def cat(parts: Sequence[_Terms]) -> _Terms:
+        return _Terms(*(torch.cat(list(column)) for column in zip(*(vars(p).values() for p in parts), strict=True)))
+
+    def times(self, table: Tensor) -> Tensor:
+        """The rows times ``table (cells, C)``: ``(n * P * P, C)``."""
+        offsets = (self.counts.cumsum(0) - self.counts).int()
+        return F.embedding_bag(self.cells, table, offsets, mode="sum", per_sample_weights=self.weights)
+
+    def transposed_times(self, grad: Tensor, num_cells: int) -> Tensor:
+        """The transposed rows times ``grad (all bins, C)``: ``(num_cells, C)``."""
+        by_cell = self.cells.argsort()
+        counts = self.cells.bincount(minlength=num_cells)
+        bins = self.bins.repeat_interleave(self.counts)[by_cell]
+        offsets = (counts.cumsum(0) - counts).int()
+        return F.embedding_bag(bins, grad, offsets, mode="sum", per_sample_weights=self.weights[by_cell])
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """The sparse matrix from cells to bins, factored by axis."""
+
+    y: _Axis
+    x: _Axis
+    grid: _Grid
+    size: int
+
+    @staticmethod
+    def of(boxes: Tensor, grid: _Grid, *, output_size: int, pool: int) -> _Bins:
+        corners = boxes.float() * (1 / grid.stride)[:, None] - 0.5
+        return _Bins(
+            y=_Axis.of(corners[:, 1], corners[:, 3], grid.height, bins=output_size, pool=pool),
+            x=_Axis.of(corners[:, 0], corners[:, 2], grid.width, bins=output_size, pool=pool),
+            grid=grid,
+            size=output_size,
+        )
+
+    def __len__(self) -> int:
+        return len(self.grid.base)
+
+    def terms(self) -> Iterator[_Terms]:
+        """The matrix, in parts of bounded size; RoIs with equal (rounded) supports are built together."""
+        parts: list[_Terms] = []
+        for rows, k_y, k_x in self._groups():
+            parts.append(self._terms_of(rows, k_y, k_x))
+            if sum(len(part.cells) for part in parts) >= MAX_TERMS:
+                yield _Terms.cat(parts)
+                parts = []
+        if parts:
+            yield _Terms.cat(parts)
+
+    def _groups(self) -> Iterator[tuple[Tensor, int, int]]:
+        tall, wide = torch.bucketize(self.y.support, SUPPORTS), torch.bucketize(self.x.support, SUPPORTS)
+        kind = tall * len(SUPPORTS) + wide
+        for value in kind.unique().tolist():
+            rows = torch.nonzero(kind == value).flatten()
+            k_y = min(int(SUPPORTS[value // len(SUPPORTS)]), self.y.weights.shape[2])
+            k_x = min(int(SUPPORTS[value % len(SUPPORTS)]), self.x.weights.shape[2])
+            for part in rows.split(max(1, MAX_TERMS // (self.size**2 * k_y * k_x))):
+                yield part, k_y, k_x
+
+    def _terms_of(self, rows: Tensor, k_y: int, k_x: int) -> _Terms:
+        height, width = self.grid.height[rows, None, None], self.grid.width[rows, None, None]
+        y = torch.minimum(self.y.first[rows, :, None] + torch.arange(k_y), height - 1) * width
+        y = (y + self.grid.base[rows, None, None]).int()  # (n, P, Ky)
+        x = torch.minimum(self.x.first[rows, :, None] + torch.arange(k_x), width - 1).int()  # (n, P, Kx)
+        bins = (rows[:, None] * self.size**2 + torch.arange(self.size**2)).flatten().int()
+        weights = self.y.weights[rows, :, None, :k_y, None] * self.x.weights[rows, None, :, None, :k_x]
+        return _Terms(
+            rois=rows,
+            bins=bins,
+            counts=torch.full((len(bins),), k_y * k_x),
+            cells=(y[:, :, None, :, None] + x[:, None, :, None, :]).flatten(),  # (n, P, P, Ky, Kx)
+            weights=weights.flatten(),
+        )
+
+
+class _SparseSum(torch.autograd.Function):
+    """Bins from cells, and the gradient of cells from that of bins."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, bins: _Bins) -> Tensor:
+        ctx.bins, ctx.cells = bins, len(table)
+        if len(bins) == 0:
+            return table.new_zeros(0, table.shape[1])
+        order, sums = zip(*((terms.rois, terms.times(table)) for terms in bins.terms()), strict=True)
+        pooled = torch.cat(sums).view(len(bins), -1)
+        return pooled.index_select(0, torch.cat(order).argsort())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        bins: _Bins = ctx.bins
+        grad = grads[0].reshape(len(bins) * bins.size**2, -1)
+        table_grad = grad.new_zeros(ctx.cells, grad.shape[1])
+        for terms in bins.terms():
+            table_grad += terms.transposed_times(grad, ctx.cells)
+        return table_grad, None
