@@ -26,10 +26,12 @@ class EvaluationSet:
     """A split to measure on.
 
     ground_truth: its COCO file, or what is in it without what ``data.on_error: skip`` leaves out.
+    note: what was left out, for people; empty where nothing was.
     """
 
     dataset: CocoDataset
     ground_truth: Path | dict[str, Any]
+    note: str = ""
 
 
 def open_evaluation_set(files: SplitFiles, config: DataConfig, *, masks: bool) -> EvaluationSet:
@@ -45,8 +47,11 @@ def open_evaluation_set(files: SplitFiles, config: DataConfig, *, masks: bool) -
     faults = check_split(files, decode_images=False, masks=with_masks)
     exclude = exclusions(faults, config.on_error)
     dataset = CocoDataset.for_evaluation(files, config, exclude=exclude)
-    complete = exclude == Exclusions()
-    return EvaluationSet(dataset, files.annotations if complete else _remaining(content, exclude))
+    if exclude == Exclusions():
+        return EvaluationSet(dataset, files.annotations)
+    counts = f"{len(exclude.images)} images and {len(exclude.annotations)} annotations"
+    note = f"left out of {files.annotations}: {counts} (data.on_error=skip)"
+    return EvaluationSet(dataset, _remaining(content, exclude), note)
 
 
 def evaluate_detector(

@@ -49,10 +49,14 @@ class ClassStats:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything one evaluation gives. ``classes`` are in the order of their ids."""
+    """Everything one evaluation gives.
+
+    classes: in the order of their ids. notes: why values are -1 or missing, for people.
+    """
 
     stats: Stats
     classes: list[ClassStats]
+    notes: list[str]
 
 
 def evaluate(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> Stats:
@@ -81,7 +85,7 @@ def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource
         check_truth_masks(truth)
         masks = _run(truth, results, "segm")
     stats = Stats(bbox=_summary(boxes), segm=_summary(masks) if masks is not None else None)
-    return Evaluation(stats, _class_stats(truth, boxes, masks))
+    return Evaluation(stats, _class_stats(truth, boxes, masks), _notes(truth, results, stats))
 
 
 def _run(truth: GroundTruth, predictions: Predictions, kind: Literal["bbox", "segm"]) -> COCOeval:
@@ -141,3 +145,27 @@ def _class_numbers(evaluation: COCOeval, index: int) -> Numbers:
     thresholds = evaluation.params.iouThrs
     rows = {"AP": precision, "AP50": precision[thresholds == 0.5], "AP75": precision[thresholds == 0.75]}
     return {name: float(np.mean(row[row > -1])) if (row > -1).any() else -1.0 for name, row in rows.items()}
+
+
+_AREAS = {
+    "AP": "annotations that are not crowds",
+    "APs": "small annotations (area below 32 x 32 pixels)",
+    "APm": "medium annotations (area from 32 x 32 to 96 x 96 pixels)",
+    "APl": "large annotations (area above 96 x 96 pixels)",
+}
+
+
+def _notes(truth: GroundTruth, predictions: Predictions, stats: Stats) -> list[str]:
+    missing = [name for name in _AREAS if stats["bbox"][name] == -1]
+    if "AP" in missing:
+        notes = [f"-1: the ground truth has no {_AREAS['AP']}, so there is nothing to measure"]
+    else:
+        notes = [f"{name} and AR{name[2:]} are -1: the ground truth has no {_AREAS[name]}" for name in missing]
+    if stats["segm"] is None:
+        reason = "ground truth has no segmentations" if not truth.has_masks else "predictions have boxes only"
+        notes.append(f"no numbers for masks: the {reason}")
+    elif not predictions.results:
+        notes.append("there are no predictions")
+    if any(annotation["id"] == 0 for annotation in truth.annotations):
+        notes.append("an annotation has id 0: COCO's evaluator counts a match with it as a miss; number from 1")
+    return notes

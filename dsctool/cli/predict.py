@@ -1,0 +1,116 @@
+"""``dsctool predict``: COCO-format results and overlays for images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dsctool.cli.options import Device
+from dsctool.cli.output import image_progress, write_json
+
+if TYPE_CHECKING:
+    from dsctool.data.records import Category
+    from dsctool.data.transforms import SampleInfo
+    from dsctool.engine.inference import ImageFile, Result
+    from dsctool.errors import DataError
+
+
+def predict(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A best.pt or last.pt that dsctool train wrote.")
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR...", help="Image files, and folders of them.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results.")],
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", min=0, max=1, help="Overlays show what scores at least this.")
+    ] = 0.3,
+    images_json: Annotated[
+        Path | None,
+        typer.Option("--images-json", metavar="FILE", help="COCO file whose image ids to use, found by file name."),
+    ] = None,
+    no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Write predictions.json only.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Find instances in images.
+
+    Writes DIR/predictions.json (COCO results, all scores) and DIR/overlays/. Image ids are those of
+    --images-json; without it images are numbered from 1 in sorted order, and DIR/images.json says which
+    is which. A file that is no readable image is reported and left out; the exit code is then 1.
+
+    Example:
+
+        dsctool predict runs/first/best.pt photos/ --output found
+    """
+    from dsctool.engine.checkpoint import load_model
+    from dsctool.engine.environment import pick_device
+    from dsctool.engine.inference import image_batches, run_inference
+    from dsctool.engine.prediction import find_images, identify_images, number_images
+
+    chosen = pick_device(device)
+    paths = find_images(images)
+    files = number_images(paths) if images_json is None else identify_images(paths, images_json)
+    model = load_model(checkpoint, device=chosen)
+    output.mkdir(parents=True, exist_ok=True)
+    faults: list[ImageFile] = []
+    read: list[SampleInfo] = []
+    with image_progress(len(files), "predict") as advance:
+
+        def report(file: ImageFile, error: DataError) -> None:
+            typer.echo(f"dsctool: error: {error}", err=True)
+            faults.append(file)
+            advance()
+
+        draw = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
+
+        def record(info: SampleInfo, results: list[Result]) -> None:
+            read.append(info)
+            if draw is not None:
+                draw(info, results)
+            advance()
+
+        batches = image_batches(files, model.config.data, on_fault=report)
+        results = run_inference(model, batches, model.categories, device=chosen, on_image=record)
+
+    if images_json is None:
+        write_json(output / "images.json", _table(read, model.categories), indent=2)
+    write_json(output / "predictions.json", results)
+    typer.echo(f"{output / 'predictions.json'}: {len(results)} results for {len(read)} images")
+    if faults:
+        typer.echo(f"{len(faults)} of {len(files)} images could not be read", err=True)
+        raise typer.Exit(1)
+
+
+class _Overlays:
+    """Writes the overlay of every image, under a name of its own."""
+
+    def __init__(self, files: list[ImageFile], categories: list[Category], folder: Path, threshold: float) -> None:
+        from dsctool.engine.prediction import output_names
+
+        names = output_names([file.path for file in files])
+        self._targets = {file.id: folder / f"{name}.jpg" for file, name in zip(files, names, strict=True)}
+        self._names = {category.id: category.name for category in categories}
+        self._threshold = threshold
+
+    def __call__(self, info: SampleInfo, results: list[Result]) -> None:
+        from dsctool.visualize.overlays import save_overlay
+
+        target, source = self._targets[info.image_id], Path(info.file_name)
+        save_overlay(target, source, results, self._names, size=info.original_size, threshold=self._threshold)
+
+
+def _table(images: list[SampleInfo], categories: list[Category]) -> dict[str, list[dict[str, object]]]:
+    """What a COCO annotation file says about images and categories."""
+    return {
+        "images": [
+            {
+                "id": image.image_id,
+                "file_name": image.file_name,
+                "height": image.original_size[0],
+                "width": image.original_size[1],
+            }
+            for image in images
+        ],
+        "categories": [{"id": category.id, "name": category.name} for category in categories],
+    }

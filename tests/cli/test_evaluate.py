@@ -1,0 +1,186 @@
+"""``dsctool eval``: both modes, what it prints and writes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from dsctool.cli.app import app
+from dsctool.config.loading import load_config
+from dsctool.data.records import Category
+from dsctool.engine.checkpoint import Checkpoint, save_checkpoint
+from dsctool.evaluation.coco import STAT_NAMES, evaluate
+from dsctool.models.build import build_detector
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, ["eval", *(str(word) for word in words)])
+
+
+def truth() -> dict[str, Any]:
+    box = [10.0, 10.0, 20.0, 20.0]
+    annotation = {"id": 1, "image_id": 1, "category_id": 3, "bbox": box, "area": 400.0, "iscrowd": 0}
+    polygon = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    return {
+        "images": [{"id": 1, "file_name": "1.png", "height": 64, "width": 64}],
+        "categories": [{"id": 3, "name": "cup"}, {"id": 8, "name": "fork"}],
+        "annotations": [annotation | {"segmentation": polygon}],
+    }
+
+
+def found(**changes: object) -> list[dict[str, Any]]:
+    return [{"image_id": 1, "category_id": 3, "bbox": [10, 10, 20, 18], "score": 0.5} | changes]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Ground truth and results on disk."""
+    (tmp_path / "gt.json").write_text(json.dumps(truth()))
+    (tmp_path / "dt.json").write_text(json.dumps(found()))
+    return tmp_path / "gt.json", tmp_path / "dt.json"
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def test_two_files(files: tuple[Path, Path], tmp_path: Path) -> None:
+    ground_truth, predictions = files
+    stats = tmp_path / "new" / "stats.json"
+    result = run("--ground-truth", ground_truth, "--predictions", predictions, "--json", stats)
+    assert result.exit_code == 0
+    content = json.loads(stats.read_text())
+    assert content == evaluate(ground_truth, predictions)
+    assert list(content["bbox"]) == list(STAT_NAMES)
+    assert content["segm"] is None
+    for name in STAT_NAMES:
+        shown = "-1" if content["bbox"][name] == -1 else f"{content['bbox'][name]:.3f}"
+        assert any(line.split()[:3] == [name, shown, "-"] for line in result.stdout.splitlines()), name
+
+
+def test_it_says_why_numbers_are_missing(files: tuple[Path, Path]) -> None:
+    shown = run("--ground-truth", files[0], "--predictions", files[1]).stdout
+    assert "APm and ARm are -1: the ground truth has no medium annotations" in shown
+    assert "APl and ARl are -1" in shown
+    assert "APs and" not in shown
+    assert "no numbers for masks: the predictions have boxes only" in shown
+
+
+def test_per_class(files: tuple[Path, Path], tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    result = run("--ground-truth", files[0], "--predictions", files[1], "--per-class", "--json", stats)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["3", "cup", "1", "0.900", "1.000", "1.000", "-", "-", "-"] in rows
+    assert ["8", "fork", "0", "-1", "-1", "-1", "-", "-", "-"] in rows
+    assert [row["name"] for row in json.loads(stats.read_text())["per_class"]] == ["cup", "fork"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (found(score=float("nan")), "result 0: score is nan"),
+        (found(image_id=5), "result 0: image id 5"),
+        ({}, "holds a list"),
+    ],
+)
+def test_results_that_cannot_be_used(files: tuple[Path, Path], tmp_path: Path, content: object, said: str) -> None:
+    files[1].write_text(json.dumps(content))
+    stats = tmp_path / "stats.json"
+    result = run("--ground-truth", files[0], "--predictions", files[1], "--json", stats)
+    assert result.exit_code == 1
+    assert str(files[1]) in result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not stats.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--ground-truth", "gt.json"],
+        ["best.pt"],
+        ["--data", "folder"],
+        ["best.pt", "--ground-truth", "gt.json", "--predictions", "dt.json"],
+        ["best.pt", "--data", "folder", "--split", "test"],
+    ],
+)
+def test_wrong_usage(words: list[str]) -> None:
+    assert run(*words).exit_code == 2
+
+
+def test_a_folder_as_output_is_refused_first(files: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run("--ground-truth", files[0], "--predictions", files[1], "--json", tmp_path)
+    assert result.exit_code == 1
+    assert "is a folder" in result.stderr
+
+
+# --- checkpoints ------------------------------------------------------------------------------------
+
+
+def save_tiny(path: Path, categories: list[Category]) -> Path:
+    """A detector with random weights."""
+    config = load_config("htc_tiny", ["data.workers=0", "data.test_resize.short_sides=[64]"])
+    torch.manual_seed(0)
+    model = build_detector(config, num_classes=len(categories))
+    save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))
+    return path
+
+
+def val_categories(root: Path) -> list[Category]:
+    content = json.loads(next((root / "annotations").glob("instances_val*.json")).read_text())
+    return sorted((Category(each["id"], each["name"]) for each in content["categories"]), key=lambda each: each.id)
+
+
+def test_a_checkpoint(synthetic_root: Path, tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    stats, predictions = tmp_path / "stats.json", tmp_path / "out" / "predictions.json"
+    words = [checkpoint, "postprocess.max_per_image=7", "--data", synthetic_root, "--device", "cpu"]
+    result = run(*words, "--json", stats, "--predictions", predictions)
+    assert result.exit_code == 0, result.stderr
+    annotations = next((synthetic_root / "annotations").glob("instances_val*.json"))
+    assert json.loads(stats.read_text()) == evaluate(annotations, predictions)
+    results = json.loads(predictions.read_text())
+    images = {image["id"] for image in json.loads(annotations.read_text())["images"]}
+    assert {entry["image_id"] for entry in results} == images
+    assert len(results) == 7 * len(images)
+    assert all(isinstance(entry["segmentation"]["counts"], str) for entry in results)
+
+
+def test_category_ids_are_those_of_the_data(synthetic_root: Path, tmp_path: Path) -> None:
+    """Trained under other ids in another order: names tell which is which."""
+    own = val_categories(synthetic_root)
+    renumbered = [Category(100 - each.id, each.name) for each in reversed(own)]
+    checkpoint = save_tiny(tmp_path / "best.pt", renumbered)
+    predictions = tmp_path / "predictions.json"
+    result = run(checkpoint, "--data", synthetic_root, "--predictions", predictions, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert {entry["category_id"] for entry in json.loads(predictions.read_text())} <= {each.id for each in own}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.unknown=1"], "model.unknown"),
+        (["model.backbone.depth=50"], "best.pt"),
+        (["--device", "nonsense"], "nonsense"),
+        (["data.val.split=nowhere"], "nowhere"),
+    ],
+)
+def test_a_checkpoint_that_cannot_run(synthetic_root: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    result = run(checkpoint, *words, "--data", synthetic_root, "--predictions", tmp_path / "predictions.json")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert not (tmp_path / "predictions.json").exists()
+
+
+def test_other_categories_are_named(synthetic_root: Path, tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "best.pt", [*val_categories(synthetic_root), Category(77, "spoon")])
+    result = run(checkpoint, "--data", synthetic_root, "--device", "cpu")
+    assert result.exit_code == 1
+    assert "only in the model: spoon" in result.stderr

@@ -1,0 +1,172 @@
+"""``dsctool predict``: results, ids, overlays, and images that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from dsctool.cli.app import app
+from dsctool.config.loading import load_config
+from dsctool.data.records import Category
+from dsctool.engine.checkpoint import Checkpoint, save_checkpoint
+from dsctool.engine.prediction import find_images, identify_images, output_names
+from dsctool.errors import DataError
+from dsctool.models.build import build_detector
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, ["predict", *(str(word) for word in words), "--device", "cpu"])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector with random weights."""
+    config = load_config("htc_tiny", ["data.test_resize.short_sides=[64]", "postprocess.max_per_image=5"])
+    torch.manual_seed(0)
+    model = build_detector(config, num_classes=2)
+    categories = [Category(7, "cup"), Category(90, "plate")]
+    path = tmp_path_factory.mktemp("model") / "best.pt"
+    save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))
+    return path
+
+
+def save_image(path: Path, *, width: int = 90, height: int = 60, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_folder(checkpoint: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(("b.png", "a.jpg")):
+        save_image(tmp_path / "photos" / name, seed=seed)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    out = tmp_path / "new" / "out"
+    result = run(checkpoint, tmp_path / "photos", "--output", out, "--score-threshold", "0")
+    assert result.exit_code == 0, result.stderr
+    table = read(out / "images.json")
+    assert [(image["id"], Path(image["file_name"]).name) for image in table["images"]] == [(1, "a.jpg"), (2, "b.png")]
+    assert (table["images"][0]["height"], table["images"][0]["width"]) == (60, 90)
+    assert table["categories"] == [{"id": 7, "name": "cup"}, {"id": 90, "name": "plate"}]
+    results = read(out / "predictions.json")
+    assert {entry["image_id"] for entry in results} == {1, 2}
+    assert {entry["category_id"] for entry in results} <= {7, 90}
+    assert all(entry["segmentation"]["size"] == [60, 90] for entry in results)
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == ["a.jpg", "b.jpg"]
+    drawn, original = np.asarray(Image.open(out / "overlays" / "b.jpg")), Image.open(tmp_path / "photos" / "b.png")
+    assert drawn.shape == (60, 90, 3)
+    assert not np.allclose(drawn, np.asarray(original), atol=60)
+    assert sorted(path.name for path in out.iterdir()) == ["images.json", "overlays", "predictions.json"]
+
+
+def test_image_ids_from_a_table(checkpoint: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "000042.jpg")
+    table = {"images": [{"id": 42, "file_name": "000042.jpg", "height": 60, "width": 90}]}
+    (tmp_path / "image_info.json").write_text(json.dumps(table))
+    out = tmp_path / "out"
+    result = run(checkpoint, image, "--output", out, "--images-json", tmp_path / "image_info.json", "--no-overlays")
+    assert result.exit_code == 0, result.stderr
+    assert {entry["image_id"] for entry in read(out / "predictions.json")} == {42}
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+
+
+def test_an_unreadable_image_is_reported_and_the_others_go_on(checkpoint: Path, tmp_path: Path) -> None:
+    save_image(tmp_path / "photos" / "good.png")
+    whole = save_image(tmp_path / "whole.jpg", width=300, height=300).read_bytes()
+    (tmp_path / "photos" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    result = run(checkpoint, tmp_path / "photos", "--output", out)
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'photos' / 'cut.jpg'}: cannot be decoded" in result.stderr
+    assert "1 of 2 images could not be read" in result.stderr
+    assert {entry["image_id"] for entry in read(out / "predictions.json")} == {2}
+    assert [image["id"] for image in read(out / "images.json")["images"]] == [2]
+    assert [path.name for path in (out / "overlays").iterdir()] == ["good.jpg"]
+
+
+def test_files_of_one_name_have_overlays_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+    for seed, folder in enumerate(("left", "right")):
+        save_image(tmp_path / folder / "x.png", seed=seed)
+    out = tmp_path / "out"
+    result = run(checkpoint, tmp_path / "left", tmp_path / "right" / "x.png", "--output", out)
+    assert result.exit_code == 0, result.stderr
+    overlays = sorted(str(path.relative_to(out)) for path in out.rglob("*.jpg"))
+    assert overlays == ["overlays/left/x.jpg", "overlays/right/x.jpg"]
+
+
+@pytest.mark.parametrize("missing", ["nowhere.jpg", "empty"])
+def test_nothing_to_look_at(checkpoint: Path, tmp_path: Path, missing: str) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run(checkpoint, tmp_path / missing, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert missing in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    image = save_image(tmp_path / "x.png")
+    result = run(tmp_path / "best.pt", image, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "best.pt: no such file" in result.stderr
+
+
+# --- the library behind it --------------------------------------------------------------------------
+
+
+def test_every_file_comes_once(tmp_path: Path) -> None:
+    one, two = save_image(tmp_path / "a" / "1.png"), save_image(tmp_path / "a" / "2.PNG")
+    (tmp_path / "a" / ".hidden.png").write_bytes(b"")
+    found = find_images([two, tmp_path / "a", tmp_path / "a" / ".." / "a" / "1.png"])
+    assert found == [one, two]
+
+
+def test_output_names_are_unique_and_stay_inside(tmp_path: Path) -> None:
+    paths = [
+        tmp_path / "a" / "x.png",
+        tmp_path / "a" / "x.jpg",
+        tmp_path / "a" / "X.JPG",
+        tmp_path / "a" / ".." / ".." / "y.png",
+        tmp_path / "a" / "x.jpg.png",
+        tmp_path / "a" / "..png",
+    ]
+    names = output_names(paths)
+    assert len({str(name).casefold() for name in names}) == len(paths)
+    for name in names:
+        assert not name.is_absolute()
+        assert ".." not in name.parts
+    assert output_names([]) == []
+    assert output_names([Path("only.png")])[0] == Path("only")
+
+
+def test_a_table_that_does_not_fit(tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    table.write_text(
+        json.dumps({"images": [{"id": i, "file_name": f"{folder}/x.png"} for i, folder in enumerate("ab")]})
+    )
+    assert identify_images([tmp_path / "b" / "x.png"], table)[0].id == 1
+    for path, said in ((Path("c/x.png"), "has no image of this name"), (Path("y.png"), "has no image of this name")):
+        with pytest.raises(DataError, match=said):
+            identify_images([path], table)
+    table.write_text(json.dumps({"images": [{"id": 1, "file_name": "x.png"}, {"id": 2, "file_name": "x.png"}]}))
+    with pytest.raises(DataError, match="has 2 images of this name"):
+        identify_images([tmp_path / "x.png"], table)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"images": [{"id": "1", "file_name": "x.png"}]}', '{"images": 3}'])
+def test_a_broken_table_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.json").write_text(text)
+    with pytest.raises(DataError, match=r"table\.json"):
+        identify_images([tmp_path / "x.png"], tmp_path / "table.json")
