@@ -12,7 +12,12 @@ RECORDINGS = Path(__file__).parent / "parity" / "recordings"
 """Numbers recorded from the published implementations."""
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))])
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
+    ]
+)
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device there is: the CPU always, CUDA where present."""
     return torch.device(request.param)
