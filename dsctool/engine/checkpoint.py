@@ -14,6 +14,7 @@ A checkpoint is a ``torch.save`` file of plain containers and tensors, so that r
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -139,6 +140,9 @@ def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
 
 _FOREIGN = "Give a best.pt or last.pt that `dsctool train` wrote; published .pth files name their weights otherwise."
 
+_DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+"""What torch raises over files that are not whole; OSError: it seeks to places that do not exist."""
+
 
 def _read(path: Path) -> object:
     """The content of ``path``, or a CheckpointError that says what is wrong with the file."""
@@ -146,15 +150,18 @@ def _read(path: Path) -> object:
         what = "a folder; give a file in it, such as best.pt" if path.is_dir() else "no such file"
         raise CheckpointError(f"{path}: {what}.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: not a dsctool checkpoint (not plain tensors). {_FOREIGN}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or cut short, it cannot be read as a checkpoint. Copy it again or use another one."
-        ) from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    with file, warnings.catch_warnings(action="ignore", category=UserWarning):  # about foreign pickles, said below
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{path}: not a dsctool checkpoint (not plain tensors). {_FOREIGN}") from error
+        except _DAMAGE as error:
+            raise CheckpointError(
+                f"{path}: damaged or cut short, it cannot be read as a checkpoint. Copy it again or use another one."
+            ) from error
 
 
 def _unpack(payload: Mapping[str, Any]) -> Checkpoint:

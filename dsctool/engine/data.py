@@ -50,5 +50,5 @@ def _notes(files: SplitFiles, exclude: Exclusions, faults: Sequence[Fault]) -> t
         return ()
     errors = [str(fault) for fault in faults if fault.severity == "error"]
     more = (f"... and {len(errors) - _SHOWN} more: dsctool data check lists them all",) if len(errors) > _SHOWN else ()
-    count = f"{len(exclude.images)} images and {len(exclude.annotations)} annotations"
-    return (f"left out of {files.annotations}: {count} (data.on_error=skip)", *errors[:_SHOWN], *more)
+    counts = f"images {len(exclude.images)}, annotations {len(exclude.annotations)}"
+    return (f"left out of {files.annotations} (data.on_error=skip): {counts}", *errors[:_SHOWN], *more)

@@ -1,0 +1,129 @@
+"""The real command line on a generated set: train, stop, resume, evaluate."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsctool.config.loading import load_config
+from dsctool.engine.checkpoint import load_checkpoint, load_model
+
+SMALL = [
+    "data.train_resize.short_sides=[64]",
+    "data.test_resize.short_sides=[64]",
+    "model.backbone.stem_channels=8",
+    "model.neck.channels=16",
+    "model.rpn.train_max_proposals=50",
+    "model.rpn.test_max_proposals=20",
+    "model.cascade.samples=16",
+    "model.cascade.box_head.channels=32",
+    "model.cascade.mask_head.channels=16",
+    "optim.warmup_steps=0",
+    "train.batch_size=2",
+    "train.log_interval=1",
+]
+"""Overrides that make a tiny configuration so small that a step takes a tenth of a second."""
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "dsctool", *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+def dsctool(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=300, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
+    """A run of two epochs that nothing disturbed."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    dsctool("train", "htc_tiny", *SMALL, "train.epochs=2", "--data", synthetic_root, "--output", output)
+    return output
+
+
+def test_the_run_folder_is_complete(whole: Path) -> None:
+    assert load_config(whole / "config.yaml") == load_config("htc_tiny", [*SMALL, "train.epochs=2"])
+    model = load_model(whole / "best.pt")
+    assert [category.id for category in model.categories] == list(range(1, 6))
+    steps = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if line["kind"] == "train"] == list(range(1, len(steps) - 2))
+    last = load_checkpoint(whole / "last.pt")
+    assert last.metrics is not None
+    assert last.metrics["segm"] is not None
+    assert last.metrics["segm"].keys() >= {"AP", "AP50", "AR100"}
+
+
+def wait_for_line(path: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until ``path`` has ``count`` lines; the process must be alive all the time."""
+    deadline = time.monotonic() + 120
+    while not (path.exists() and len(path.read_text().splitlines()) >= count):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("number", "workers", "to_group"),
+    [(signal.SIGTERM, 2, True), (signal.SIGINT, 0, False)],
+)
+def test_stopped_by_a_signal_and_resumed(
+    tmp_path: Path, synthetic_root: Path, whole: Path, number: signal.Signals, workers: int, to_group: bool
+) -> None:
+    """Bit for bit as never having stopped, also when the signal reaches the loader's processes (a terminal, a scheduler)."""
+    output = tmp_path / "run"
+    words = ["train", "htc_tiny", *SMALL, "train.epochs=2", f"data.workers={workers}"]
+    words += ["--data", str(synthetic_root), "--output", str(output)]
+    process = subprocess.Popen(
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    wait_for_line(output / "metrics.jsonl", 2, process)
+    (os.killpg if to_group else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    assert f"{number.name}: saved {output / 'last.pt'} after step" in errors
+    assert "--resume" in errors
+    state = load_checkpoint(output / "last.pt").training
+    assert state is not None
+    assert 2 <= state.step < load_checkpoint(whole / "last.pt").training.step  # type: ignore[union-attr]
+    dsctool(*words, "--resume")
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = load_checkpoint(output / name), load_checkpoint(whole / name)
+        assert ours.metrics == theirs.metrics
+        for key, value in theirs.model.items():
+            assert torch.equal(value, ours.model[key]), (name, key)
+
+
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, synthetic_root: Path) -> None:
+    before = sorted(synthetic_root.rglob("*"))
+    done = dsctool(
+        "train", "cascade_mask_rcnn_tiny", *SMALL, "--data", synthetic_root, "--output", tmp_path / "run", "--dry-run"
+    )
+    facts = dict(
+        line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(("effective", "learning"))
+    )
+    assert facts.keys() >= {"data", "model", "device", "length", "memory", "time"}
+    assert "effective batch  2 images" in done.stdout
+    assert "learning rate    0.00025" in done.stdout
+    assert "s per step" in facts["time"]
+    assert not (tmp_path / "run").exists()
+    assert sorted(synthetic_root.rglob("*")) == before

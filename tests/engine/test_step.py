@@ -1,0 +1,82 @@
+"""One optimiser step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.engine.meters import Feed, Window
+from dsctool.engine.step import StepResult, optimizer_step, part_of
+from dsctool.structures import ImageBatch, Targets
+
+
+class Brightness(nn.Module):
+    """Its loss is a mean over images, so that averaging over batches can be exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def losses(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
+        values = images.mean((2, 3)) @ self.weight
+        return {"loss_a": values.square().mean(), "s1.loss_cls": values.mean()}
+
+
+def batch(images: Tensor, first_id: int) -> Batch:
+    sizes = [(8, 8)] * len(images)
+    targets = [Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)) for _ in images]
+    infos = [SampleInfo(first_id + offset, (8, 8), "x.jpg") for offset in range(len(images))]
+    return ImageBatch(images, sizes), targets, infos
+
+
+def run(batches: list[Batch], device: torch.device) -> tuple[Tensor, StepResult]:
+    model = Brightness().to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    result = optimizer_step(model, optimizer, batches, rate=0.1, max_norm=None)  # type: ignore[arg-type]
+    return model.weight.detach().cpu(), result
+
+
+def test_accumulated_batches_are_one_large_batch(device: torch.device) -> None:
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole, one = run([batch(images, 0)], device)
+    parts, two = run([batch(images[:2], 0), batch(images[2:], 2)], device)
+    torch.testing.assert_close(whole, parts)
+    torch.testing.assert_close(one.grad_norm, two.grad_norm)
+    assert (one.images, two.images) == (4, 4)
+    for name, loss in one.losses.items():
+        torch.testing.assert_close(loss, two.losses[name])
+
+
+def test_the_rate_is_the_given_one() -> None:
+    images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    weight, result = run([batch(images, 0)], torch.device("cpu"))
+    assert torch.linalg.vector_norm(1 - weight).item() == pytest.approx(0.1 * result.grad_norm.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s0.loss_cls", "cascade stage 1"),
+        ("s2.loss_mask", "cascade stage 3"),
+        ("loss_rpn_bbox", "region proposals"),
+        ("loss_semantic_seg", "semantic branch"),
+    ],
+)
+def test_losses_are_placed(name: str, words: str) -> None:
+    assert part_of(name) == words
+
+
+def test_feed_groups_and_keeps_the_rest() -> None:
+    assert list(Feed(iter("abcde"), group=2)) == [["a", "b"], ["c", "d"], ["e"]]  # type: ignore[arg-type]
+
+
+def test_window_means() -> None:
+    window = Window()
+    for value in (1.0, 3.0):
+        result = StepResult({"loss_a": torch.tensor(value)}, torch.tensor(10 * value), images=4)
+        window.add(result, waited=0.5, seconds=2.0)
+    losses, others = window.means()
+    assert losses == {"loss_a": 2.0}
+    assert others == {"grad_norm": 20.0, "data_time": 0.5, "step_time": 2.0, "images_per_s": 2.0}

@@ -1,0 +1,369 @@
+"""Runs with a fake detector: what is written, what is refused, and that resuming changes nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from dsctool.config.loading import load_config
+from dsctool.config.schema import Config
+from dsctool.engine import trainer
+from dsctool.engine.checkpoint import Checkpoint, load_checkpoint
+from dsctool.engine.signals import RunInterruptedError
+from dsctool.errors import CheckpointError, ConfigError, DataError, TrainingError
+from tests.engine.fakes import FakeDetector, tiny_config
+
+Build = Callable[[FakeDetector], None]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, synthetic_root: Path) -> Callable[..., str]:
+    """Trains a fake detector in a folder and returns what was shown; ``prepare`` sees the detector first."""
+
+    def train(
+        output: Path,
+        config: Config | None = None,
+        *,
+        resume: bool = False,
+        prepare: Build = lambda model: None,
+        data: Path = synthetic_root,
+        provenance: dict[str, str] | None = None,
+    ) -> str:
+        def build(config: Config, *, num_classes: int) -> FakeDetector:
+            model = FakeDetector(num_classes)
+            prepare(model)
+            return model
+
+        monkeypatch.setattr("dsctool.engine.setup.build_detector", build)
+        out = io.StringIO()
+        trainer.train(
+            config or tiny_config(),
+            data=data,
+            output=output,
+            resume=resume,
+            device="cpu",
+            console=Console(file=out),
+            provenance=provenance,
+        )
+        return out.getvalue()
+
+    return train
+
+
+def kill_at(call: int, *, during: str = "losses") -> Build:
+    """A detector that gets SIGTERM in the middle of a call."""
+
+    def prepare(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == call:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        setattr(model, f"on_{during}", hook)
+
+    return prepare
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(left: Checkpoint, right: Checkpoint) -> None:
+    assert left.model.keys() == right.model.keys()
+    for name, value in left.model.items():
+        assert torch.equal(value, right.model[name]), name
+    assert left.training is not None
+    assert right.training is not None
+    assert (left.training.step, left.training.epoch, left.training.batch) == (
+        right.training.step,
+        right.training.epoch,
+        right.training.batch,
+    )
+    momenta = [checkpoint.training.optimizer["state"] for checkpoint in (left, right)]  # type: ignore[union-attr]
+    for index, state in momenta[0].items():
+        assert torch.equal(state["momentum_buffer"], momenta[1][index]["momentum_buffer"]), index
+    assert left.training.best == right.training.best
+    assert left.metrics == right.metrics
+
+
+TIMES = {"data_time", "step_time", "images_per_s"}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("call", range(1, 9))
+def test_resuming_is_as_never_having_stopped(
+    tmp_path: Path, run: Callable[..., str], call: int, accumulate: int
+) -> None:
+    """Stopped in any forward pass of two epochs of four batches, in the middle and at the end of an epoch."""
+    config = tiny_config(accumulate=accumulate)
+    run(tmp_path / "whole", config)
+    with pytest.raises(RunInterruptedError, match=r"SIGTERM.*last\.pt.*--resume"):
+        run(tmp_path / "cut", config, prepare=kill_at(call))
+    run(tmp_path / "cut", config, resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+    best = [load_checkpoint(tmp_path / name / "best.pt").model for name in ("whole", "cut")]
+    assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())
+    recorded = [
+        [{key: value for key, value in line.items() if key not in TIMES} for line in lines(tmp_path / name)]
+        for name in ("whole", "cut")
+    ]
+    assert recorded[0] == recorded[1]
+
+
+def test_the_runs_are_not_trivially_equal(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path / "a")
+    run(tmp_path / "b", tiny_config(seed=1))
+    weights = [load_checkpoint(tmp_path / name / "last.pt").model["head.weight"] for name in ("a", "b")]
+    assert not torch.equal(*weights)
+
+
+def test_stopped_during_an_evaluation(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(RunInterruptedError):
+        run(tmp_path / "cut", prepare=kill_at(2, during="detect"))
+    stopped = load_checkpoint(tmp_path / "cut" / "last.pt").training
+    assert stopped is not None
+    assert (stopped.step, stopped.epoch, stopped.batch) == (4, 0, 4)  # no step is lost, the evaluation is still due
+    run(tmp_path / "cut", resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+    assert [line["kind"] for line in lines(tmp_path / "cut")].count("eval") == 2
+
+
+def test_killed_without_warning(tmp_path: Path, run: Callable[..., str]) -> None:
+    """As by SIGKILL: the run falls back to the last written state."""
+
+    def crash(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == 4:
+                raise RuntimeError("power cut")
+
+        model.on_losses = hook
+
+    config = tiny_config(checkpoint_interval=2)
+    run(tmp_path / "whole", config)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "cut", config, prepare=crash)
+    run(tmp_path / "cut", config, resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+    assert [line["step"] for line in lines(tmp_path / "cut") if line["kind"] == "train"] == list(range(1, 9))
+
+
+def test_what_a_run_writes_and_says(tmp_path: Path, run: Callable[..., str], synthetic_root: Path) -> None:
+    config = tiny_config(accumulate=2)
+    shown = run(tmp_path / "run", config)
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {
+        "config.yaml", "env.json", "train.log", "metrics.jsonl", "last.pt", "best.pt",
+    }  # fmt: skip
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+    assert "4 images = batch_size 2 x accumulate 2" in shown
+    assert "0.125 = 0.5 x 4 / 16" in shown
+    assert "4 steps = 2 epochs x 2" in shown
+    assert f"8 images, {_instances(synthetic_root)} instances, 5 classes" in shown
+    assert shown.splitlines()[-1] in (tmp_path / "run" / "train.log").read_text()
+
+
+def _instances(root: Path) -> int:
+    content = json.loads((root / "annotations" / "instances_train.json").read_text())
+    return sum(not annotation["iscrowd"] for annotation in content["annotations"])
+
+
+def test_metrics_lines(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path / "run", tiny_config(log_interval=3))
+    recorded = lines(tmp_path / "run")
+    training = [line for line in recorded if line["kind"] == "train"]
+    assert [line["step"] for line in training] == [3, 6, 8]  # the last step always
+    base = 0.5 * 2 / 16
+    assert [line["lr"] for line in training] == pytest.approx(
+        [base * (1 - (1 - 2 / 3) * (1 - 0.001)), base * 0.1, base * 0.1]
+    )
+    for line in training:
+        assert line["loss"] == pytest.approx(line["loss_rpn_cls"] + line["s0.loss_mask"])
+        assert line.keys() >= {"epoch", "grad_norm", "data_time", "step_time", "images_per_s"}
+    evaluations = [line for line in recorded if line["kind"] == "eval"]
+    assert [line["epoch"] for line in evaluations] == [1.0, 2.0]
+    assert evaluations[0].keys() >= {"bbox_AP", "bbox_AR100", "step"}
+
+
+@pytest.mark.parametrize(("name", "words"), [("loss_rpn_cls", "region proposals"), ("s0.loss_mask", "cascade stage 1")])
+def test_a_loss_that_is_not_finite(tmp_path: Path, run: Callable[..., str], name: str, words: str) -> None:
+    """It stops in the step where it appears, names itself and the images, and no weight is touched."""
+
+    def poison(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            model.factors = {name: math.nan} if number == 6 else {}
+
+        model.on_losses = hook
+
+    config = tiny_config(checkpoint_interval=1)
+    with pytest.raises(TrainingError, match="not finite") as caught:
+        run(tmp_path / "run", config, prepare=poison)
+    message = str(caught.value)
+    assert f"{name} = nan ({words})" in message
+    assert "image ids " in message
+    assert "loss_rpn_cls" not in message or name == "loss_rpn_cls"
+    saved = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved.training is not None
+    assert saved.training.step == 5
+    assert all(value.isfinite().all() for value in saved.model.values())
+    assert message.splitlines()[0] in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_the_images_of_a_bad_loss_are_the_right_ones(tmp_path: Path, run: Callable[..., str]) -> None:
+    seen: list[str] = []
+
+    def poison(model: FakeDetector) -> None:
+        losses = model.losses
+
+        def spy(images, targets, sizes=None):  # type: ignore[no-untyped-def]
+            model.factors = {"s0.loss_mask": math.inf} if model.calls["losses"] == 1 else {}
+            seen.append("called")
+            return losses(images, targets, sizes)
+
+        model.losses = spy  # type: ignore[method-assign]
+
+    with pytest.raises(TrainingError, match="image ids (.+?)\\.") as caught:
+        run(tmp_path / "run", tiny_config(accumulate=4, batch_size=2), prepare=poison)
+    ids = str(caught.value).split("image ids ")[1].split(".")[0].split(", ")
+    assert len(ids) == 2  # of the second of four batches in the step, not of all
+    assert len(seen) == 4
+
+
+def test_a_gradient_that_is_not_finite(tmp_path: Path, run: Callable[..., str]) -> None:
+    def poison(model: FakeDetector) -> None:
+        model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+
+    with pytest.raises(TrainingError, match=r"gradient is not finite: head\.weight; image ids"):
+        run(tmp_path / "run", prepare=poison)
+
+
+def test_best_is_replaced_by_strictly_better_only(
+    tmp_path: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.2, 0.4, 0.3])
+
+    def evaluation(*args: object, **kwargs: object) -> tuple[object, list[object]]:
+        score = next(scores)
+        stats = {"bbox": {"AP": 0.9 - score, "AP50": 0, "AP75": 0}, "segm": {"AP": score, "AP50": 0, "AP75": 0}}
+        return type("Evaluation", (), {"stats": stats})(), []
+
+    monkeypatch.setattr(trainer, "evaluate_detector", evaluation)
+    steps = []
+    monkeypatch.setattr(trainer.Run, "save_best", lambda self: steps.append(self.position.step))
+    run(tmp_path / "run", tiny_config(epochs=4))
+    assert steps[:2] == [4, 12]  # masks decide; an equal score does not replace
+
+
+def test_without_evaluations_the_last_is_the_best(
+    tmp_path: Path, run: Callable[..., str], synthetic_root: Path
+) -> None:
+    data = tmp_path / "data"
+    (data / "annotations").mkdir(parents=True)
+    for name in ("annotations/instances_train.json", "train"):
+        (data / name).symlink_to(synthetic_root / name)
+    run(tmp_path / "run", tiny_config(eval_interval=0), data=data)  # no validation images are needed
+    last, best = (load_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "best.pt"))
+    assert all(torch.equal(value, best.model[name]) for name, value in last.model.items())
+    assert best.training is None
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path, run: Callable[..., str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already.*--resume"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_empty_folder_is_used(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path, tiny_config(epochs=1))
+    assert (tmp_path / "best.pt").exists()
+
+
+def test_nothing_to_resume(tmp_path: Path, run: Callable[..., str]) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.pt.*nothing to resume"):
+        run(tmp_path / "absent", resume=True)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_resuming_another_experiment_is_refused(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path / "run", tiny_config(epochs=1))
+    with pytest.raises(ConfigError, match=r"train\.seed: 0 in the run, 3 now"):
+        run(tmp_path / "run", tiny_config(epochs=1, seed=3), resume=True)
+
+
+def test_a_finished_run_can_be_prolonged(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path / "whole", tiny_config(epochs=3))
+    run(tmp_path / "cut", tiny_config(epochs=2))
+    assert "finished" in run(tmp_path / "cut", tiny_config(epochs=2), resume=True)
+    run(tmp_path / "cut", tiny_config(epochs=3), resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+
+
+def test_a_conflict_of_classes_names_both_sources(tmp_path: Path, run: Callable[..., str]) -> None:
+    values = tiny_config().model_dump()
+    values["model"]["num_classes"] = 80
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path / "run", Config.model_validate(values), provenance={"model.num_classes": "my.yaml:7"})
+    message = str(caught.value)
+    assert "model.num_classes is 80 (my.yaml:7)" in message
+    assert "instances_train.json has 5 categories" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_layers_need_weights(tmp_path: Path, run: Callable[..., str]) -> None:
+    values = tiny_config().model_dump()
+    values["model"]["backbone"]["frozen_stages"] = 1
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path / "run", Config.model_validate(values))
+    for key in ("model.backbone.weights", "train.weights", "model.backbone.frozen_stages"):
+        assert key in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def faulty_root(tmp_path: Path, synthetic_root: Path) -> Path:
+    """A training image is cut short, and an annotation belongs to no image."""
+    root = tmp_path / "faulty"
+    (root / "annotations").mkdir(parents=True)
+    (root / "train").mkdir()
+    for path in (synthetic_root / "train").iterdir():
+        (root / "train" / path.name).write_bytes(path.read_bytes())
+    (root / "val").symlink_to(synthetic_root / "val")
+    content = json.loads((synthetic_root / "annotations" / "instances_train.json").read_text())
+    content["annotations"].append({**content["annotations"][0], "id": 999, "image_id": 777})
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    truth = "annotations/instances_val.json"
+    (root / truth).symlink_to(synthetic_root / truth)
+    broken = root / "train" / content["images"][0]["file_name"]
+    broken.write_bytes(broken.read_bytes()[:500])
+    return root
+
+
+def test_faulty_data_are_refused_in_the_words_of_the_check(
+    tmp_path: Path, run: Callable[..., str], faulty_root: Path
+) -> None:
+    from dsctool.data.checks import check_data
+
+    with pytest.raises(DataError) as caught:
+        run(tmp_path / "run", data=faulty_root)
+    faults = [str(fault) for fault in check_data(faulty_root) if fault.severity == "error"]
+    assert len(faults) == 2
+    for fault in faults:
+        assert fault in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_faulty_data_are_skipped_on_request(tmp_path: Path, run: Callable[..., str], faulty_root: Path) -> None:
+    values = tiny_config(epochs=1).model_dump()
+    values["data"]["on_error"] = "skip"
+    shown = run(tmp_path / "run", Config.model_validate(values), data=faulty_root)
+    assert "7 images" in shown
+    assert "instances_train.json (data.on_error=skip): images 1, annotations 1" in shown
