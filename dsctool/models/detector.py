@@ -58,6 +58,8 @@ class Detector(nn.Module):
         self.rpn = rpn
         self.cascade = cascade
         self.num_classes = num_classes
+        # Convolutions run faster on this layout, and RoIAlign on a CPU reads it without a copy.
+        self.to(memory_format=torch.channels_last)
 
     @property
     def has_masks(self) -> bool:
@@ -70,7 +72,7 @@ class Detector(nn.Module):
 
     def extract_features(self, images: Tensor) -> list[Tensor]:
         """Normalised images ``(N, 3, H, W)`` -> P2..P6, each ``(N, C, h, w)``, strides 4 to 64."""
-        return self.neck(self.backbone(images))
+        return self.neck(self.backbone(images.contiguous(memory_format=torch.channels_last)))
 
     def losses(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None

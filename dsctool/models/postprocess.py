@@ -41,6 +41,21 @@ class Postprocess:
         Every (box, class) pair is a candidate of its own.
         """
         rows, labels = torch.nonzero(scores > self.score_threshold, as_tuple=True)
-        candidates, candidate_scores = boxes[rows], scores[rows, labels]
-        keep = batched_nms(candidates, candidate_scores, labels, self.nms_iou)[: self.max_per_image]
-        return Selected(candidates[keep], candidate_scores[keep], labels[keep], rows[keep])
+        order = scores[rows, labels].argsort(descending=True, stable=True)
+        rows, labels = rows[order], labels[order]
+        keep = self._survivors(boxes[rows], scores[rows, labels], labels)
+        rows, labels = rows[keep], labels[keep]
+        return Selected(boxes[rows], scores[rows, labels], labels, rows)
+
+    def _survivors(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """The first ``max_per_image`` survivors of candidates in descending order of score.
+
+        Greedy NMS never lets a candidate touch a better one, so a prefix that holds enough survivors
+        decides them all; with low thresholds the candidates are tens of thousands.
+        """
+        count = 10 * self.max_per_image
+        while True:
+            keep = batched_nms(boxes[:count], scores[:count], labels[:count], self.nms_iou)
+            if len(keep) >= self.max_per_image or count >= len(boxes):
+                return keep[: self.max_per_image]
+            count *= 4
