@@ -50,19 +50,21 @@ def dsctool(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
-    """A run of two epochs that nothing disturbed."""
+    """A run of three epochs that nothing disturbed."""
     output = tmp_path_factory.mktemp("runs") / "whole"
-    dsctool("train", "htc_tiny", *SMALL, "train.epochs=2", "--data", synthetic_root, "--output", output)
+    dsctool("train", "htc_tiny", *SMALL, "train.epochs=3", "--data", synthetic_root, "--output", output)
     return output
 
 
 def test_the_run_folder_is_complete(whole: Path) -> None:
-    assert load_config(whole / "config.yaml") == load_config("htc_tiny", [*SMALL, "train.epochs=2"])
+    assert load_config(whole / "config.yaml") == load_config("htc_tiny", [*SMALL, "train.epochs=3"])
     model = load_model(whole / "best.pt")
     assert [category.id for category in model.categories] == list(range(1, 6))
-    steps = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in steps if line["kind"] == "train"] == list(range(1, len(steps) - 2))
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     last = load_checkpoint(whole / "last.pt")
+    assert last.training is not None
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, last.training.step + 1))
+    assert [line["epoch"] for line in lines if line["kind"] == "eval"] == [1.0, 2.0, 3.0]
     assert last.metrics is not None
     assert last.metrics["segm"] is not None
     assert last.metrics["segm"].keys() >= {"AP", "AP50", "AR100"}
@@ -84,9 +86,9 @@ def wait_for_line(path: Path, count: int, process: subprocess.Popen[str]) -> Non
 def test_stopped_by_a_signal_and_resumed(
     tmp_path: Path, synthetic_root: Path, whole: Path, number: signal.Signals, workers: int, to_group: bool
 ) -> None:
-    """Bit for bit as never having stopped, also when the signal reaches the loader's processes (a terminal, a scheduler)."""
+    """Bit for bit as never having stopped, also when the loader's processes get the signal too."""
     output = tmp_path / "run"
-    words = ["train", "htc_tiny", *SMALL, "train.epochs=2", f"data.workers={workers}"]
+    words = ["train", "htc_tiny", *SMALL, "train.epochs=3", f"data.workers={workers}"]
     words += ["--data", str(synthetic_root), "--output", str(output)]
     process = subprocess.Popen(
         command(*words),
@@ -118,12 +120,10 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, sy
     done = dsctool(
         "train", "cascade_mask_rcnn_tiny", *SMALL, "--data", synthetic_root, "--output", tmp_path / "run", "--dry-run"
     )
-    facts = dict(
-        line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(("effective", "learning"))
-    )
-    assert facts.keys() >= {"data", "model", "device", "length", "memory", "time"}
-    assert "effective batch  2 images" in done.stdout
-    assert "learning rate    0.00025" in done.stdout
+    facts = {line[:16].strip(): line[17:] for line in done.stdout.splitlines()}
+    assert facts.keys() >= {"data", "model", "device", "effective batch", "learning rate", "length", "memory", "time"}
+    assert facts["effective batch"].startswith("2 images")
+    assert facts["learning rate"].startswith("0.00025 = 0.0005 x 2 / 4")
     assert "s per step" in facts["time"]
     assert not (tmp_path / "run").exists()
     assert sorted(synthetic_root.rglob("*")) == before

@@ -133,7 +133,7 @@ def test_missing_parts(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     del content["categories"]
     torch.save(content, saved)
-    with pytest.raises(CheckpointError, match="damaged dsctool checkpoint.*categories"):
+    with pytest.raises(CheckpointError, match=r"damaged dsctool checkpoint.*categories"):
         load_checkpoint(saved)
 
 

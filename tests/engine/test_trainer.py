@@ -230,7 +230,7 @@ def test_the_images_of_a_bad_loss_are_the_right_ones(tmp_path: Path, run: Callab
 
         model.losses = spy  # type: ignore[method-assign]
 
-    with pytest.raises(TrainingError, match="image ids (.+?)\\.") as caught:
+    with pytest.raises(TrainingError, match="image ids ") as caught:
         run(tmp_path / "run", tiny_config(accumulate=4, batch_size=2), prepare=poison)
     ids = str(caught.value).split("image ids ")[1].split(".")[0].split(", ")
     assert len(ids) == 2  # of the second of four batches in the step, not of all
@@ -277,7 +277,7 @@ def test_without_evaluations_the_last_is_the_best(
 
 def test_an_existing_folder_is_refused(tmp_path: Path, run: Callable[..., str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="exists already.*--resume"):
+    with pytest.raises(ConfigError, match=r"exists already.*--resume"):
         run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
