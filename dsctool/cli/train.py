@@ -79,4 +79,4 @@ def _rehearse(resolved: Resolved, data: Path, device: str, console: Console) -> 
 
     facts = rehearse(resolved.config, data=data, device=device, console=console, provenance=resolved.provenance)
     for name, text in facts.items():
-        typer.echo(f"{name:<16} {text}")
+        typer.echo(f"{name:<16} " + text.replace("\n", "\n" + " " * 17))

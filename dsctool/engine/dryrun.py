@@ -32,9 +32,10 @@ def rehearse(
     """
     with counting(console or Console()) as counter:
         setup = prepare(config, data=data, device=pick_device(device), provenance=provenance, counter=counter)
-    epochs = chain.from_iterable(setup.epoch_batches(epoch) for epoch in range(STEPS))
+    group = config.train.accumulate
+    groups = chain.from_iterable(Feed(iter(setup.epoch_batches(epoch)), group=group) for epoch in range(STEPS))
     pace = Pace(window=1)  # the first step is slower than the rest
-    for number, batches in enumerate(islice(Feed(epochs, group=config.train.accumulate), STEPS)):
+    for number, batches in enumerate(islice(groups, STEPS)):
         losses = step(setup, batches, number=number).losses
         total = sum(loss.item() for loss in losses.values())
         pace.step()
@@ -43,5 +44,5 @@ def rehearse(
         "loss": f"{total:.4f} in step {STEPS} = " + " + ".join(f"{loss:.4f} {name}" for name, loss in losses.items()),
         "memory": f"{peak_memory(setup.device)} at most",
         "time": f"{pace.step_time:.2f} s per step, {left} for all steps (evaluations come on top)",
-        "notes": "; ".join(setup.notes) or "none",
+        "notes": "\n".join(setup.notes) or "none",
     }

@@ -18,8 +18,10 @@ from dsctool.engine.environment import describe
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise
 from dsctool.engine.progress import Counter
+from dsctool.interop.published import rename
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
+from dsctool.models.weights import LoadReport, load_backbone_weights, load_weights, read_state_dict
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,9 @@ def prepare(
     refuse_frozen_noise(config)
     opened = open_data(config, data, counter)
     check_classes(config, opened, provenance or {})
-    torch.manual_seed(config.train.seed)
-    model = build_detector(config, num_classes=len(opened.train_set.categories))
-    if checkpoint is None:
-        notes = _first_weights(model, config)
-    else:
+    if checkpoint is not None:
         check_same_classes(opened.train_set, checkpoint)
-        model.load_state_dict(dict(checkpoint.model))
-        notes = []
+    model, notes = _build(config, num_classes=len(opened.train_set.categories), checkpoint=checkpoint)
     model.to(device).train()
     optimizer = build_optimizer(model, config.optim)
     if checkpoint is not None and checkpoint.training is not None:
@@ -120,9 +117,30 @@ def effective_batch(config: Config) -> int:
     return config.train.batch_size * config.train.accumulate
 
 
-def _first_weights(model: Detector, config: Config) -> list[str]:
-    """Load the weights that the configuration names; returns what to tell about it."""
-    return []
+def _build(config: Config, *, num_classes: int, checkpoint: Checkpoint | None) -> tuple[Detector, list[str]]:
+    """The detector with the run's saved or first weights, and the account of what was loaded, as lines."""
+    torch.manual_seed(config.train.seed)
+    model = build_detector(config, num_classes=num_classes)
+    if checkpoint is None:
+        return model, _load_first_weights(model, config)
+    model.load_state_dict(dict(checkpoint.model))
+    return model, []
+
+
+def _load_first_weights(model: Detector, config: Config) -> list[str]:
+    train, backbone, lines = config.train, config.model.backbone.weights, []
+    if backbone is not None and (train.weights is None or train.partial_weights):
+        lines += _account(f"model.backbone.weights={backbone}", load_backbone_weights(model.backbone, backbone))
+    if train.weights is not None:
+        source = f"train.weights={train.weights}"
+        state = {rename(name): value for name, value in read_state_dict(Path(train.weights)).items()}
+        lines += _account(source, load_weights(model, state, source=source, allow_partial=train.partial_weights))
+    return lines
+
+
+def _account(source: str, report: LoadReport) -> list[str]:
+    counts, *misfits = report.lines()
+    return [f"{source}: {counts}", *(f"  {line}" for line in misfits)]
 
 
 def summary(setup: Setup) -> dict[str, str]:

@@ -328,6 +328,30 @@ def test_frozen_layers_need_weights(tmp_path: Path, run: Callable[..., str]) -> 
     assert not (tmp_path / "run").exists()
 
 
+def with_values(config: Config, block: str, **values: object) -> Config:
+    return config.model_copy(update={block: getattr(config, block).model_copy(update=values)})
+
+
+def test_starting_from_the_weights_of_another_run(tmp_path: Path, run: Callable[..., str]) -> None:
+    run(tmp_path / "first", tiny_config(epochs=1))
+    source = tmp_path / "first" / "last.pt"
+    config = tiny_config(epochs=1, weights=str(source))
+    shown = run(tmp_path / "second", with_values(config, "optim", lr=1e-9, weight_decay=0.0))
+    assert f"train.weights={source}: 9 loaded, 0 missing, 0 unexpected, 0 reshaped" in shown
+    first, second = (load_checkpoint(tmp_path / name / "last.pt").model["head.weight"] for name in ("first", "second"))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+
+
+def test_weights_that_fit_partly_are_refused_unless_told(tmp_path: Path, run: Callable[..., str]) -> None:
+    source = tmp_path / "other.pt"
+    torch.save({"conv.weight": torch.zeros(4, 3, 3, 3), "backbone.x": torch.zeros(1)}, source)
+    with pytest.raises(CheckpointError, match=r"conv\.bias(.|\n)*1 loaded, 7 missing, 1 unexpected, 0 reshaped"):
+        run(tmp_path / "run", tiny_config(weights=str(source)))
+    assert not (tmp_path / "run").exists()
+    shown = run(tmp_path / "run", tiny_config(epochs=1, weights=str(source), partial_weights=True))
+    assert "unexpected: backbone.x" in shown
+
+
 @pytest.fixture
 def faulty_root(tmp_path: Path, synthetic_root: Path) -> Path:
     """A training image is cut short, and an annotation belongs to no image."""
