@@ -19,6 +19,8 @@ from dsctool.structures import Size
 BOX_TOLERANCE = 1.0
 """How far a box may stick out of its image, in pixels."""
 
+_LONGEST_VALUE = 500  # in characters; a whole list of coordinates may stand where a number belongs
+
 Entry = dict[str, Any]
 Rule = Callable[[Entry], Iterator[Problem]]
 
@@ -169,4 +171,4 @@ def _escapes(name: str) -> bool:
 def _shown(value: object) -> str:
     """A JSON value for a message, short."""
     text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

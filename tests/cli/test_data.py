@@ -1,0 +1,105 @@
+"""``dsctool data`` as a stranger uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dsctool.cli.app import app
+from tests.data.tiny import tiny_content, write_tiny
+
+
+def _run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["data", *map(str, words)])
+
+
+def test_a_clean_set_exits_with_0(synthetic_root: Path) -> None:
+    run = _run("check", synthetic_root)
+    assert (run.exit_code, run.stdout) == (0, ""), run
+    assert "no faults" in run.stderr
+
+
+def test_piped_output_is_the_lines_alone(tmp_path: Path) -> None:
+    content = tiny_content()
+    content["annotations"][0]["id"] = "a word " * 40
+    files = write_tiny(tmp_path / ("long" * 40), content)
+    command = [sys.executable, "-m", "dsctool", "data", "check", str(files.images.parent)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 1
+    assert run.stdout.startswith(f"{files.annotations}: annotation 'a word ")
+    assert run.stdout.count("\n") == 1
+    assert "Traceback" not in run.stderr
+
+
+def test_faults_are_plain_whole_lines(tmp_path: Path) -> None:
+    root = tmp_path / ("long " * 30).strip()
+    content = tiny_content()
+    content["annotations"][0]["bbox"] = [50, 10, 20, 20]
+    content["annotations"][1]["category_id"] = 77
+    files = write_tiny(root, content)
+    data = (files.images / "b.jpg").read_bytes()
+    (files.images / "b.jpg").write_bytes(data[: len(data) // 2])
+    run = _run("check", root, "--json", tmp_path / "faults.json")
+    assert run.exit_code == 1
+    lines = run.stdout.splitlines()
+    assert len(lines) == 3
+    assert [line.removeprefix(f"{files.annotations}: ").split(":")[0] for line in lines] == [
+        "annotation 11",
+        "annotation 12",
+        "image 3",
+    ]
+    faults = json.loads((tmp_path / "faults.json").read_text())
+    assert [(fault["subject"], fault["id"], fault["severity"]) for fault in faults] == [
+        ("annotation", 11, "error"),
+        ("annotation", 12, "error"),
+        ("image", 3, "error"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["nope", "file", "folder"])
+def test_no_data_set_is_a_failure_not_wrong_usage(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    run = _run("check", tmp_path / name)
+    assert run.exit_code == 1
+    assert run.stdout.startswith(f"{tmp_path / name}: ")
+
+
+def test_no_argument_is_wrong_usage() -> None:
+    assert _run("check").exit_code == 2
+
+
+def test_stats_in_tables_and_json(synthetic_root: Path, tmp_path: Path) -> None:
+    run = _run("stats", synthetic_root, "--json", tmp_path / "stats.json")
+    assert run.exit_code == 0, run.stderr
+    for word in ("train", "val", "instances per image", "triangle", "box IoU > 0.4"):
+        assert word in run.stdout
+    content = json.loads((tmp_path / "stats.json").read_text())
+    assert [(split["name"], split["images"]) for split in content["splits"]] == [("train", 8), ("val", 4)]
+
+
+def test_stats_of_nothing_fail_in_one_line(tmp_path: Path) -> None:
+    run = _run("stats", tmp_path / "nope")
+    assert run.exit_code == 1
+    assert run.stderr.count("\n") == 1
+
+
+def test_synth_makes_a_clean_set_once(tmp_path: Path) -> None:
+    words = ("synth", "--output", tmp_path / "set", "--images", 2, "--val-images", 1, "--seed", 3)
+    assert _run(*words).exit_code == 0
+    assert _run("check", tmp_path / "set").exit_code == 0
+    again = _run(*words)
+    assert again.exit_code == 1
+    assert "not empty" in again.stderr
+
+
+def test_help_has_examples_and_does_not_import_torch() -> None:
+    code = "import sys; import dsctool.cli.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    for command in ("check", "stats", "synth"):
+        assert f"dsctool data {command}" in _run(command, "--help").stdout

@@ -1,0 +1,197 @@
+"""The data set: ids, rules, masks, semantic maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dsctool.config.schema import DataConfig, ResizeConfig, SplitConfig
+from dsctool.data.coco import CocoDataset
+from dsctool.data.layout import SplitFiles, find_split
+from dsctool.data.records import Category
+from dsctool.data.samplers import SampleKey
+from dsctool.data.semantic import draw_semantic_map
+from dsctool.errors import DataError
+from tests.data.tiny import tiny_content, write_tiny
+
+
+def _config(semantic: Literal["stuffthingmaps", "instances", "none"] = "none", keep_empty: bool = True) -> DataConfig:
+    """Images keep their size."""
+    size = ResizeConfig(short_sides=(40,), long_side=60)
+    return DataConfig(semantic=semantic, keep_empty=keep_empty, train_resize=size, test_resize=size, flip=0, workers=0)
+
+
+def test_categories_are_sorted_by_id_and_labels_contiguous(tmp_path: Path) -> None:
+    dataset = CocoDataset.for_training(write_tiny(tmp_path), _config())
+    assert dataset.categories == [Category(5, "airplane"), Category(90, "toothbrush")]
+    assert dataset[0].targets.labels.tolist() == [1, 0]
+
+
+def test_boxes_masks_and_crowds(tmp_path: Path) -> None:
+    dataset = CocoDataset.for_training(write_tiny(tmp_path), _config())
+    assert dataset.image_ids == [7, 3]
+    first, second = dataset[0].targets, dataset[1].targets
+    assert first.boxes.tolist() == [[10, 10, 30, 30], [0, 0, 2, 5]]
+    assert first.masks is not None
+    assert first.masks.shape == (2, 40, 60)
+    assert first.masks.sum(dim=(1, 2)).tolist() == [400, 10]
+    assert first.masks[1, :5, :2].all()
+    assert second.boxes.shape == (0, 4)
+    assert second.crowd is not None
+    assert second.crowd.tolist() == [[10, 10, 30, 30]]
+
+
+def test_info_says_id_original_size_and_file(tmp_path: Path) -> None:
+    info = CocoDataset.for_training(write_tiny(tmp_path), _config())[1].info
+    assert (info.image_id, info.original_size, info.file_name) == (3, (60, 40), "b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("box", "area"), [([10, 10, 20, 20], 0), ([10, 10, 0.9, 20], 18), ([10, 10, 20, 0.5], 10), ([60, 10, 1, 1], 1)]
+)
+def test_published_rules_leave_annotations_out(tmp_path: Path, box: list[float], area: float) -> None:
+    content = tiny_content()
+    content["annotations"][0].update(bbox=box, area=area)
+    dataset = CocoDataset.for_training(write_tiny(tmp_path, content), _config())
+    assert [annotation.id for annotation in dataset.annotations(0)] == [12]
+
+
+def test_published_configurations_drop_empty_and_small_images(tmp_path: Path) -> None:
+    content = tiny_content()
+    files = write_tiny(tmp_path, content)
+    assert CocoDataset.for_training(files, _config(keep_empty=True)).image_ids == [7, 3]
+    assert CocoDataset.for_training(files, _config(keep_empty=False)).image_ids == [7], "3 has only a crowd"
+    assert CocoDataset.for_evaluation(files, _config(keep_empty=False)).image_ids == [7, 3]
+    content["images"][0]["height"] = 31
+    files.annotations.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no image is left"):
+        CocoDataset.for_training(files, DataConfig(keep_empty=False, on_error="skip"))
+
+
+def test_boxes_alone_are_enough_for_detectors_of_boxes(tmp_path: Path) -> None:
+    content = tiny_content()
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    files = write_tiny(tmp_path, content)
+    targets = CocoDataset.for_training(files, _config("instances"), masks=False)[0].targets
+    assert targets.masks is None
+    assert targets.semantic is None
+    assert len(targets.boxes) == 2
+
+
+def test_faulty_entries_are_refused_without_a_check_before(tmp_path: Path) -> None:
+    content = tiny_content()
+    del content["annotations"][0]["bbox"]
+    files = write_tiny(tmp_path, content)
+    with pytest.raises(DataError, match="annotation 11: missing key 'bbox'"):
+        CocoDataset.for_training(files, _config())
+
+
+def test_a_broken_image_names_file_and_id(tmp_path: Path) -> None:
+    files = write_tiny(tmp_path)
+    (files.images / "b.jpg").write_bytes(b"broken")
+    dataset = CocoDataset.for_training(files, _config())
+    with pytest.raises(DataError, match=r"instances_train\.json: image 3: .*b\.jpg: cannot be decoded"):
+        dataset[1]
+
+
+def test_a_map_is_drawn_from_the_instances(tmp_path: Path) -> None:
+    dataset = CocoDataset.for_training(write_tiny(tmp_path), _config("instances"))
+    first, second = dataset[0].targets.semantic, dataset[1].targets.semantic
+    assert first is not None
+    assert second is not None
+    assert first[2, 2] == 1, "pixel (16, 16) is in the toothbrush"
+    assert first[0, 0] == 0, "pixel (0, 0) is in the airplane"
+    assert first[4, 7] == 2, "background is the number of classes"
+    assert (second == 255).all(), "a crowd covers the image"
+
+
+def test_smaller_instances_are_drawn_over_larger_ones() -> None:
+    masks = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    masks[0, 1:3, 1:3] = 1
+    masks[1] = 1
+    masks[2, 2, 2] = 1
+    semantic = draw_semantic_map(masks, torch.tensor([0, 1, 2]), torch.zeros(0, 4, 4), background=3)
+    assert semantic.tolist() == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 2, 1], [1, 1, 1, 1]]
+
+
+def _with_maps(root: Path, values: np.ndarray[Any, Any]) -> SplitFiles:
+    files = write_tiny(root)
+    maps = root / "maps"
+    maps.mkdir()
+    Image.fromarray(values).save(maps / "a.png")
+    return SplitFiles(files.annotations, files.images, maps)
+
+
+def test_stuff_and_thing_maps_are_taken_as_they_are(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    semantic = CocoDataset.for_training(_with_maps(tmp_path, values), _config("stuffthingmaps"))[0].targets.semantic
+    assert semantic is not None
+    assert (semantic.numpy() == values[::8, ::8]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [(np.zeros((60, 40), np.uint8), "40 x 60"), (np.zeros((40, 60, 3), np.uint8), "one 8-bit value")],
+)
+def test_unusable_maps_are_an_error(tmp_path: Path, values: np.ndarray[Any, Any], words: str) -> None:
+    dataset = CocoDataset.for_training(_with_maps(tmp_path, values), _config("stuffthingmaps"))
+    with pytest.raises(DataError, match=f"image 7: .*a.png: .*{words}"):
+        dataset[0]
+
+
+def test_missing_maps_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.semantic=instances"):
+        CocoDataset.for_training(write_tiny(tmp_path), _config("stuffthingmaps"))
+
+
+def test_a_key_fixes_the_augmentation_and_leaves_the_global_generator(tmp_path: Path) -> None:
+    config = DataConfig(train_resize=ResizeConfig(short_sides=(20, 90), sample="range"), flip=0.5, semantic="none")
+    dataset = CocoDataset.for_training(write_tiny(tmp_path), config)
+    state = torch.get_rng_state()
+    images = [dataset[SampleKey(0, seed)].image for seed in (1, 1, 2, 3)]
+    assert torch.equal(images[0], images[1])
+    assert len({image.shape for image in images}) > 1
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_real_images_load(real_data: Path) -> None:
+    files = find_split(real_data / "coco-mini", SplitConfig(), "val")
+    dataset = CocoDataset.for_evaluation(files, DataConfig(test_resize=ResizeConfig(short_sides=(100,))), masks=True)
+    assert len(dataset) == 80
+    assert [category.id for category in dataset.categories][-1] == 90
+    counts = [len(dataset.annotations(index)) for index in range(80)]
+    assert sum(counts) == 815
+    for index in np.argsort(counts)[-3:].tolist():
+        targets = dataset[index].targets
+        assert targets.masks is not None
+        assert targets.semantic is not None
+        assert len(targets.masks) == len(targets.boxes) == len(targets.labels)
+        for mask, (x1, y1, x2, y2) in zip(targets.masks, targets.boxes.tolist(), strict=True):
+            rows, columns = torch.where(mask)
+            if len(rows):
+                assert columns.min() >= x1 - 2
+                assert columns.max() <= x2 + 2
+                assert rows.min() >= y1 - 2
+                assert rows.max() <= y2 + 2
+
+
+def test_real_stuff_maps_load(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "panoptic" / "coco-stuffthing-10img"
+    images = []
+    for number, path in enumerate(sorted((root / "val2017").glob("*.jpg"))):
+        with Image.open(path) as image:
+            images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}))
+    files = SplitFiles(file, root / "val2017", root / "stuffthingmaps" / "val2017")
+    dataset = CocoDataset.for_evaluation(files, DataConfig(semantic="stuffthingmaps"), masks=True)
+    values = torch.cat([dataset[index].targets.semantic.flatten() for index in range(len(dataset))])  # type: ignore[union-attr]
+    assert len(dataset) == 10
+    assert int(values[values != 255].max()) <= 181
