@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import JsonFile
+from dsctool.cli.output import prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -43,12 +43,13 @@ def check(
     """
     from dsctool.data.checks import check_data
 
+    prepare_file(json_file)
     with _progress_bar() as progress:
         faults = check_data(root, masks=not boxes_only, progress=progress)
     for fault in faults:
         typer.echo(str(fault))
     if json_file is not None:
-        _write_json(json_file, [{**asdict(fault), "file": str(fault.file)} for fault in faults])
+        write_json(json_file, [{**asdict(fault), "file": str(fault.file)} for fault in faults], indent=2)
     if faults:
         typer.echo(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}", err=True)
         raise typer.Exit(1)
@@ -66,6 +67,7 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
     from dsctool.data.layout import find_splits
     from dsctool.data.stats import OVERLAPS, describe
 
+    prepare_file(json_file)
     splits = [describe(files) for files in find_splits(root)]
     names = [split.name for split in splits]
     print_table(["", *names], _summary_rows(splits, OVERLAPS))
@@ -75,7 +77,7 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
         _class_rows(splits),
     )
     if json_file is not None:
-        _write_json(json_file, {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]})
+        write_json(json_file, {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]}, indent=2)
 
 
 @app.command()
@@ -164,9 +166,3 @@ def _class_rows(splits: list[SplitStats]) -> list[list[str]]:
 
 def _share(count: int, of: int | None) -> str:
     return f"{count} ({100 * count / of:.1f} %)" if of else str(count)
-
-
-def _write_json(path: Path, content: object) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
