@@ -39,7 +39,7 @@ def sparse_roi_align(
     grid = _Grid.of([(x.shape[0], x.shape[2], x.shape[3]) for x in features], strides, levels, rois[:, 0])
     bins = _Bins.of(rois[:, 1:], grid, output_size=output_size, pool=pool)
     pooled: Tensor = _SparseSum.apply(table, bins)
-    return pooled.view(len(rois), output_size, output_size, -1).permute(0, 3, 1, 2)
+    return pooled.view(len(rois), output_size, output_size, table.shape[1]).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,9 @@ class _SparseSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, bins: _Bins) -> Tensor:
-        ctx.bins, ctx.cells = bins, len(table)
+        ctx.bins, ctx.cells, ctx.channels = bins, *table.shape
         if len(bins) == 0:
-            return table.new_zeros(0, table.shape[1])
+            return table.new_zeros(0)
         order, sums = zip(*((terms.rois, terms.times(table)) for terms in bins.terms()), strict=True)
         pooled = torch.cat(sums).view(len(bins), -1)
         return pooled.index_select(0, torch.cat(order).argsort())
@@ -211,8 +211,8 @@ class _SparseSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         bins: _Bins = ctx.bins
-        grad = grads[0].reshape(len(bins) * bins.size**2, -1)
-        table_grad = grad.new_zeros(ctx.cells, grad.shape[1])
+        grad = grads[0].reshape(len(bins) * bins.size**2, ctx.channels)
+        table_grad = grad.new_zeros(ctx.cells, ctx.channels)
         for terms in bins.terms():
             table_grad += terms.transposed_times(grad, ctx.cells)
         return table_grad, None

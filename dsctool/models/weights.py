@@ -1,0 +1,147 @@
+"""Filling a model from weights made elsewhere, with an account of what fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_weight
+
+from dsctool.errors import CheckpointError
+
+HEADS = ("cascade.",)
+"""Prefixes of the parameters that a load may leave at random: they depend on the classes and the cascade."""
+SHOWN = 5
+"""Names listed of each kind."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did, by parameter name.
+
+    reshaped: present under the same name with another shape, so not loaded.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """One line of counts, then one per kind of misfit with its first names."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "reshaped": self.reshaped}
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())
+        return [f"{len(self.loaded)} loaded, {counts}"] + [
+            f"{kind}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
+            for kind, names in kinds.items()
+            if names
+        ]
+
+
+def load_weights(
+    model: nn.Module, state: Mapping[str, Tensor], *, source: str, allow_partial: bool = False
+) -> LoadReport:
+    """Load every entry of ``state`` that has a parameter of its name and shape.
+
+    Args:
+        source: what the message calls the weights.
+        allow_partial: accept that more than the heads stays uninitialised.
+
+    Raises:
+        CheckpointError: a parameter outside the heads is not in ``state`` or has another shape.
+    """
+    own = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    report = LoadReport(
+        loaded=tuple(fitting),
+        missing=tuple(name for name in own if name not in state and not name.endswith("num_batches_tracked")),
+        unexpected=tuple(name for name in state if name not in own),
+        reshaped=tuple(name for name in state if name in own and name not in fitting),
+    )
+    left = [name for name in (*report.missing, *report.reshaped) if not name.startswith(HEADS)]
+    if left and not allow_partial:
+        raise CheckpointError(
+            f"{source}: {len(left)} parameters outside the heads would stay random, "
+            f"such as {', '.join(left[:SHOWN])}.\n"
+            + "\n".join(report.lines())
+            + "\nThese weights are for another architecture; train.partial_weights=true loads what fits all the same."
+        )
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
+    """Load ImageNet weights into a backbone; the classifier of the file is left aside.
+
+    Args:
+        source: a torchvision weight enum such as ``ResNet50_Weights.IMAGENET1K_V1``, or a local file
+            with a state dict (torchvision's names, alone or below ``state_dict`` or ``backbone.``).
+
+    Raises:
+        CheckpointError: the weights cannot be had, or do not fit the whole backbone.
+    """
+    state = _read_file(Path(source)) if Path(source).exists() else _fetch(source)
+    if any(name.startswith("backbone.") for name in state):
+        state = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    own = backbone.state_dict()
+    misfits = [
+        name
+        for name in {**own, **state}
+        if not name.endswith("num_batches_tracked")
+        and (name not in own or name not in state or own[name].shape != state[name].shape)
+    ]
+    if misfits:
+        raise CheckpointError(
+            f"model.backbone.weights={source} does not fit the backbone: {len(misfits)} parameters are missing, left "
+            f"over or of another shape, such as {', '.join(misfits[:SHOWN])}. "
+            "Check depth, groups, width_per_group and norm."
+        )
+    return load_weights(backbone, state, source=source)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file written by ``torch.save``, by name; a mapping under ``state_dict`` or ``model`` is entered.
+
+    Raises:
+        CheckpointError: no such file, or not a file of tensors.
+    """
+    return _read_file(path)
+
+
+def _fetch(name: str) -> dict[str, Tensor]:
+    try:
+        weights = get_weight(name)
+    except ValueError as error:
+        raise CheckpointError(
+            f"model.backbone.weights={name}: neither a file nor a torchvision weight enum "
+            "(such as ResNet50_Weights.IMAGENET1K_V1)"
+        ) from error
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"model.backbone.weights={name} cannot be fetched ({error}). Fetch {weights.url} on a machine with network "
+            f"and give its path, put it into {Path(torch.hub.get_dir()) / 'checkpoints'}, or start without: "
+            "model.backbone.weights=null model.backbone.frozen_stages=-1"
+        ) from error
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except Exception as error:  # torch.load raises many kinds, none of its own
+        raise CheckpointError(f"{path}: not a file of weights that can be read safely ({error})") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: holds no mapping from names to tensors")
+    return dict(content)

@@ -1,0 +1,92 @@
+"""Losses and gradients against the recordings of the published models in training mode."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dsctool.interop import rename
+from dsctool.models.detector import Detector
+from tests.parity import fill
+from tests.parity.published import (
+    RECORDED_SAMPLING,
+    difference,
+    filled_model,
+    match_proposals,
+    recorded_targets,
+    recording,
+)
+
+
+@pytest.fixture(scope="module", params=["htc_r50_fpn_1x_coco", "htc_without_semantic_r50_fpn_1x_coco"])
+def case(request: pytest.FixtureRequest) -> tuple[Detector, dict[str, np.ndarray]]:
+    return filled_model(request.param, RECORDED_SAMPLING).train(), recording(f"{request.param}.train")
+
+
+def check(losses: dict[str, torch.Tensor], model: Detector, recorded: dict[str, np.ndarray], prefix: str) -> None:
+    """Compare losses by name, and the norm of every parameter's gradient."""
+    expected = {
+        name.removeprefix(f"{prefix}loss/"): float(value)
+        for name, value in recorded.items()
+        if name.startswith(f"{prefix}loss/") and not name.endswith(".acc")
+    }
+    assert set(losses) == set(expected)
+    gaps = {name: abs(losses[name].item() - value) / (abs(value) + 1e-2) for name, value in expected.items()}
+    total = torch.stack(list(losses.values())).sum()
+    assert total.item() == pytest.approx(float(recorded[f"{prefix}total_loss"]), rel=1e-4)
+    assert {name: gap for name, gap in gaps.items() if gap > 1e-4} == {}
+
+    model.zero_grad()
+    total.backward()
+    parameters = dict(model.named_parameters())
+    names = [str(name) for name in recorded[f"{prefix}grad_names"]]
+    norms = np.array([float(parameters[rename(name)].grad.double().norm()) for name in names])
+    theirs = recorded[f"{prefix}grad_norms"]
+    relative = np.abs(norms - theirs) / np.maximum(theirs, 1e-5)
+    print(f"losses to {max(gaps.values()):.1e}, gradients to {relative.max():.1e}, median {np.median(relative):.1e}")
+    assert {n: g for n, g, t in zip(names, relative, theirs, strict=True) if g > 1e-2 and t > 1e-5} == {}
+    assert np.median(relative) < 1e-3
+    with_gradient = {rename(name) for name in names}
+    trainable = {name for name, value in parameters.items() if value.requires_grad}
+    assert with_gradient <= trainable
+
+
+def test_full_model(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
+    model, recorded = case
+    seed, height, width = recorded["seed_h_w"].tolist()
+    image, targets = torch.from_numpy(fill.image(seed, height, width)), recorded_targets(seed, height, width)
+    check(model.losses(image, [targets]), model, recorded, "")
+
+
+def test_rpn_proposals(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
+    model, recorded = case
+    seed, height, width = recorded["seed_h_w"].tolist()
+    with torch.no_grad():
+        levels = model.extract_features(torch.from_numpy(fill.image(seed, height, width)))
+        _, proposals = model.rpn.losses(levels, [recorded_targets(seed, height, width)], [(height, width)])
+    found = match_proposals(proposals[0], recorded["proposals"])
+    print(f"proposals: {found}")
+    assert len(proposals[0].boxes) == len(recorded["proposals"])
+    assert found.share >= 0.97
+
+
+def test_cascade_on_recorded_proposals(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
+    model, recorded = case
+    seed, height, width = recorded["seed_h_w"].tolist()
+    levels = model.extract_features(torch.from_numpy(fill.image(seed, height, width)))
+    proposals = [torch.from_numpy(recorded["roi/proposals"])]
+    losses = model.cascade.losses(levels, proposals, [recorded_targets(seed, height, width)], [(height, width)])
+    check(losses, model, recorded, "roi/")
+
+
+def test_sampled_boxes_of_the_first_stage(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
+    model, recorded = case
+    seed, height, width = recorded["seed_h_w"].tolist()
+    targets = recorded_targets(seed, height, width)
+    samples = model.cascade.box_stages[0].sample([torch.from_numpy(recorded["roi/proposals"])], [targets])[0]
+    count = len(samples.positive_gt)
+    assert difference(samples.boxes[:count], recorded["roi/stage0/bbox_pos_boxes"]) == 0
+    assert difference(samples.boxes[count:], recorded["roi/stage0/bbox_neg_boxes"]) == 0
+    assert samples.positive_gt.tolist() == recorded["roi/stage0/bbox_pos_gt"].tolist()
+    assert samples.positive_is_gt.int().tolist() == recorded["roi/stage0/bbox_pos_is_gt"].tolist()
