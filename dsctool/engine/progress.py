@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 
 class Pace:
@@ -98,32 +100,36 @@ class Journal:
 class RunProgress:
     """Progress of a whole run: every step moves the bar; every log interval shows the numbers.
 
-    On a terminal: one live line. Elsewhere: one plain line per log interval. The log file always gets the lines.
+    On a terminal: a live bar with the losses below it. Elsewhere: one plain line per log interval. The log file always
+    gets the lines.
     """
 
     def __init__(self, journal: Journal, *, steps: int, done: int = 0) -> None:
         self._journal = journal
         self._steps = steps
-        self._live = journal.console.is_terminal
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[status]}"),
-            console=journal.console,
-            disable=not self._live,
         )
         self._task = self._bar.add_task("train", total=steps, completed=done, status="")
+        self._losses = Text()
+        self._live: Live | None = None
+        if journal.console.is_terminal:
+            self._live = Live(Group(self._bar, self._losses), console=journal.console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def step(self, *, epoch: str) -> None:
         """One optimiser step is done, in ``epoch`` (such as ``epoch 3/12``)."""
@@ -133,16 +139,15 @@ class RunProgress:
         self, *, step: int, epoch: str, losses: Mapping[str, float], rate: float, speed: float, eta: float
     ) -> None:
         """The state at a log interval: losses, learning rate, images per second, seconds left of the whole run."""
-        total = sum(losses.values())
-        left = duration(eta)
-        self._bar.update(self._task, status=f"loss {total:.3f}  {speed:.2f} img/s  {left} left")
+        status = f"loss {sum(losses.values()):.4f}  {speed:.2f} img/s  {duration(eta)} left"
         each = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        head = f"{epoch}  step {step}/{self._steps}  lr {rate:.3g}  loss {total:.4f}"
-        line = f"{head}  {speed:.2f} img/s  {left} left  {each}"
-        if self._live:
-            self._journal.note(line)
-        else:
+        self._bar.update(self._task, status=status)
+        self._losses.plain = f"lr {rate:.3g}  {each}"
+        line = f"{epoch}  step {step}/{self._steps}  {status}  lr {rate:.3g}  {each}"
+        if self._live is None:
             self._journal.say(line)
+        else:
+            self._journal.note(line)
 
     def status(self, text: str) -> None:
         """Say what is going on between steps."""

@@ -100,6 +100,7 @@ def fit(run: Run) -> None:
         run.save_last()
     if not (run.folder / "best.pt").exists():  # never evaluated: the last weights are the best there are
         run.save_best()
+    run.progress.status("done")
     run.journal.say(f"finished: {run.folder / 'best.pt'}")
 
 

@@ -70,6 +70,11 @@ def test_the_run_folder_is_complete(whole: Path) -> None:
     assert last.metrics["segm"].keys() >= {"AP", "AP50", "AR100"}
 
 
+def test_eval_gives_the_numbers_of_the_run(tmp_path: Path, whole: Path, synthetic_root: Path) -> None:
+    dsctool("eval", whole / "best.pt", "--data", synthetic_root, "--json", tmp_path / "stats.json")
+    assert json.loads((tmp_path / "stats.json").read_text()) == load_checkpoint(whole / "best.pt").metrics
+
+
 def wait_for_line(path: Path, count: int, process: subprocess.Popen[str]) -> None:
     """Until ``path`` has ``count`` lines; the process must be alive all the time."""
     deadline = time.monotonic() + 120
