@@ -116,5 +116,6 @@ def _collate(samples: Sequence[Sample | DataError], pad_divisor: int) -> Batch |
 
 def _start_worker(_: int) -> None:
     """Workers leave interruptions to the main process, which ends them when it is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # SIGUSR1 is not on Windows
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -21,7 +21,7 @@ _SHOWN = 5
 class RunData:
     """Images to train on, and to evaluate on unless the configuration never does.
 
-    notes: what was left out of the training images, for people.
+    notes: what was left out, for people.
     """
 
     train_set: CocoDataset
@@ -37,12 +37,14 @@ def open_data(config: Config, root: Path, counter: Counter | None = None) -> Run
     """
     masks = config.model.cascade.mask_head is not None
     files = find_split(root, config.data.train, "train")
-    val = None
-    if config.train.eval_interval > 0:
-        val = open_evaluation_set(find_split(root, config.data.val, "val"), config.data, masks=masks)
+    val_files = find_split(root, config.data.val, "val") if config.train.eval_interval > 0 else None
     exclude, faults = check_for_training(files, config.data, masks=masks, progress=counter)
     train_set = CocoDataset.for_training(files, config.data, masks=masks, exclude=exclude)
-    return RunData(train_set, val, _notes(files, exclude, faults))
+    notes = _notes(files, exclude, faults)
+    if val_files is None:
+        return RunData(train_set, None, notes)
+    val = open_evaluation_set(val_files, config.data, masks=masks, decode_images=True, progress=counter)
+    return RunData(train_set, val, (*notes, val.note) if val.note else notes)
 
 
 def _notes(files: SplitFiles, exclude: Exclusions, faults: Sequence[Fault]) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dsctool.config.schema import DataConfig
-from dsctool.data.checks import check_split
+from dsctool.data.checks import DECODE_LIMIT, Progress, check_split
 from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.layout import SplitFiles
@@ -34,17 +34,31 @@ class EvaluationSet:
     note: str = ""
 
 
-def open_evaluation_set(files: SplitFiles, config: DataConfig, *, masks: bool) -> EvaluationSet:
-    """Open a split, its annotations and image headers checked as for training; semantic maps are not needed.
+def open_evaluation_set(
+    files: SplitFiles,
+    config: DataConfig,
+    *,
+    masks: bool,
+    decode_images: bool = False,
+    progress: Progress | None = None,
+) -> EvaluationSet:
+    """Open a split, its annotations and images checked as for training; semantic maps are not needed.
 
     masks: also check the segmentations, where the file has any.
+    decode_images: read every pixel, as far as training does; False looks at the files' headers only.
+    progress: told how many images are checked.
 
     Raises:
         DataError: there are faults and ``data.on_error`` is ``fail``; the message has one line per fault.
     """
     content = read_annotation_file(files.annotations)
     with_masks = masks and any(isinstance(entry, dict) and entry.get("segmentation") for entry in content.annotations)
-    faults = check_split(files, decode_images=False, masks=with_masks)
+    faults = check_split(
+        replace(files, semantic_maps=None),
+        decode_images=decode_images and len(content.images) <= DECODE_LIMIT,
+        masks=with_masks,
+        progress=progress,
+    )
     exclude = exclusions(faults, config.on_error)
     dataset = CocoDataset.for_evaluation(files, config, exclude=exclude)
     if exclude == Exclusions():

@@ -132,3 +132,15 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, sy
     assert "s per step" in facts["time"]
     assert not (tmp_path / "run").exists()
     assert sorted(synthetic_root.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_real_images(tmp_path: Path, real_data: Path) -> None:
+    """COCO's own photographs and annotations, crowds and 80 classes with gaps in their ids included."""
+    data, output = real_data / "coco-mini", tmp_path / "run"
+    words = ["train.epochs=1", "train.batch_size=16", "train.eval_interval=0"]
+    dsctool("train", "htc_tiny", *SMALL, *words, "--data", data, "--output", output)
+    categories = load_checkpoint(output / "best.pt").categories
+    assert (len(categories), categories[0].name, categories[-1].id) == (80, "person", 90)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"]

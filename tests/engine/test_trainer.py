@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -391,3 +392,17 @@ def test_faulty_data_are_skipped_on_request(tmp_path: Path, run: Callable[..., s
     shown = run(tmp_path / "run", Config.model_validate(values), data=faulty_root)
     assert "7 images" in shown
     assert "instances_train.json (data.on_error=skip): images 1, annotations 1" in shown
+
+
+def test_a_broken_validation_image_is_found_before_training(
+    tmp_path: Path, run: Callable[..., str], synthetic_root: Path
+) -> None:
+    """Not after the first epoch."""
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    broken = min((root / "val").iterdir())
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=broken.name):
+        run(tmp_path / "run", data=root)
+    assert not (tmp_path / "run").exists()
