@@ -98,7 +98,7 @@ def fit(run: Run) -> None:
         run.position.epoch += 1
         run.position.batch = 0
         run.save_last()
-    if not (run.folder / "best.pt").exists():  # never evaluated: the last weights are the best there are
+    if run.best is None:  # never evaluated: the last weights are the best there are
         run.save_best()
     run.progress.status("done")
     run.journal.say(f"finished: {run.folder / 'best.pt'}")

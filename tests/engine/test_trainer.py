@@ -270,7 +270,8 @@ def test_without_evaluations_the_last_is_the_best(
     (data / "annotations").mkdir(parents=True)
     for name in ("annotations/instances_train.json", "train"):
         (data / name).symlink_to(synthetic_root / name)
-    run(tmp_path / "run", tiny_config(eval_interval=0), data=data)  # no validation images are needed
+    run(tmp_path / "run", tiny_config(epochs=1, eval_interval=0), data=data)  # no validation images are needed
+    run(tmp_path / "run", tiny_config(epochs=2, eval_interval=0), data=data, resume=True)
     last, best = (load_checkpoint(tmp_path / "run" / name) for name in ("last.pt", "best.pt"))
     assert all(torch.equal(value, best.model[name]) for name, value in last.model.items())
     assert best.training is None
