@@ -116,7 +116,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _fetch(name: str) -> dict[str, Tensor]:
     try:
         weights = get_weight(name)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: `resnet18.x` names a function of torchvision's
         raise CheckpointError(
             f"model.backbone.weights={name}: neither a file nor a torchvision weight enum "
             "(such as ResNet50_Weights.IMAGENET1K_V1)"

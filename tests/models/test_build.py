@@ -1,0 +1,55 @@
+"""Every shipped configuration builds, and the published ones have the published parameters."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from dsctool.config.loading import load_config
+from dsctool.config.names import list_configs
+from dsctool.errors import ConfigError
+from dsctool.interop import rename
+from dsctool.models.build import build_detector
+from tests.conftest import RECORDINGS
+from tests.parity.published import published_keys
+
+PUBLISHED = sorted(path.name.removesuffix(".keys.json") for path in RECORDINGS.glob("*.keys.json"))
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in list_configs()])
+def test_every_shipped_configuration_builds_without_data(name: str) -> None:
+    with torch.device("meta"):
+        model = build_detector(load_config(name))
+    assert model.num_classes == 80
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_names_and_shapes(name: str) -> None:
+    with torch.device("meta"):
+        model = build_detector(load_config(name))
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert ours == {rename(key): shape for key, shape in published_keys(name).items()}
+    recorded = json.loads((RECORDINGS / f"{name}.keys.json").read_text())
+    parameters = list(model.parameters())
+    assert sum(p.numel() for p in parameters) == recorded["num_parameters"]
+    assert sum(p.numel() for p in parameters if p.requires_grad) == recorded["num_trainable_parameters"]
+
+
+def test_classes_come_from_the_data_where_the_configuration_leaves_them_open() -> None:
+    config = load_config("htc_tiny")
+    assert build_detector(config, num_classes=3).num_classes == 3
+    assert build_detector(load_config("htc_tiny", ["model.num_classes=5"]), num_classes=3).num_classes == 5
+
+
+@pytest.mark.parametrize(("semantic", "channels"), [("stuffthingmaps", 183), ("instances", 4), ("none", None)])
+def test_the_semantic_branch_follows_the_supervision(semantic: str, channels: int | None) -> None:
+    model = build_detector(load_config("htc_tiny", ["model.num_classes=3", f"data.semantic={semantic}"]))
+    head = model.cascade.semantic_head
+    assert (None if head is None else head.logits.out_channels) == channels
+
+
+def test_parts_that_cannot_be_built_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.neck\.rfp"):
+        build_detector(load_config("htc_tiny", ["model.neck.rfp={}"]))
