@@ -96,7 +96,7 @@ class RpnConfig(Block):
 
     anchor_scale: PositiveFloat = 8.0
     """Side of the square anchor in units of its level's stride."""
-    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    anchor_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     """Height over width."""
     positive_iou: Fraction = 0.7
     """An anchor with at least this IoU is positive."""
@@ -165,7 +165,7 @@ BoxStd = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 class CascadeBase(Block):
     """What every cascade has: one entry per stage in each tuple."""
 
-    iou_thresholds: tuple[Fraction, ...] = (0.5, 0.6, 0.7)
+    iou_thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.5, 0.6, 0.7)
     """A proposal is positive in stage t when its IoU reaches the t-th value."""
     box_stds: tuple[BoxStd, ...] = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
     """Divisors of the box deltas (dx, dy, dw, dh) per stage."""

@@ -99,7 +99,7 @@ class SplitConfig(Block):
 class ResizeConfig(Block):
     """Resizing that keeps the aspect ratio."""
 
-    short_sides: tuple[PositiveInt, ...] = (800,)
+    short_sides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (800,)
     """Target lengths of the shorter side, in pixels. Several: one is drawn per training image."""
     sample: Literal["choice", "range"] = "choice"
     """Draw one of the values, or any whole number between the smallest and the largest."""
@@ -184,7 +184,7 @@ class TrainConfig(Block):
     weights: str | None = None
     """Checkpoint to start from (this project's or a published one), or null."""
     partial_weights: bool = False
-    """Accept a load that leaves more than the class-dependent layers uninitialised."""
+    """Accept weights that leave more than the heads (everything below ``cascade.``) uninitialised."""
     eval_interval: Annotated[int, Field(ge=0)] = 1
     """Epochs between evaluations; 0: never. The last epoch is always evaluated unless 0."""
     checkpoint_interval: PositiveInt = 1000

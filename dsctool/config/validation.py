@@ -84,6 +84,8 @@ class _Finding:
                 return f"unknown key{self.suggestion()}"
             case "missing" if self.entry_missing:
                 return f"must be a list of {self.entries_needed} entries"
+            case "too_short":
+                return f"must be a list of {self.context['min_length']} or more entries"
             case "too_long":
                 return f"must be a list of {self.context['max_length']} entries"
             case "missing":

@@ -71,6 +71,7 @@ def test_all_problems_at_once_each_with_its_place() -> None:
         ("optim.milestones=[8, x]", "optim.milestones[1] = x: must be a whole number"),
         ("data.mean=[1]", "data.mean = [1]: must be a list of 3 entries"),
         ("data.mean=[1,2,3,4]", "data.mean = [1, 2, 3, 4]: must be a list of 3 entries"),
+        ("data.train_resize.short_sides=[]", "data.train_resize.short_sides = []: must be a list of 1 or more entries"),
         ("optim.lr=", "optim.lr: no value after '=': write null to switch off a block"),
         ("optim.lr=[1", "optim.lr: not valid YAML: "),
         ("=1", "=1: an override is written key=value"),
