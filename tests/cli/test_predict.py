@@ -20,8 +20,6 @@ from dsctool.engine.prediction import find_images, identify_images, output_names
 from dsctool.errors import DataError
 from dsctool.models.build import build_detector
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
-
 
 def run(*words: str | Path) -> Result:
     return CliRunner().invoke(app, ["predict", *(str(word) for word in words), "--device", "cpu"])

@@ -22,8 +22,6 @@ from dsctool.errors import DataError
 from dsctool.ops.masks import paste_masks
 from dsctool.structures import Detections, ImageBatch, Size
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
-
 CATEGORIES = [Category(7, "cup"), Category(90, "plate")]
 DATA = DataConfig(test_resize=ResizeConfig(short_sides=(64,), long_side=96), workers=0, semantic="none")
 

@@ -19,7 +19,6 @@ from dsctool.errors import DataError
 from dsctool.evaluation.coco import STAT_NAMES, evaluate, evaluate_all, per_class
 
 Json = dict[str, Any]
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 
 
 def pycocotools_stats(truth: Json, results: list[Json], kind: str) -> list[float]:

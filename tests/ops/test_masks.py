@@ -14,8 +14,6 @@ from dsctool.ops.masks import Rle, encode_masks, mask_targets, paste_masks
 from dsctool.structures import Size
 from tests.conftest import RECORDINGS
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
-
 
 def reference_paste(probs: Tensor, boxes: Tensor, size: Size) -> Tensor:
     """The published rule over the whole image, one mask at a time: ``(n, h, w)`` probabilities."""

@@ -15,8 +15,6 @@ from dsctool.visualize.colors import PALETTE, assign_colors, text_color
 from dsctool.visualize.draw import draw_instances
 from dsctool.visualize.labels import Tag, draw_tags
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
-
 BOXES = torch.tensor([[40.0, 60.0, 160.0, 180.0], [100.0, 100.0, 130.0, 130.0]])
 
 
