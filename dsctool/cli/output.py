@@ -28,7 +28,7 @@ def prepare_file(path: Path | None) -> None:
 
 def write_json(path: Path, content: object, *, indent: int | None = None) -> None:
     """Write ``content``, whole or not at all."""
-    from dsctool.engine.files import write_text
+    from dsctool.files import write_text
 
     write_text(path, json.dumps(content, indent=indent) + "\n")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from dsctool.errors import DataError
+from dsctool.files import read_json
 
 
 class Rle(TypedDict):
@@ -78,7 +78,7 @@ def read_annotation_file(path: Path) -> AnnotationFile:
     Raises:
         DataError: the file is missing, empty, cut, not an object, lacks a list, or has no images.
     """
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: must hold a JSON object with images, annotations and categories, not {json_kind(content)}"
@@ -101,23 +101,3 @@ def json_kind(value: object) -> str:
         return "a boolean"
     names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", type(None): "null"}
     return names[type(value)]
-
-
-def _read_json(path: Path) -> object:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not text.strip():
-        raise DataError(f"{path}: is empty")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"{path}: is not valid JSON at {where}: {error.msg} (was the file cut short?)") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not usable JSON: {error}") from None

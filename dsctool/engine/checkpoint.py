@@ -26,8 +26,8 @@ from torch import Tensor
 from dsctool.config.loading import config_from_mapping
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
-from dsctool.engine.files import whole_file
 from dsctool.errors import CheckpointError, ConfigError
+from dsctool.files import whole_file
 
 if TYPE_CHECKING:
     from dsctool.models.detector import Detector

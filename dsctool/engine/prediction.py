@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
@@ -12,6 +11,7 @@ from PIL import Image
 
 from dsctool.engine.inference import ImageFile
 from dsctool.errors import DataError
+from dsctool.files import read_json
 from dsctool.structures import Size
 
 
@@ -95,12 +95,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _read_table(table: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(table.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{table}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{table}: is not valid JSON: {error}") from None
+    content = read_json(table)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise DataError(f"{table}: must hold a JSON object with a list under 'images', as COCO's image_info files do")

@@ -13,13 +13,13 @@ from rich.console import Console
 from dsctool.config.dump import config_to_yaml
 from dsctool.engine.checkpoint import Checkpoint, Metrics, TrainingState, save_checkpoint
 from dsctool.engine.environment import environment
-from dsctool.engine.files import write_text
 from dsctool.engine.meters import Window
 from dsctool.engine.progress import Journal, Pace, RunProgress
 from dsctool.engine.setup import Setup
 from dsctool.engine.signals import StopRequest
 from dsctool.engine.trackers import Tracker, open_trackers
 from dsctool.errors import DsctoolError
+from dsctool.files import write_text
 
 
 @dataclass

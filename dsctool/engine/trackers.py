@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dsctool.engine.checkpoint import TrainingState
-from dsctool.engine.files import write_text
+from dsctool.files import write_text
 
 Numbers = Mapping[str, float]
 

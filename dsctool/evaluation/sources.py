@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from dsctool.errors import DataError
+from dsctool.files import read_json
 
 GroundTruthSource = str | Path | Mapping[str, Any]
 """A COCO annotation file, or what is in it."""
@@ -99,14 +99,7 @@ def check_truth_masks(truth: GroundTruth) -> None:
 def _read(source: object, role: str) -> tuple[str, object]:
     if not isinstance(source, str | Path):
         return role, source
-    path = Path(source)
-    try:
-        with path.open(encoding="utf-8") as file:
-            return str(path), json.load(file)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the {role}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not a JSON file: {error}") from error
+    return str(source), read_json(Path(source))
 
 
 def _entry_id(entry: object, name: str, key: str, index: int) -> Hashable:

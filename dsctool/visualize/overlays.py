@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsctool.data.images import read_image
-from dsctool.engine.files import whole_file
+from dsctool.files import whole_file
 from dsctool.structures import Size
 from dsctool.visualize.draw import draw_instances
 

@@ -324,7 +324,12 @@ def test_malformed_ground_truth_is_named(key: str, value: Any, said: str) -> Non
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "not a JSON file"), ("[]", "holds one object"), ('{"images": []}', "no list under 'categories'")],
+    [
+        ("", "is empty"),
+        ("[1", "not valid JSON"),
+        ("[]", "holds one object"),
+        ('{"images": []}', "no list under 'categories'"),
+    ],
 )
 def test_a_file_that_is_no_ground_truth(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "gt.json").write_text(text)
@@ -336,7 +341,7 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
     (tmp_path / "dt.json").write_text("{}")
     with pytest.raises(DataError, match=r"dt.json: a COCO results file holds a list"):
         evaluate(generated_truth(), tmp_path / "dt.json")
-    with pytest.raises(DataError, match=r"nowhere.json: cannot read the predictions"):
+    with pytest.raises(DataError, match=r"nowhere.json: no such file"):
         evaluate(generated_truth(), tmp_path / "nowhere.json")
 
 
