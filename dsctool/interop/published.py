@@ -15,6 +15,9 @@ _RULES = [
     for pattern, replacement in [
         (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.lateral_convs.\1."),
         (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.output_convs.\1."),
+        (r"^neck\.rfp_modules\.(\d+)\.", r"rfp.backbones.\1."),
+        (r"^neck\.rfp_aspp\.aspp\.(\d+)\.", r"rfp.aspp.branches.\1."),
+        (r"^neck\.rfp_weight\.", "rfp.fusion."),
         (r"^rpn_head\.rpn_conv\.", "rpn.conv."),
         (r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
         (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),

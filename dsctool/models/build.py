@@ -15,16 +15,19 @@ from dsctool.config.schema import (
     MaskHeadConfig,
     ModelConfig,
     PostprocessConfig,
+    RfpConfig,
     RpnConfig,
     SemanticHeadConfig,
 )
 from dsctool.errors import ConfigError
-from dsctool.models.backbones.resnet import ResNet, batch_norm, group_norm
+from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
+from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
 from dsctool.models.cascades.box_stage import BoxStage
 from dsctool.models.cascades.cascade_rcnn import CascadeRCNN
 from dsctool.models.cascades.htc import HTC
 from dsctool.models.detector import Detector
 from dsctool.models.necks.fpn import FPN, STRIDES
+from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess
 from dsctool.models.roi.box_head import BoxHead
 from dsctool.models.roi.mask_head import MaskHead
@@ -50,11 +53,14 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     model = config.model
     num_classes = model.num_classes or num_classes or COCO_CLASSES
     _refuse_missing_parts(model)
-    backbone = _backbone(model.backbone)
+    rfp, channels = model.neck.rfp, model.neck.channels
+    shares = rfp is not None and rfp.share_backbone
+    backbone = _backbone(model.backbone, feedback_channels=channels if shares else None)
     return Detector(
         backbone=backbone,
-        neck=FPN(backbone.channels, model.neck.channels),
-        rpn=_rpn(model.rpn, channels=model.neck.channels),
+        neck=FPN(backbone.channels, channels),
+        rfp=None if rfp is None else _rfp(rfp, model.backbone, channels=channels),
+        rpn=_rpn(model.rpn, channels=channels),
         cascade=_cascade(config, num_classes),
         num_classes=num_classes,
     )
@@ -62,10 +68,6 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
 
 def _refuse_missing_parts(model: ModelConfig) -> None:
     parts = {
-        "model.backbone.sac": model.backbone.sac is not None,
-        "model.backbone.dcn": model.backbone.dcn is not None,
-        "model.backbone.weight_standardisation": model.backbone.weight_standardisation,
-        "model.neck.rfp": model.neck.rfp is not None,
         "model.cascade.kind=dsc": isinstance(model.cascade, DscConfig),
     }
     wanted = [name for name, present in parts.items() if present]
@@ -73,15 +75,37 @@ def _refuse_missing_parts(model: ModelConfig) -> None:
         raise ConfigError(f"this version of dsctool cannot build {', '.join(wanted)} yet")
 
 
-def _backbone(config: BackboneConfig) -> ResNet:
+def _backbone(config: BackboneConfig, *, feedback_channels: int | None) -> ResNet:
+    conv: ConvFactory = StandardisedConv if config.weight_standardisation else plain_conv
+    conv3x3: list[ConvFactory] = [conv] * 4
+    if config.dcn is not None:
+        for stage in config.dcn.stages:
+            conv3x3[stage - 1] = DeformableConv
+    if config.sac is not None:
+        for stage in config.sac.stages:
+            conv3x3[stage - 1] = partial(SwitchableAtrousConv, deformable=config.sac.deformable)
     return ResNet(
         depth=config.depth,
         groups=config.groups,
         width_per_group=config.width_per_group,
         stem_channels=config.stem_channels,
+        conv=conv,
+        conv3x3=conv3x3,
         norm=batch_norm if config.norm == "batch" else group_norm,
         frozen_stages=config.frozen_stages,
         freeze_norm_statistics=config.freeze_norm_statistics,
+        feedback_channels=feedback_channels,
+    )
+
+
+def _rfp(config: RfpConfig, backbone: BackboneConfig, *, channels: int) -> RFP:
+    return RFP(
+        channels=channels,
+        aspp_dilations=config.aspp_dilations,
+        backbones=[
+            None if config.share_backbone else _backbone(backbone, feedback_channels=channels)
+            for _ in range(config.steps - 1)
+        ],
     )
 
 

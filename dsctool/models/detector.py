@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from dsctool.models.backbones.resnet import ResNet
+from dsctool.models.necks.fpn import FPN
+from dsctool.models.necks.rfp import RFP
 from dsctool.models.rpn import RPN
 from dsctool.ops.masks import paste_masks
 from dsctool.structures import Detections, Instances, Size, Targets
@@ -51,10 +54,13 @@ class Detector(nn.Module):
     categories: list[Category]
     """The class of each label; set on detectors that come out of a checkpoint."""
 
-    def __init__(self, *, backbone: nn.Module, neck: nn.Module, rpn: RPN, cascade: nn.Module, num_classes: int) -> None:
+    def __init__(
+        self, *, backbone: ResNet, neck: FPN, rfp: RFP | None, rpn: RPN, cascade: nn.Module, num_classes: int
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
+        self.rfp = rfp
         self.rpn = rpn
         self.cascade = cascade
         self.num_classes = num_classes
@@ -72,7 +78,9 @@ class Detector(nn.Module):
 
     def extract_features(self, images: Tensor) -> list[Tensor]:
         """Normalised images ``(N, 3, H, W)`` -> P2..P6, each ``(N, C, h, w)``, strides 4 to 64."""
-        return self.neck(self.backbone(images.contiguous(memory_format=torch.channels_last)))
+        images = images.contiguous(memory_format=torch.channels_last)
+        levels: list[Tensor] = self.neck(self.backbone(images))
+        return levels if self.rfp is None else self.rfp(images, levels, fpn=self.neck, backbone=self.backbone)
 
     def losses(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None

@@ -1,9 +1,8 @@
 """RoIAlign on a CPU as a sparse matrix product.
 
 Averaging bilinear samples over a bin is a weighted sum of feature cells. The weights separate into
-a vertical and a horizontal factor, and samples that share cells merge, so a bin needs few terms.
-``embedding_bag`` computes such sums in parallel and vectorised over channels; the backward pass is
-the same product with the transposed matrix. The matrix is rebuilt for it rather than kept.
+a vertical and a horizontal factor, and samples that share cells merge, so a bin needs few terms. The
+backward pass is the same product with the transposed matrix, which is rebuilt for it rather than kept.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from dsctool.ops.sparse import cell_sums, row_sums
 
 SUPPORTS = torch.tensor([2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 1 << 20])
 """Supports of a bin are rounded up to one of these, so that few different block shapes occur."""
@@ -125,16 +125,13 @@ class _Terms:
 
     def times(self, table: Tensor) -> Tensor:
         """The rows times ``table (cells, C)``: ``(n * P * P, C)``."""
-        offsets = (self.counts.cumsum(0) - self.counts).int()
-        return F.embedding_bag(self.cells, table, offsets, mode="sum", per_sample_weights=self.weights)
+        return row_sums(table, cells=self.cells, weights=self.weights, counts=self.counts)
 
     def transposed_times(self, grad: Tensor, num_cells: int) -> Tensor:
         """The transposed rows times ``grad (all bins, C)``: ``(num_cells, C)``."""
-        by_cell = self.cells.argsort()
-        counts = self.cells.bincount(minlength=num_cells)
-        bins = self.bins.repeat_interleave(self.counts)[by_cell]
-        offsets = (counts.cumsum(0) - counts).int()
-        return F.embedding_bag(bins, grad, offsets, mode="sum", per_sample_weights=self.weights[by_cell])
+        return cell_sums(
+            grad, rows=self.bins, cells=self.cells, weights=self.weights, counts=self.counts, num_cells=num_cells
+        )
 
 
 @dataclass(frozen=True)

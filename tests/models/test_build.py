@@ -51,5 +51,5 @@ def test_the_semantic_branch_follows_the_supervision(semantic: str, channels: in
 
 
 def test_parts_that_cannot_be_built_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"model\.neck\.rfp"):
-        build_detector(load_config("htc_tiny", ["model.neck.rfp={}"]))
+    with pytest.raises(ConfigError, match=r"model\.cascade\.kind=dsc"):
+        build_detector(load_config("htc_tiny", ["model.cascade.kind=dsc"]))

@@ -56,7 +56,7 @@ class BasicBlock(nn.Module):
 
     def __init__(
         self, in_channels: int, planes: int, *, stride: int, width: int, groups: int,
-        conv: ConvFactory, conv3x3: ConvFactory, norm: NormFactory,
+        conv: ConvFactory, conv3x3: ConvFactory, norm: NormFactory, feedback_channels: int | None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.conv1 = conv(in_channels, planes, kernel_size=3, stride=stride)
@@ -64,13 +64,14 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(planes, planes, kernel_size=3)
         self.bn2 = norm(planes)
         self.downsample = shortcut(in_channels, planes, stride=stride, conv=conv, norm=norm)
+        self.rfp_conv = feedback_input(feedback_channels, planes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, planes, h / stride, w / stride)``."""
+    def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
+        """``(N, C, h, w)`` -> ``(N, planes, h / stride, w / stride)``; ``feedback`` has the result's size."""
         residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
         residual = self.bn2(self.conv2(residual))
         identity = x if self.downsample is None else self.downsample(x)
-        return F.relu(residual + identity, inplace=True)
+        return join(residual, identity, self.rfp_conv, feedback)
 
 
 class Bottleneck(nn.Module):
@@ -80,7 +81,7 @@ class Bottleneck(nn.Module):
 
     def __init__(
         self, in_channels: int, planes: int, *, stride: int, width: int, groups: int,
-        conv: ConvFactory, conv3x3: ConvFactory, norm: NormFactory,
+        conv: ConvFactory, conv3x3: ConvFactory, norm: NormFactory, feedback_channels: int | None,
     ) -> None:  # fmt: skip
         super().__init__()
         out_channels = planes * self.expansion
@@ -91,14 +92,15 @@ class Bottleneck(nn.Module):
         self.conv3 = conv(width, out_channels, kernel_size=1)
         self.bn3 = norm(out_channels)
         self.downsample = shortcut(in_channels, out_channels, stride=stride, conv=conv, norm=norm)
+        self.rfp_conv = feedback_input(feedback_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, 4 planes, h / stride, w / stride)``."""
+    def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
+        """``(N, C, h, w)`` -> ``(N, 4 planes, h / stride, w / stride)``; ``feedback`` has the result's size."""
         residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
         residual = F.relu(self.bn2(self.conv2(residual)), inplace=True)
         residual = self.bn3(self.conv3(residual))
         identity = x if self.downsample is None else self.downsample(x)
-        return F.relu(residual + identity, inplace=True)
+        return join(residual, identity, self.rfp_conv, feedback)
 
 
 def shortcut(
@@ -108,6 +110,33 @@ def shortcut(
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(conv(in_channels, out_channels, kernel_size=1, stride=stride), norm(out_channels))
+
+
+def feedback_input(feedback_channels: int | None, out_channels: int) -> nn.Conv2d | None:
+    """The 1x1 convolution through which a recursive feature pyramid enters a block, or None."""
+    return None if feedback_channels is None else nn.Conv2d(feedback_channels, out_channels, 1)
+
+
+def join(residual: Tensor, identity: Tensor, rfp_conv: nn.Module | None, feedback: Tensor | None) -> Tensor:
+    """The end of a block; feedback joins before the last ReLU (Qiao et al. 2021, section 3.2)."""
+    total = residual + identity
+    if feedback is not None:
+        if rfp_conv is None:
+            raise ValueError("this block was built without a feedback input")
+        total = total + rfp_conv(feedback)
+    return F.relu(total, inplace=True)
+
+
+class Stage(nn.Sequential):
+    """The blocks of one resolution; feedback enters the first."""
+
+    def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
+        """As its blocks one after the other."""
+        first, *others = self
+        x = first(x, feedback)
+        for block in others:
+            x = block(x)
+        return x
 
 
 class ResNet(nn.Module):
@@ -124,6 +153,7 @@ class ResNet(nn.Module):
         norm: makes the normalisation layers.
         frozen_stages: -1 none, 0 the stem, s the stem and the first s stages: no gradients.
         freeze_norm_statistics: batch norm always uses its running statistics.
+        feedback_channels: of the pyramid that is fed back into stages 2 to 4; None without feedback.
     """
 
     def __init__(
@@ -138,6 +168,7 @@ class ResNet(nn.Module):
         norm: NormFactory = batch_norm,
         frozen_stages: int = 1,
         freeze_norm_statistics: bool = True,
+        feedback_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.frozen_stages = frozen_stages
@@ -145,7 +176,7 @@ class ResNet(nn.Module):
         block = BasicBlock if depth < 50 else Bottleneck
         self.conv1 = conv(3, stem_channels, kernel_size=7, stride=2)
         self.bn1 = norm(stem_channels)
-        stages: list[nn.Sequential] = []
+        stages: list[Stage] = []
         in_channels = stem_channels
         for stage, count in enumerate(BLOCKS[depth]):
             planes = stem_channels * 2**stage
@@ -157,26 +188,30 @@ class ResNet(nn.Module):
                     block(
                         in_channels, planes, stride=stride, width=width, groups=groups,
                         conv=conv, conv3x3=conv3x3[stage], norm=norm,
+                        feedback_channels=feedback_channels if stage > 0 and index == 0 else None,
                     )
                 )  # fmt: skip
                 in_channels = planes * block.expansion
-            stages.append(nn.Sequential(*blocks))
+            stages.append(Stage(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = tuple(stem_channels * 2**stage * block.expansion for stage in range(4))
         self._freeze()
 
     @property
-    def stages(self) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+    def stages(self) -> tuple[Stage, Stage, Stage, Stage]:
         """``layer1`` to ``layer4``."""
         return self.layer1, self.layer2, self.layer3, self.layer4
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images ``(N, 3, H, W)`` -> C2..C5, ``(N, channels[i], H / 2^(i+2), W / 2^(i+2))``."""
+    def forward(self, images: Tensor, feedback: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Normalised images ``(N, 3, H, W)`` -> C2..C5, ``(N, channels[i], H / 2^(i+2), W / 2^(i+2))``.
+
+        feedback: features at strides 8, 16, 32 for stages 2, 3, 4, ``(N, feedback_channels, h, w)``.
+        """
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         outputs = []
-        for stage in self.stages:
-            x = stage(x)
+        for stage, fed_back in zip(self.stages, [None, *(feedback or (None,) * 3)], strict=True):
+            x = stage(x, fed_back)
             outputs.append(x)
         return outputs
 

@@ -1,0 +1,117 @@
+"""Deformable convolution (Dai et al. 2017): a convolution that samples at learned offsets.
+
+On CUDA and other devices torchvision's operator does the work. On a CPU that operator is serial, so
+there the samples are gathered by a sparse product (:mod:`dsctool.ops.sparse`) and convolved by one
+matrix product. Both give the same values and gradients up to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+from dsctool.ops.sparse import cell_sums, weight_gradients
+
+
+def deformable_conv(
+    x: Tensor, offset: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int, groups: int = 1
+) -> Tensor:
+    """Deformable convolution v1: bilinear samples, zero outside the map, no modulation, no bias.
+
+    Args:
+        x: ``(N, C, h, w)``.
+        offset: ``(N, 2 k^2, h', w')``, in cells of x: dy and dx of every tap, taps row-major.
+        weight: ``(O, C / groups, k, k)``.
+
+    Returns:
+        ``(N, O, h', w')`` float32.
+    """
+    x, offset, weight = x.float(), offset.float(), weight.float()
+    if x.device.type == "cpu":
+        return _gathered_conv(x, offset, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation)
+
+
+def _gathered_conv(
+    x: Tensor, offset: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int, groups: int
+) -> Tensor:
+    batch, channels, height, width = x.shape
+    out_height, out_width = offset.shape[-2:]
+    out_channels, kernel = weight.shape[0], weight.shape[-1]
+    y, x_position = _sample_positions(offset, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+    cells, weights = _bilinear(y, x_position, height, width)
+    table = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    samples: Tensor = _GatherSamples.apply(table, weights, cells)
+    if groups == 1:  # (N h' w', k^2 C) x (k^2 C, O)
+        columns = samples.view(batch * out_height * out_width, -1)
+        result = columns @ weight.permute(2, 3, 1, 0).reshape(-1, out_channels)
+    else:
+        columns = samples.view(batch * out_height * out_width, kernel**2, groups, channels // groups)
+        columns = columns.permute(2, 0, 1, 3).flatten(2)  # (groups, N h' w', k^2 C / groups)
+        filters = weight.view(groups, out_channels // groups, -1, kernel, kernel)
+        filters = filters.permute(0, 3, 4, 2, 1).flatten(1, 3)  # (groups, k^2 C / groups, O / groups)
+        result = torch.bmm(columns, filters).permute(1, 0, 2).flatten(1)
+    return result.view(batch, out_height, out_width, out_channels).permute(0, 3, 1, 2)
+
+
+def _sample_positions(
+    offset: Tensor, *, kernel: int, stride: int, padding: int, dilation: int
+) -> tuple[Tensor, Tensor]:
+    """Where each tap of each output cell samples: y and x in cells, ``(N, h' w', k^2)``."""
+    batch, _, out_height, out_width = offset.shape
+    dy, dx = offset.view(batch, kernel**2, 2, out_height * out_width).permute(0, 3, 1, 2).unbind(dim=3)
+    tap = torch.arange(kernel) * dilation - padding
+    tap_y, tap_x = tap.repeat_interleave(kernel), tap.repeat(kernel)
+    row = (torch.arange(out_height) * stride).repeat_interleave(out_width)
+    column = (torch.arange(out_width) * stride).repeat(out_height)
+    return dy + (row[:, None] + tap_y), dx + (column[:, None] + tap_x)
+
+
+def _bilinear(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The four cells around each place and their weights, ``(places, 4)``; cells outside the map weigh nothing.
+
+    Weights are differentiable in y and x, whose first dimension is the image.
+    """
+    base = (torch.arange(len(y)) * (height * width)).view(-1, 1, 1)
+    top, left = y.detach().floor(), x.detach().floor()
+    down, right = y - top, x - left
+    cells, weights = [], []
+    for row, row_weight in ((top, 1 - down), (top + 1, down)):
+        for column, column_weight in ((left, 1 - right), (left + 1, right)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            cell = base + row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            cells.append(cell.int())
+            weights.append(row_weight * column_weight * inside)
+    return torch.stack(cells, dim=-1).view(-1, 4), torch.stack(weights, dim=-1).view(-1, 4)
+
+
+class _GatherSamples(torch.autograd.Function):
+    """Weighted sums of four cells each, with gradients of the cells and of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
+        ctx.save_for_backward(table, weights, cells)
+        return F.embedding_bag(cells, table, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        table, weights, cells = ctx.saved_tensors
+        grad, counts = grads[0].contiguous(), torch.full((len(cells),), 4)
+        flat = cells.flatten()
+        table_grad = weight_grad = None
+        if ctx.needs_input_grad[0]:
+            table_grad = cell_sums(
+                grad,
+                rows=torch.arange(len(cells), dtype=torch.int32),
+                cells=flat,
+                weights=weights.flatten(),
+                counts=counts,
+                num_cells=len(table),
+            )
+        if ctx.needs_input_grad[1]:
+            weight_grad = weight_gradients(grad, table, cells=flat, counts=counts).view_as(weights)
+        return table_grad, weight_grad, None
