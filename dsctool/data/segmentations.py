@@ -15,9 +15,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from dsctool.data.records import LARGEST_NUMBER, Segmentation, json_kind
+from dsctool.data.rle import decompress_runs
 from dsctool.structures import Size
-
-_MIN_CHARACTER, _MAX_CHARACTER = 48, 111  # six bits a character, offset by "0"
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,10 @@ def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
         return Problem("rle", f"RLE has size {str(rle['size'])[:40]} (height, width), the image has {list(size)}")
     counts = rle["counts"]
     if isinstance(counts, str):
-        runs = _decompress(counts)
-        if runs is None:
+        decompressed = decompress_runs(counts)
+        if decompressed is None:
             return Problem("rle", "RLE counts are not the compressed text that pycocotools writes")
+        runs = decompressed.tolist()
     elif isinstance(counts, list) and set(map(type, counts)) <= {int}:
         runs = counts
     else:
@@ -121,22 +121,3 @@ def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
 
 def _counts_kind(counts: object) -> str:
     return "a list with other values" if isinstance(counts, list) else json_kind(counts)
-
-
-def _decompress(text: str) -> list[int] | None:
-    """Runs of compressed RLE text (LEB128-like, differences from the third run on); None when broken."""
-    runs: list[int] = []
-    value, shift = 0, 0
-    for character in map(ord, text):
-        if not _MIN_CHARACTER <= character <= _MAX_CHARACTER or shift > 30:
-            return None
-        bits = character - _MIN_CHARACTER
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-        if bits & 0x10:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value, shift = 0, 0
-    return None if shift else runs

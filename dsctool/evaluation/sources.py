@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from dsctool.data.records import LARGEST_NUMBER
+from dsctool.data.rle import decompress_runs
 from dsctool.errors import DataError
 from dsctool.files import read_json
 
@@ -166,7 +169,12 @@ def _all_or_none(results: list[dict[str, Any]], key: str, name: str) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's integers have no end
+        return False
 
 
 def _check_box(box: object, where: str) -> None:
@@ -215,28 +223,10 @@ def _checked_rle(rle: Mapping[str, Any], size: tuple[int, int], where: str) -> d
     return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
 
 
-def _runs(counts: object) -> np.ndarray | None:
+def _runs(counts: object) -> NDArray[np.int64] | None:
     """Lengths of the runs, or None where ``counts`` is no encoding at all."""
     if isinstance(counts, str | bytes):
-        return _decompress(counts.encode("utf-8") if isinstance(counts, str) else counts)
-    if isinstance(counts, Sequence) and all(_is_number(count) for count in counts):
+        return decompress_runs(counts)
+    if isinstance(counts, Sequence) and all(_is_number(count) and abs(count) <= LARGEST_NUMBER for count in counts):
         return np.asarray(counts, dtype=np.int64)
     return None
-
-
-def _decompress(counts: bytes) -> np.ndarray | None:
-    """COCO's compression: 5 bits a character, and from the fourth run on the difference to the run before the last."""
-    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    last = np.flatnonzero((codes & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    length = last - first + 1
-    if length.max() > 8:
-        return None
-    place = np.arange(len(codes)) - np.repeat(first, length)
-    values = np.add.reduceat((codes & 31) << (5 * place), first)
-    values -= np.where(codes[last] & 16, 1 << (5 * length), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values

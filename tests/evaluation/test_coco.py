@@ -306,6 +306,9 @@ def test_a_result_with_neither_box_nor_mask() -> None:
     [
         ("area", ..., "no 'area'"),
         ("bbox", [1, 2], "four finite numbers"),
+        ("segmentation", {"size": [240, 320], "counts": [10**15]}, "RLE counts"),
+        ("bbox", [10**400, 2, 3, 4], "four finite numbers"),  # JSON's integers have no end
+        ("segmentation", {"size": [240, 320], "counts": [10**400]}, "RLE counts"),
         ("id", 4, "id 4 appears more than once"),
         ("segmentation", [], "no segmentation, others have"),
         ("segmentation", {"size": [1, 1], "counts": [1]}, "RLE size"),
