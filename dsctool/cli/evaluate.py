@@ -104,8 +104,9 @@ def _run(
     from dsctool.config.loading import override_config
     from dsctool.data.layout import find_split
     from dsctool.engine.checkpoint import detector_from, load_checkpoint
+    from dsctool.engine.data import open_evaluation_set
     from dsctool.engine.environment import pick_device
-    from dsctool.engine.evaluation import evaluate_detector, match_categories, open_evaluation_set
+    from dsctool.engine.evaluation import evaluate_detector, match_categories
 
     device = pick_device(device_name)
     checkpoint = load_checkpoint(path)
@@ -114,8 +115,8 @@ def _run(
     model = detector_from(replace(checkpoint, config=config), source=path).to(device)
     data = open_evaluation_set(files, config.data, masks=model.has_masks)
     categories = match_categories(checkpoint.categories, data.dataset.categories, files.annotations)
-    if data.note:
-        typer.echo(data.note, err=True)
+    for note in data.notes:
+        typer.echo(note, err=True)
     with image_progress(len(data.dataset), "eval") as advance:
         return evaluate_detector(
             model, data, config.data, categories, device=device, on_image=lambda info, found: advance()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dsctool.config.dump import diff_configs
-from dsctool.config.schema import Config
+from dsctool.config.schema import CascadeRcnnConfig, Config
 from dsctool.data.coco import CocoDataset
 from dsctool.engine.checkpoint import Checkpoint, load_checkpoint
 from dsctool.engine.data import RunData
@@ -88,6 +88,19 @@ def check_classes(config: Config, data: RunData, provenance: Mapping[str, str]) 
         )
     if data.val is not None:
         match_categories(train_set.categories, data.val.dataset.categories, data.val.dataset.files.annotations)
+    _check_semantic_classes(config, found, provenance)
+
+
+def _check_semantic_classes(config: Config, found: int, provenance: Mapping[str, str]) -> None:
+    """Raise ConfigError when maps drawn from the instances hold more classes than the semantic branch has channels."""
+    cascade = config.model.cascade
+    channels = None if isinstance(cascade, CascadeRcnnConfig) else cascade.semantic.num_classes
+    if config.data.semantic == "instances" and channels is not None and channels < found + 1:
+        key = "model.cascade.semantic.num_classes"
+        raise ConfigError(
+            f"{key} is {channels} ({provenance.get(key, 'the configuration')}), but data.semantic=instances draws "
+            f"{found} classes and background. Set {key}=null to follow the data."
+        )
 
 
 def check_same_classes(train_set: CocoDataset, checkpoint: Checkpoint) -> None:

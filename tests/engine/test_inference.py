@@ -16,7 +16,8 @@ from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo
-from dsctool.engine.evaluation import evaluate_detector, match_categories, open_evaluation_set
+from dsctool.engine.data import open_evaluation_set
+from dsctool.engine.evaluation import evaluate_detector, match_categories
 from dsctool.engine.inference import ImageFile, Result, image_batches, run_inference, to_results
 from dsctool.errors import DataError
 from dsctool.ops.masks import paste_masks
