@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import JsonFile
-from dsctool.cli.output import prepare_file, write_json
+from dsctool.cli.output import counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from dsctool.data.checks import Progress
     from dsctool.data.stats import SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
@@ -44,7 +40,7 @@ def check(
     from dsctool.data.checks import check_data
 
     prepare_file(json_file)
-    with _progress_bar() as progress:
+    with counting() as progress:
         faults = check_data(root, masks=not boxes_only, progress=progress)
     for fault in faults:
         typer.echo(str(fault))
@@ -97,27 +93,6 @@ def synth(
 
     synthesize(output, images=images, seed=seed, val_images=val_images)
     typer.echo(f"{output}: {images} training and {val_images} validation images")
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
-    """A bar on standard error where that is a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-
-        def update(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
-
-        yield update
 
 
 def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list[list[str]]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import typer
+from typing import TYPE_CHECKING
 
 from dsctool.errors import DsctoolError
 
-_PLAIN_INTERVAL = 30.0
-"""Seconds between plain progress lines."""
+if TYPE_CHECKING:
+    from dsctool.data.checks import Progress
 
 
 def prepare_file(path: Path | None) -> None:
@@ -34,46 +31,25 @@ def write_json(path: Path, content: object, *, indent: int | None = None) -> Non
 
 
 @contextmanager
-def image_progress(total: int, task: str) -> Iterator[Callable[[], None]]:
-    """Call what it gives after each of ``total`` images: a bar with the time left on a terminal, else a few lines."""
-    if not sys.stderr.isatty():
-        yield _plain_progress(total, task)
-        return
+def counting() -> Iterator[Progress]:
+    """Progress of counted work on standard error: a bar on a terminal, else a line now and then."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        identity = bar.add_task(task, total=total)
-        yield lambda: bar.advance(identity)
+    from dsctool.engine.progress import counting as shown
+
+    with shown(Console(stderr=True)) as progress:
+        yield progress
 
 
-def _plain_progress(total: int, task: str) -> Callable[[], None]:
-    started = said = time.monotonic()
+@contextmanager
+def image_progress(total: int, task: str) -> Iterator[Callable[[], None]]:
+    """:func:`counting` of ``total`` images: call what it gives after each."""
     done = 0
+    with counting() as progress:
 
-    def advance() -> None:
-        nonlocal done, said
-        done += 1
-        now = time.monotonic()
-        if now - said >= _PLAIN_INTERVAL:
-            said = now
-            left = (now - started) / done * (total - done)
-            typer.echo(f"{task}: {done}/{total} images, {left:.0f} s left", err=True)
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress(task, done, total)
 
-    return advance
+        yield advance

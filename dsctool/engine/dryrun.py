@@ -30,8 +30,8 @@ def rehearse(
 
     Takes what :func:`dsctool.engine.trainer.train` takes, and raises what it raises.
     """
-    with counting(console or Console()) as counter:
-        setup = prepare(config, data=data, device=pick_device(device), provenance=provenance, counter=counter)
+    with counting(console or Console()) as progress:
+        setup = prepare(config, data=data, device=pick_device(device), provenance=provenance, progress=progress)
     group = config.train.accumulate
     groups = chain.from_iterable(Feed(iter(setup.epoch_batches(epoch)), group=group) for epoch in range(STEPS))
     pace = Pace(window=1)  # the first step is slower than the rest

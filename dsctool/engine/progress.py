@@ -9,12 +9,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from dsctool.data.checks import Progress
+
+PLAIN_INTERVAL = 30.0
+"""Seconds between the plain lines about counted work."""
 
 
 class Pace:
@@ -54,14 +61,14 @@ class Pace:
         return steps * self.step_time + evaluations * self.evaluation
 
 
-Counter = Callable[[str, int, int], None]
-"""Takes what is being done, how much of it is done, and of how much."""
-
-
 @contextmanager
-def counting(console: Console) -> Iterator[Counter]:
-    """A passing bar for work that is counted; shows nothing where ``console`` is not a terminal."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+def counting(console: Console) -> Iterator[Progress]:
+    """Shows counted work: a passing bar with the time left on a terminal, elsewhere a line now and then."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def count(what: str, done: int, total: int) -> None:
@@ -70,6 +77,23 @@ def counting(console: Console) -> Iterator[Counter]:
             bar.update(tasks[what], completed=done)
 
         yield count
+
+
+def _plain_lines(console: Console) -> Progress:
+    started: dict[str, float] = {}
+    said = time.monotonic()
+
+    def count(what: str, done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        first = started.setdefault(what, now)  # when the first of them was done
+        if now - said >= PLAIN_INTERVAL:
+            said = now
+            left = (now - first) / max(done - 1, 1) * (total - done)
+            line = f"{what}: {done}/{total}, {duration(left)} left"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return count
 
 
 class Journal:
@@ -107,7 +131,7 @@ class RunProgress:
     def __init__(self, journal: Journal, *, steps: int, done: int = 0) -> None:
         self._journal = journal
         self._steps = steps
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dsctool.config.schema import Config
+from dsctool.data.checks import Progress
 from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
 from dsctool.data.records import Category
 from dsctool.engine.checkpoint import Checkpoint
@@ -17,7 +18,6 @@ from dsctool.engine.data import RunData, open_data
 from dsctool.engine.environment import describe
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise
-from dsctool.engine.progress import Counter
 from dsctool.interop.published import rename
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
@@ -77,17 +77,17 @@ def prepare(
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     provenance: Mapping[str, str] | None = None,
-    counter: Counter | None = None,
+    progress: Progress | None = None,
 ) -> Setup:
     """Check configuration and data, and build the model with its first weights.
 
     checkpoint: the state that a resumed run continues from.
     provenance: who set each configuration value, for messages.
-    counter: told how many images are checked.
+    progress: told how many images are checked.
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
-    opened = open_data(config, data, counter)
+    opened = open_data(config, data, progress)
     check_classes(config, opened, provenance or {})
     if checkpoint is not None:
         check_same_classes(opened.train_set, checkpoint)

@@ -55,14 +55,14 @@ def train(
         refuse_existing(output)
     else:
         refuse_changes(config, checkpoint, output)
-    with counting(console) as counter:
+    with counting(console) as progress:
         setup = prepare(
             config,
             data=data,
             device=pick_device(device),
             checkpoint=checkpoint,
             provenance=provenance,
-            counter=counter,
+            progress=progress,
         )
     with StopRequest() as stop, open_run(setup, output, checkpoint=checkpoint, stop=stop, console=console) as run:
         announce(run)

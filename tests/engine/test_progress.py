@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dsctool.engine.progress import Journal, Pace, RunProgress, duration
+from dsctool.engine import progress as progress_module
+from dsctool.engine.progress import Journal, Pace, RunProgress, counting, duration
 
 
 def test_pace_counts_steps_in_its_window_only() -> None:
@@ -41,3 +42,21 @@ def test_lines_reach_the_log_and_only_plain_output(tmp_path: Path, terminal: boo
     if not terminal:
         (line,) = out.getvalue().splitlines()
         assert line in logged  # one line, not wrapped at the console's width
+
+
+def test_counted_work_off_a_terminal_is_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 10.0, 20.0, 40.0, 50.0])  # entered, then four images
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(times))
+    out = io.StringIO()
+    with counting(Console(file=out, width=10)) as count:
+        for done in range(1, 5):
+            count("[train]", done, 8)
+    assert out.getvalue() == "[train]: 3/8, 0:01:15 left\n"
+
+
+def test_counted_work_on_a_terminal_is_a_bar() -> None:
+    out = io.StringIO()
+    with counting(Console(file=out, force_terminal=True, width=80)) as count:
+        count("train", 1, 2)
+        count("train", 2, 2)
+    assert "2/2" in out.getvalue()
