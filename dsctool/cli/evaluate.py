@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import Device, JsonFile
-from dsctool.cli.output import image_progress, prepare_file, write_json
+from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile
+from dsctool.cli.output import counting, image_progress, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class Split(StrEnum):
 
 
 def evaluate(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="CHECKPOINT", help="A best.pt or last.pt that dsctool train wrote.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values to change, as in postprocess.score_threshold=0.05"),
@@ -113,7 +111,8 @@ def _run(
     config = override_config(checkpoint.config, overrides, source=str(path)) if overrides else checkpoint.config
     files = find_split(root, config.data.val if split is Split.VAL else config.data.train, split.value)
     model = detector_from(replace(checkpoint, config=config), source=path).to(device)
-    data = open_evaluation_set(files, config.data, masks=model.has_masks)
+    with counting() as progress:
+        data = open_evaluation_set(files, config.data, masks=model.has_masks, progress=progress)
     categories = match_categories(checkpoint.categories, data.dataset.categories, files.annotations)
     for note in data.notes:
         typer.echo(note, err=True)

@@ -15,6 +15,7 @@ def shipped_names(incomplete: str) -> list[str]:
     return [name for name in shipped_paths() if name.startswith(incomplete)]
 
 
+CHECKPOINT_HELP = "A best.pt or last.pt that dsctool train wrote."
 CONFIG_HELP = "Name of a shipped configuration, or a YAML file."
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)]
 Overrides = Annotated[

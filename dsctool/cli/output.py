@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,18 @@ def prepare_file(path: Path | None) -> None:
         return
     if path.is_dir():
         raise DsctoolError(f"{path}: is a folder; give a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    prepare_folder(path.parent)
+
+
+def prepare_folder(path: Path) -> None:
+    """Make a folder that files will be written to, and make sure that they can be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = "is a file; name a folder" if path.is_file() else f"cannot be made: {error.strerror}"
+        raise DsctoolError(f"{path}: {problem}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise DsctoolError(f"{path}: files cannot be written to this folder; name another, or change its permissions")
 
 
 def write_json(path: Path, content: object, *, indent: int | None = None) -> None:

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import Device
-from dsctool.cli.output import image_progress, write_json
+from dsctool.cli.options import CHECKPOINT_HELP, Device
+from dsctool.cli.output import image_progress, prepare_file, prepare_folder, write_json
 
 if TYPE_CHECKING:
+    import torch
+
     from dsctool.data.records import Category
     from dsctool.data.transforms import SampleInfo
     from dsctool.engine.inference import ImageFile, Result
     from dsctool.errors import DataError
+    from dsctool.models.detector import Detector
 
 
 def predict(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A best.pt or last.pt that dsctool train wrote.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR...", help="Image files, and folders of them.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results.")],
     score_threshold: Annotated[
@@ -45,41 +46,47 @@ def predict(
     """
     from dsctool.engine.checkpoint import load_model
     from dsctool.engine.environment import pick_device
-    from dsctool.engine.inference import image_batches, run_inference
     from dsctool.engine.prediction import find_images, identify_images, number_images
 
     chosen = pick_device(device)
     paths = find_images(images)
     files = number_images(paths) if images_json is None else identify_images(paths, images_json)
     model = load_model(checkpoint, device=chosen)
-    output.mkdir(parents=True, exist_ok=True)
-    faults: list[ImageFile] = []
+    prepare_folder(output if no_overlays else output / "overlays")
+    prepare_file(output / "predictions.json")
+    prepare_file(output / "images.json" if images_json is None else None)
+    overlays = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
+    read, results = _run(model, files, chosen, overlays)
+    if images_json is None:
+        write_json(output / "images.json", _table(read, model.categories), indent=2)
+    write_json(output / "predictions.json", results)
+    typer.echo(f"{output / 'predictions.json'}: {len(results)} results for {len(read)} images")
+    if len(read) < len(files):
+        typer.echo(f"{len(files) - len(read)} of {len(files)} images could not be read", err=True)
+        raise typer.Exit(1)
+
+
+def _run(
+    model: Detector, files: list[ImageFile], device: torch.device, overlays: _Overlays | None
+) -> tuple[list[SampleInfo], list[Result]]:
+    """The images that could be read, and the results of all of them; the others are reported."""
+    from dsctool.engine.inference import image_batches, run_inference
+
     read: list[SampleInfo] = []
     with image_progress(len(files), "predict") as advance:
 
         def report(file: ImageFile, error: DataError) -> None:
             typer.echo(f"dsctool: error: {error}", err=True)
-            faults.append(file)
             advance()
 
-        draw = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
-
-        def record(info: SampleInfo, results: list[Result]) -> None:
+        def record(info: SampleInfo, found: list[Result]) -> None:
             read.append(info)
-            if draw is not None:
-                draw(info, results)
+            if overlays is not None:
+                overlays.draw(info, found)
             advance()
 
         batches = image_batches(files, model.config.data, on_fault=report)
-        results = run_inference(model, batches, model.categories, device=chosen, on_image=record)
-
-    if images_json is None:
-        write_json(output / "images.json", _table(read, model.categories), indent=2)
-    write_json(output / "predictions.json", results)
-    typer.echo(f"{output / 'predictions.json'}: {len(results)} results for {len(read)} images")
-    if faults:
-        typer.echo(f"{len(faults)} of {len(files)} images could not be read", err=True)
-        raise typer.Exit(1)
+        return read, run_inference(model, batches, model.categories, device=device, on_image=record)
 
 
 class _Overlays:
@@ -93,7 +100,7 @@ class _Overlays:
         self._names = {category.id: category.name for category in categories}
         self._threshold = threshold
 
-    def __call__(self, info: SampleInfo, results: list[Result]) -> None:
+    def draw(self, info: SampleInfo, results: list[Result]) -> None:
         from dsctool.visualize.overlays import save_overlay
 
         target, source = self._targets[info.image_id], Path(info.file_name)

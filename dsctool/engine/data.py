@@ -57,22 +57,16 @@ def open_data(config: Config, root: Path, progress: Progress | None = None) -> R
     notes = _notes(files, exclude, faults)
     if val_files is None:
         return RunData(train_set, None, notes)
-    val = open_evaluation_set(val_files, data, masks=masks, decode_images=True, progress=progress)
+    val = open_evaluation_set(val_files, data, masks=masks, progress=progress)
     return RunData(train_set, val, (*notes, *val.notes))
 
 
 def open_evaluation_set(
-    files: SplitFiles,
-    config: DataConfig,
-    *,
-    masks: bool,
-    decode_images: bool = False,
-    progress: Progress | None = None,
+    files: SplitFiles, config: DataConfig, *, masks: bool, progress: Progress | None = None
 ) -> EvaluationSet:
     """Open a split, its annotations and images checked as for training; semantic maps are not needed.
 
     masks: also check the segmentations, where the file has any.
-    decode_images: read every pixel, as far as training does; False looks at the files' headers only.
     progress: told how many images are checked.
 
     Raises:
@@ -82,7 +76,7 @@ def open_evaluation_set(
     with_masks = masks and any(isinstance(entry, dict) and entry.get("segmentation") for entry in content.annotations)
     faults = check_split(
         replace(files, semantic_maps=None),
-        decode_images=decode_images and len(content.images) <= DECODE_LIMIT,
+        decode_images=len(content.images) <= DECODE_LIMIT,
         masks=with_masks,
         progress=progress,
     )

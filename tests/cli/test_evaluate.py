@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,21 @@ def test_other_categories_are_named(synthetic_root: Path, tmp_path: Path) -> Non
     result = run(checkpoint, "--data", synthetic_root, "--device", "cpu")
     assert result.exit_code == 1
     assert "only in the model: spoon" in result.stderr
+
+
+def test_a_cut_image_is_found_before_anything_runs(synthetic_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    cut = max((root / "val").iterdir())
+    cut.write_bytes(cut.read_bytes()[:-200])
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(root))
+    predictions = tmp_path / "predictions.json"
+    result = run(checkpoint, "--data", root, "--predictions", predictions, "--device", "cpu")
+    assert result.exit_code == 1
+    assert f"{cut}: cannot be decoded" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not predictions.exists()
+    result = run(checkpoint, "data.on_error=skip", "--data", root, "--predictions", predictions, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert "(data.on_error=skip): images 1, annotations 0" in result.stderr
+    assert len({entry["image_id"] for entry in json.loads(predictions.read_text())}) == 3
