@@ -19,7 +19,7 @@ from dsctool.data.images import image_size, read_image
 from dsctool.data.layout import SplitFiles, find_splits
 from dsctool.data.records import AnnotationFile, ImageInfo, read_annotation_file
 from dsctool.data.rules import check_records
-from dsctool.data.semantic import read_semantic_map
+from dsctool.data.semantic import read_semantic_map, semantic_map_path
 from dsctool.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -156,7 +156,10 @@ def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterato
         yield "image", str(error)
     if files.semantic_maps is not None:
         try:
-            read_semantic_map(files.semantic_maps, info)
+            if decode:
+                read_semantic_map(files.semantic_maps, info, classes=files.semantic_classes)
+            else:
+                image_size(semantic_map_path(files.semantic_maps, info), size)
         except DataError as error:
             yield "semantic map", str(error)
 

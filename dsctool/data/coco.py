@@ -159,7 +159,7 @@ class CocoDataset(Dataset[Sample]):
         if self.semantic == "instances" and masks is not None:
             semantic = draw_semantic_map(masks, labels, self._bitmaps(crowds, info), background=len(self.categories))
         elif self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
-            semantic = read_semantic_map(self.files.semantic_maps, info)
+            semantic = read_semantic_map(self.files.semantic_maps, info, classes=self.files.semantic_classes)
         return Targets(
             boxes=_boxes(instances),
             labels=labels,

@@ -30,11 +30,13 @@ class SplitFiles:
     annotations: COCO JSON file.
     images: folder that the annotations' file names are relative to.
     semantic_maps: folder of stuff-and-thing PNGs, or None where there is none.
+    semantic_classes: the maps' values are below this, or 255 where nothing is labelled.
     """
 
     annotations: Path
     images: Path
     semantic_maps: Path | None = None
+    semantic_classes: int = 183
 
 
 def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
@@ -54,7 +56,8 @@ def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
         annotations = root / "annotations" / f"{_PREFIX}{name}.json"
     if not annotations.is_file():
         key = "annotations" if split.annotations is not None else "split"
-        raise DataError(f"{annotations}: no such file; {_found(root)}. Set data.{role}.{key}")
+        problem = "is not a file" if annotations.exists() else "no such file"
+        raise DataError(f"{annotations}: {problem}; {_found(root)}. Set data.{role}.{key}")
     images = root / split.images if split.images is not None else root / (name or _split_name(annotations))
     if not images.is_dir():
         raise DataError(f"{images}: no such folder of images for {annotations}. Set data.{role}.images")
@@ -86,7 +89,7 @@ def _check_root(root: Path) -> None:
 
 
 def _annotation_files(root: Path) -> list[Path]:
-    return sorted(path for path in (root / "annotations").glob(f"{_PREFIX}*.json") if path.is_file())
+    return sorted((root / "annotations").glob(f"{_PREFIX}*.json"))  # folders and dead links too: they are faults
 
 
 def _split_name(annotations: Path) -> str:

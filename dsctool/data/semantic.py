@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -34,11 +35,11 @@ def semantic_map_path(folder: Path, info: ImageInfo) -> Path:
     return folder / PurePosixPath(info.file_name).with_suffix(".png")
 
 
-def read_semantic_map(folder: Path, info: ImageInfo) -> Tensor:
-    """A stuff-and-thing map as its file has it: ``(h, w)`` uint8, 255 = ignored.
+def read_semantic_map(folder: Path, info: ImageInfo, *, classes: int) -> Tensor:
+    """A stuff-and-thing map as its file has it: ``(h, w)`` uint8, values below ``classes``, or 255 = ignored.
 
     Raises:
-        DataError: the file is missing, broken, of another size, or not a map of one value a pixel.
+        DataError: the file is missing, broken, of another size, not a map of one value a pixel, or names other classes.
     """
     path = semantic_map_path(folder, info)
     try:
@@ -56,4 +57,14 @@ def read_semantic_map(folder: Path, info: ImageInfo) -> Tensor:
         raise DataError(
             f"{path}: is {width} x {height} pixels, its image is {info.width} x {info.height} (width x height)"
         )
+    _check_values(values, classes, path)
     return torch.from_numpy(values)
+
+
+def _check_values(values: NDArray[np.uint8], classes: int, path: Path) -> None:
+    unknown = np.unique(values[(values >= classes) & (values != SEMANTIC_IGNORED)])
+    if len(unknown):
+        raise DataError(
+            f"{path}: holds the value {unknown[0]}; classes go from 0 to {classes - 1}, "
+            f"and {SEMANTIC_IGNORED} is where nothing is labelled"
+        )

@@ -51,6 +51,8 @@ def open_data(config: Config, root: Path, progress: Progress | None = None) -> R
     masks = config.model.cascade.mask_head is not None
     data = _used_by_model(config)
     files = find_split(root, data.train, "train")
+    if (channels := semantic_channels(config)) is not None:
+        files = replace(files, semantic_classes=channels)
     val_files = find_split(root, data.val, "val") if config.train.eval_interval > 0 else None
     exclude, faults = check_for_training(files, data, masks=masks, progress=progress)
     train_set = CocoDataset.for_training(files, data, masks=masks, exclude=exclude)
@@ -92,6 +94,12 @@ def _used_by_model(config: Config) -> DataConfig:
     if isinstance(config.model.cascade, CascadeRcnnConfig):
         return config.data.model_copy(update={"semantic": "none"})
     return config.data
+
+
+def semantic_channels(config: Config) -> int | None:
+    """Classes of the semantic branch where the configuration says how many; None where the data do, or no branch is."""
+    cascade = config.model.cascade
+    return None if isinstance(cascade, CascadeRcnnConfig) else cascade.semantic.num_classes
 
 
 def _notes(files: SplitFiles, exclude: Exclusions, faults: Sequence[Fault]) -> tuple[str, ...]:

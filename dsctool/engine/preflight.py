@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dsctool.config.dump import diff_configs
-from dsctool.config.schema import CascadeRcnnConfig, Config
+from dsctool.config.schema import Config
 from dsctool.data.coco import CocoDataset
 from dsctool.engine.checkpoint import Checkpoint, load_checkpoint
-from dsctool.engine.data import RunData
+from dsctool.engine.data import RunData, semantic_channels
 from dsctool.engine.evaluation import match_categories
 from dsctool.errors import CheckpointError, ConfigError, DataError
 
@@ -93,8 +93,7 @@ def check_classes(config: Config, data: RunData, provenance: Mapping[str, str]) 
 
 def _check_semantic_classes(config: Config, found: int, provenance: Mapping[str, str]) -> None:
     """Raise ConfigError when maps drawn from the instances hold more classes than the semantic branch has channels."""
-    cascade = config.model.cascade
-    channels = None if isinstance(cascade, CascadeRcnnConfig) else cascade.semantic.num_classes
+    channels = semantic_channels(config)
     if config.data.semantic == "instances" and channels is not None and channels < found + 1:
         key = "model.cascade.semantic.num_classes"
         raise ConfigError(

@@ -130,7 +130,8 @@ def _with_maps(root: Path, values: np.ndarray[Any, Any]) -> SplitFiles:
 
 
 def test_stuff_and_thing_maps_are_taken_as_they_are(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    values = np.random.default_rng(0).integers(0, 184, (40, 60), dtype=np.uint8)
+    values[values == 183] = 255
     semantic = CocoDataset.for_training(_with_maps(tmp_path, values), _config("stuffthingmaps"))[0].targets.semantic
     assert semantic is not None
     assert (semantic.numpy() == values[::8, ::8]).all()
@@ -138,7 +139,11 @@ def test_stuff_and_thing_maps_are_taken_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [(np.zeros((60, 40), np.uint8), "40 x 60"), (np.zeros((40, 60, 3), np.uint8), "one 8-bit value")],
+    [
+        (np.zeros((60, 40), np.uint8), "40 x 60"),
+        (np.zeros((40, 60, 3), np.uint8), "one 8-bit value"),
+        (np.full((40, 60), 183, np.uint8), "the value 183; classes go from 0 to 182"),
+    ],
 )
 def test_unusable_maps_are_an_error(tmp_path: Path, values: np.ndarray[Any, Any], words: str) -> None:
     dataset = CocoDataset.for_training(_with_maps(tmp_path, values), _config("stuffthingmaps"))
