@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -60,8 +61,15 @@ class LazyGroup(TyperGroup):
         except (DsctoolError, OSError) as error:
             if ctx.params["debug"] or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            typer.echo(f"dsctool: error: {error}", err=True)
+            typer.echo(f"dsctool: error: {_plain(error)}", err=True)
             raise typer.Exit(1) from error
+
+
+def _plain(error: Exception) -> str:
+    """The file and what is wrong with it, as in all other messages, where Python says ``[Errno 13] ...``."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename2 or error.filename}: {error.strerror}"
+    return str(error)
 
 
 app = typer.Typer(
@@ -130,6 +138,7 @@ def main() -> None:
     """The console script."""
     command = get_command(app)
     _keep_examples(command)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd files that it reads all the same
     try:
         command.main(prog_name="dsctool")
     except Exception as error:

@@ -52,8 +52,9 @@ def predict(
     paths = find_images(images)
     files = number_images(paths) if images_json is None else identify_images(paths, images_json)
     model = load_model(checkpoint, device=chosen)
-    prepare_folder(output if no_overlays else output / "overlays")
     prepare_file(output / "predictions.json")
+    if not no_overlays:
+        prepare_folder(output / "overlays")
     prepare_file(output / "images.json" if images_json is None else None)
     overlays = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
     read, results = _run(model, files, chosen, overlays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ Subject = Literal["file", "category", "image", "annotation"]
 Severity = Literal["error", "warning"]
 
 _SHOWN = 20
+
+_PLURALS: dict[Subject, str] = {"category": "categories", "image": "images", "annotation": "annotations"}
+_ESCAPED = frozenset(["Cc", "Cs", "Zl", "Zp"])
+"""Unicode's control characters, lone surrogates, and separators of lines and paragraphs."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,14 @@ class Fault:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        line = " ".join(f"{self.file}:{self._where()} {self.message}".split())
-        return line.encode("utf-8", "backslashreplace").decode("utf-8")
+        return _on_one_line(f"{self.file}:{self._where()} {self.message}")
 
     def _where(self) -> str:
         if self.subject == "file":
             return ""
-        return f" {self.subject} {self.id}:" if self.id is not None else f" {self.subject} number {self.index} (no id):"
+        if self.id is None:
+            return f" {_PLURALS[self.subject]}[{self.index}] (no id):"
+        return f" {self.subject} {self.id}:"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,15 @@ def _refusal(faults: Sequence[Fault], *, skipping: bool) -> str:
     lines = [str(fault) for fault in faults[:_SHOWN]]
     if len(faults) > _SHOWN:
         lines.append(f"... and {len(faults) - _SHOWN} more: dsctool data check lists them all")
-    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the data: mend them"
-    lines.append(count if skipping else f"{count}, or leave faulty entries out with data.on_error=skip")
+    count = f"{len(faults)} faults in the data: mend them" if len(faults) > 1 else "1 fault in the data: mend it"
+    skippable = not skipping and all(fault.subject in ("image", "annotation") for fault in faults)
+    lines.append(f"{count}, or leave faulty entries out with data.on_error=skip" if skippable else count)
     return "\n".join(lines)
+
+
+def _on_one_line(text: str) -> str:
+    """Names from a file may hold line breaks and a terminal's commands: these are shown escaped, all else as it is."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _ESCAPED else character
+        for character in text
+    )

@@ -100,4 +100,4 @@ def json_kind(value: object) -> str:
     if isinstance(value, bool):
         return "a boolean"
     names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", type(None): "null"}
-    return names[type(value)]
+    return names.get(type(value), f"a {type(value).__name__}")

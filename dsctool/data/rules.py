@@ -19,6 +19,8 @@ from dsctool.structures import Size
 BOX_TOLERANCE = 1.0
 """How far a box may stick out of its image, in pixels."""
 
+_LARGEST_ID = 2**63 - 1  # numpy and pycocotools keep ids in 64 bits
+
 _LONGEST_VALUE = 500  # in characters; a whole list of coordinates may stand where a number belongs
 
 Entry = dict[str, Any]
@@ -34,6 +36,7 @@ def check_records(file: AnnotationFile, *, masks: bool = True) -> list[Fault]:
     if not file.categories:
         faults.append(Fault(file.path, "file", None, None, "no categories", "has no categories"))
     categories = _check_entries(file, "category", file.categories, _category_problems, faults)
+    faults += _repeated_names(file)
     images = _check_entries(file, "image", file.images, _image_problems, faults)
     sizes = {id_: _size(entry) for id_, entry in images.items()}
     rule = _annotation_rule(categories, sizes, masks)
@@ -65,6 +68,8 @@ def _id_problems(entry: Entry, used: Mapping[int, Entry]) -> Iterator[Problem]:
         yield Problem("missing key", "missing key 'id'")
     elif not _is_whole(entry["id"]):
         yield Problem("number", f"id must be a whole number, not {_shown(entry['id'])}")
+    elif abs(entry["id"]) > _LARGEST_ID:
+        yield Problem("number", f"id is too large for 64 bits: {_shown(entry['id'])}")
     elif entry["id"] in used:
         yield Problem("duplicate id", "duplicate id: an earlier entry has it too")
 
@@ -73,6 +78,18 @@ def _category_problems(entry: Entry) -> Iterator[Problem]:
     yield from _missing(entry, "name")
     if "name" in entry and not (isinstance(entry["name"], str) and entry["name"].strip()):
         yield Problem("name", f"name must be text, not {_shown(entry['name'])}")
+
+
+def _repeated_names(file: AnnotationFile) -> Iterator[Fault]:
+    """Categories that only their ids tell apart: people, and models of other data with other ids, can't."""
+    first: dict[str, object] = {}
+    for index, entry in enumerate(file.categories):
+        name, id_ = (entry.get("name"), entry.get("id")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not _is_whole(id_):
+            continue
+        if first.setdefault(name, id_) != id_:
+            message = f"has the name of category {first[name]}, {_shown(name)}: give it another"
+            yield Fault(file.path, "category", id_, index, "duplicate name", message, "warning")
 
 
 def _image_problems(entry: Entry) -> Iterator[Problem]:
@@ -110,7 +127,11 @@ def _annotation_rule(categories: Mapping[int, Entry], sizes: Mapping[int, Size |
 
 
 def _reference_problems(entry: Entry, key: str, what: str, known: Mapping[int, object]) -> Iterator[Problem]:
-    if key in entry and not (_is_whole(entry[key]) and entry[key] in known):
+    if key not in entry:
+        return
+    if not _is_whole(entry[key]):
+        yield Problem("number", f"{key} must be a whole number, not {_shown(entry[key])}")
+    elif entry[key] not in known:
         yield Problem(f"unknown {what}", f"unknown {what}: {key} {_shown(entry[key])} is in no entry of the file")
 
 

@@ -6,8 +6,9 @@ so nothing reaches it before :func:`segmentation_problem` has found no fault.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 from dsctool.data.records import LARGEST_NUMBER, Segmentation, json_kind
 from dsctool.data.rle import decompress_runs
 from dsctool.structures import Size
+
+_REACH = 1.0
+"""How far a polygon may stick out, in longer sides of its image: pycocotools walks along every edge, pixel by pixel."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Problem:
 def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
     """What keeps a JSON value from being the segmentation of an instance in an image of ``size``."""
     if isinstance(segmentation, list):
-        return _polygons_problem(segmentation)
+        return _polygons_problem(segmentation, size)
     if isinstance(segmentation, dict):
         return _rle_problem(segmentation, size)
     return Problem(
@@ -51,19 +55,25 @@ def decode_mask(segmentation: Segmentation, size: Size) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(coco_mask.decode(encoded)))
 
 
-def _polygons_problem(polygons: list[object]) -> Problem | None:
+def _polygons_problem(polygons: list[object], size: Size) -> Problem | None:
     if not polygons:
         return Problem("polygon", "segmentation is empty: no polygon")
-    flat = 0
+    flat = outside = 0
     for number, polygon in enumerate(polygons, start=1):
         if not isinstance(polygon, list):
             return Problem("segmentation", f"polygon {number} must be a list of numbers, not {json_kind(polygon)}")
         problem = _polygon_problem(polygon, number)
         if problem is not None:
             return problem
-        flat += _is_flat(polygon)
+        numbers = cast("list[float]", polygon)
+        if strays(numbers, size):
+            return Problem("polygon", f"polygon {number} reaches far out of the image, which is {_named(size)}")
+        flat += _is_flat(numbers)
+        outside += _is_outside(numbers, size)
     if flat == len(polygons):
         return Problem("polygon", "polygon has no area: all its points lie on one line")
+    if outside == len(polygons):
+        return Problem("polygon", f"polygon is outside the image, which is {_named(size)}")
     if flat:
         return Problem("polygon", f"{flat} of {len(polygons)} polygons have no area", severity="warning")
     return None
@@ -84,7 +94,22 @@ def _polygon_problem(polygon: list[object], number: int) -> Problem | None:
     return None
 
 
-def _is_flat(polygon: list[object]) -> bool:
+def strays(polygon: Sequence[float], size: Size) -> bool:
+    """Whether a polygon reaches so far out of an image of ``size`` that drawing it could take all memory."""
+    side = max(size)
+    return min(polygon) < -_REACH * side or max(polygon) > (1 + _REACH) * side
+
+
+def _is_outside(polygon: Sequence[float], size: Size) -> bool:
+    xs, ys = polygon[::2], polygon[1::2]
+    return max(xs) <= 0 or max(ys) <= 0 or min(xs) >= size[1] or min(ys) >= size[0]
+
+
+def _named(size: Size) -> str:
+    return f"{size[1]} x {size[0]} (width x height)"
+
+
+def _is_flat(polygon: Sequence[float]) -> bool:
     points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     points = points - points[0]
     x, y = points[:, 0], points[:, 1]
@@ -99,7 +124,7 @@ def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
         if key not in rle:
             return Problem("missing key", f"segmentation: missing key '{key}'")
     if not isinstance(rle["size"], list) or rle["size"] != list(size) or not set(map(type, rle["size"])) <= {int}:
-        return Problem("rle", f"RLE has size {str(rle['size'])[:40]} (height, width), the image has {list(size)}")
+        return Problem("rle", f"RLE has size {_shown_size(rle['size'])} (height, width), the image has {list(size)}")
     counts = rle["counts"]
     if isinstance(counts, str):
         decompressed = decompress_runs(counts)
@@ -117,6 +142,10 @@ def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
     if not any(runs[1::2]):
         return Problem("rle", "RLE covers no pixel of the instance")
     return None
+
+
+def _shown_size(size: object) -> str:
+    return str(size)[:40] if isinstance(size, list) else json_kind(size)
 
 
 def _counts_kind(counts: object) -> str:

@@ -100,9 +100,9 @@ def _read_table(table: Path) -> list[dict[str, Any]]:
     if not isinstance(images, list):
         raise DataError(f"{table}: must hold a JSON object with a list under 'images', as COCO's image_info files do")
     for index, entry in enumerate(images):
-        well_formed = isinstance(entry, dict) and isinstance(entry.get("id"), int)
+        well_formed = isinstance(entry, dict) and type(entry.get("id")) is int
         if not well_formed or not isinstance(entry.get("file_name"), str):
-            raise DataError(f"{table}: image number {index} needs a whole number as 'id' and a text as 'file_name'")
+            raise DataError(f"{table}: images[{index}] needs a whole number as 'id' and a text as 'file_name'")
     return images
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.data.records import LARGEST_NUMBER
+from dsctool.data.records import LARGEST_NUMBER, json_kind
 from dsctool.data.rle import decompress_runs
+from dsctool.data.segmentations import strays
 from dsctool.errors import DataError
 from dsctool.files import read_json
 
@@ -60,12 +61,11 @@ def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
     """Reads and checks ground truth; ``DataError`` names the file and the annotation id."""
     name, data = _read(source, "ground truth")
     if not isinstance(data, Mapping):
-        raise DataError(f"{name}: a COCO annotation file holds one object, this holds a {type(data).__name__}")
+        raise DataError(f"{name}: a COCO annotation file holds one object, this holds {json_kind(data)}")
     for key in ("images", "categories", "annotations"):
         if not isinstance(data.get(key), Sequence):
             raise DataError(f"{name}: no list under {key!r}; is this a COCO annotation file?")
-    images = {_entry_id(image, name, "images", index): image for index, image in enumerate(data["images"])}
-    categories = {_entry_id(entry, name, "categories", index): entry for index, entry in enumerate(data["categories"])}
+    images, categories = (_by_id(data[key], name, key) for key in ("images", "categories"))
     annotations = [_annotation(entry, name, index) for index, entry in enumerate(data["annotations"])]
     ids = Counter(annotation["id"] for annotation in annotations)
     repeated = [value for value, count in ids.items() if count > 1]
@@ -78,7 +78,7 @@ def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictio
     """Reads and checks results against the ground truth; ``DataError`` names the file and the index."""
     name, data = _read(source, "predictions")
     if not isinstance(data, Sequence):
-        raise DataError(f"{name}: a COCO results file holds a list, this holds a {type(data).__name__}")
+        raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
     results = [_result(entry, f"{name}: result {index}", truth) for index, entry in enumerate(data)]
     has_boxes = _all_or_none(results, "bbox", name)
     has_masks = _all_or_none(results, "segmentation", name)
@@ -105,10 +105,15 @@ def _read(source: object, role: str) -> tuple[str, object]:
     return str(source), read_json(Path(source))
 
 
-def _entry_id(entry: object, name: str, key: str, index: int) -> Hashable:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("id"), Hashable) or entry["id"] is None:
-        raise DataError(f"{name}: entry {index} of {key!r} has no id")
-    return entry["id"]
+def _by_id(entries: Sequence[Any], name: str, key: str) -> dict[Hashable, Mapping[str, Any]]:
+    by_id: dict[Hashable, Mapping[str, Any]] = {}
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or not (isinstance(entry.get("id"), str) or _is_number(entry.get("id"))):
+            raise DataError(f"{name}: entry {index} of {key!r} has no id, a number or a text")
+        by_id[entry["id"]] = entry
+    if len({isinstance(value, str) for value in by_id}) > 1:  # pycocotools sorts them
+        raise DataError(f"{name}: some ids of {key!r} are numbers and some are text: make them all numbers")
+    return by_id
 
 
 def _annotation(entry: object, name: str, index: int) -> dict[str, Any]:
@@ -118,6 +123,11 @@ def _annotation(entry: object, name: str, index: int) -> dict[str, Any]:
     for key in ("image_id", "category_id", "bbox", "area"):
         if key not in entry:
             raise DataError(f"{where} has no {key!r}")
+    for key in ("image_id", "category_id"):
+        if not isinstance(entry[key], Hashable):
+            raise DataError(f"{where}: {key} is {entry[key]!r}, not an id")
+    if entry.get("iscrowd", 0) not in (0, 1):
+        raise DataError(f"{where}: iscrowd is {entry['iscrowd']!r}, not 0 or 1")
     if not _is_number(entry["area"]):
         raise DataError(f"{where}: area is {entry['area']!r}, not a finite number")
     _check_box(entry["bbox"], where)
@@ -127,7 +137,7 @@ def _annotation(entry: object, name: str, index: int) -> dict[str, Any]:
 def _result(entry: object, where: str, truth: GroundTruth) -> dict[str, Any]:
     """A checked copy with the keys that evaluation uses."""
     if not isinstance(entry, Mapping):
-        raise DataError(f"{where} is a {type(entry).__name__}, not an object")
+        raise DataError(f"{where} is {json_kind(entry)}, not an object")
     for key in ("image_id", "category_id", "score"):
         if key not in entry:
             raise DataError(f"{where} has no {key!r}")
@@ -187,22 +197,26 @@ def _compressed(segmentation: object, image_id: Hashable, where: str, truth: Gro
     """Polygons or either kind of RLE as compressed RLE, as pycocotools converts them."""
     image = truth.images[image_id]
     height, width = (image.get(side) for side in ("height", "width"))
-    if not isinstance(height, Integral) or not isinstance(width, Integral):
+    if not isinstance(height, Integral) or not isinstance(width, Integral) or min(int(height), int(width)) <= 0:
         raise DataError(f"{truth.name}: image id {image_id} has no whole 'height' and 'width', which its masks need")
     height, width = int(height), int(width)
     if isinstance(segmentation, Mapping):
         return _checked_rle(segmentation, (height, width), where)
     if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
-        raise DataError(f"{where}: segmentation is a {type(segmentation).__name__}, neither RLE nor polygons")
+        raise DataError(f"{where}: segmentation is {json_kind(segmentation)}, neither RLE nor polygons")
     return _polygons_as_rle(segmentation, (height, width), where)
 
 
 def _polygons_as_rle(polygons: Sequence[Any], size: tuple[int, int], where: str) -> dict[str, Any]:
-    for polygon in polygons:
+    for number, polygon in enumerate(polygons, start=1):
         numbers = isinstance(polygon, Sequence) and all(_is_number(value) for value in polygon)
         if not numbers or len(polygon) < 4 or len(polygon) % 2:
             short = str(polygon)[:60]
             raise DataError(f"{where}: a polygon is a list of x, y pairs of finite numbers, this is {short}")
+        if number == 1 and len(polygon) < 6:  # pycocotools would take four numbers for a box
+            raise DataError(f"{where}: polygon 1 has 2 points, fewer than 3")
+        if strays(polygon, size):
+            raise DataError(f"{where}: polygon {number} reaches far out of the image, {size[1]} x {size[0]} pixels")
     try:
         return coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], *size))
     except Exception as error:  # pycocotools raises no narrower one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import warnings
 from types import ModuleType
 
 import pytest
@@ -108,12 +109,18 @@ def test_debug_shows_the_traceback(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [DataError("a.json: image 7: no file"), FileNotFoundError(2, "No such file", "a.json")]
+    ("error", "said"),
+    [
+        (DataError("a.json: image 7: no file"), "a.json: image 7: no file"),
+        (FileNotFoundError(2, "No such file", "a.json"), "a.json: No such file"),
+        (IsADirectoryError(21, "Is a directory", ".out.json.tmp", None, "out.json"), "out.json: Is a directory"),
+        (OSError("no file is to blame"), "no file is to blame"),
+    ],
 )
-def test_errors_of_library_and_system_exit_with_1(failing: list[BaseException], error: Exception) -> None:
+def test_errors_of_library_and_system_exit_with_1(failing: list[BaseException], error: Exception, said: str) -> None:
     failing.append(error)
     result = runner.invoke(shell.app, ["info"])
-    assert (result.exit_code, result.stderr) == (1, f"dsctool: error: {error}\n")
+    assert (result.exit_code, result.stderr) == (1, f"dsctool: error: {said}\n")
 
 
 def test_interruption_exits_with_130(failing: list[BaseException]) -> None:
@@ -125,6 +132,19 @@ def test_interruption_exits_with_130(failing: list[BaseException]) -> None:
 def test_exit_code_of_a_command_is_kept(failing: list[BaseException]) -> None:
     failing.append(typer.Exit(3))
     assert runner.invoke(shell.app, ["info"]).exit_code == 3
+
+
+def test_pillow_is_silent_about_odd_files_and_others_are_not(
+    failing: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing.append(typer.Exit(0))
+    monkeypatch.setattr(sys, "argv", ["dsctool", "info"])
+    with warnings.catch_warnings(record=True) as heard:
+        with pytest.raises(SystemExit):
+            shell.main()
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
+        warnings.warn_explicit("mine", UserWarning, "x.py", 1, module="mine")
+    assert [str(warning.message) for warning in heard] == ["mine"]
 
 
 def test_a_bug_is_one_line_with_its_place(

@@ -121,6 +121,30 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     assert "best.pt: no such file" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "said"),
+    [
+        ("out", False, "is a file; name a folder"),
+        ("out/overlays", False, "is a file; name a folder"),
+        ("out/predictions.json", True, "is a folder"),
+        ("out/images.json", True, "is a folder"),
+    ],
+)
+def test_an_output_in_the_way_is_found_before_anything_runs(
+    checkpoint: Path, tmp_path: Path, name: str, folder: bool, said: str
+) -> None:
+    obstacle = tmp_path / name
+    (obstacle if folder else obstacle.parent).mkdir(parents=True, exist_ok=True)
+    if not folder:
+        obstacle.write_text("kept")
+    result = run(checkpoint, save_image(tmp_path / "x.png"), "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert name in result.stderr
+    assert said in result.stderr
+    assert not list(tmp_path.rglob("*.jpg"))
+    assert folder or obstacle.read_text() == "kept"
+
+
 # --- the library behind it --------------------------------------------------------------------------
 
 

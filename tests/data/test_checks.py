@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -47,6 +47,14 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
         lambda c: c["annotations"][0].update(segmentation=[[1, 2, float("nan"), 4, 5, 6]]),
         "annotation 11: polygon 1 .* not finite",
     ),
+    "polygon outside": (
+        lambda c: c["annotations"][0].update(segmentation=[[60, 1, 80, 1, 80, 9]]),
+        "annotation 11: polygon is outside the image, which is 60 x 40",
+    ),
+    "endless polygon": (
+        lambda c: c["annotations"][0].update(segmentation=[[1, 1, 1e11, 1, 9, 9]]),
+        "annotation 11: polygon 1 reaches far out of the image, which is 60 x 40",
+    ),
     "wrong segmentation": (lambda c: c["annotations"][0].update(segmentation=5), "annotation 11: segmentation must be"),
     "RLE size": (lambda c: c["annotations"][1]["segmentation"].update(size=[60, 40]), r"annotation 12: RLE has size"),
     "RLE counts": (lambda c: c["annotations"][1]["segmentation"].update(counts="~"), "annotation 12: RLE counts"),
@@ -56,8 +64,14 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
     "duplicate annotation": (lambda c: c["annotations"][1].update(id=11), "annotation 11: duplicate id"),
     "duplicate image": (lambda c: c["images"][1].update(id=7), "image 7: duplicate id"),
     "duplicate category": (lambda c: c["categories"][1].update(id=90), "category 90: duplicate id"),
+    "one name twice": (
+        lambda c: c["categories"][1].update(name="toothbrush"),
+        "category 5: has the name of category 90, 'toothbrush'",
+    ),
+    "endless id": (lambda c: c["annotations"][0].update(id=2**63), "annotation 9223372036854775808: id is too large"),
+    "text category": (lambda c: c["annotations"][0].update(category_id="90"), "annotation 11: category_id .* not '90'"),
     "text id": (lambda c: c["annotations"][0].update(id="x1"), "annotation 'x1': id must be a whole number"),
-    "no annotation id": (lambda c: c["annotations"][0].pop("id"), r"annotation number 0 \(no id\): missing key 'id'"),
+    "no annotation id": (lambda c: c["annotations"][0].pop("id"), r"annotations\[0\] \(no id\): missing key 'id'"),
     "no bbox": (lambda c: c["annotations"][0].pop("bbox"), "annotation 11: missing key 'bbox'"),
     "no segmentation": (lambda c: c["annotations"][0].pop("segmentation"), "annotation 11: missing key 'segmentation'"),
     "no image_id": (lambda c: c["annotations"][0].pop("image_id"), "annotation 11: missing key 'image_id'"),
@@ -74,8 +88,8 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
     "long name": (lambda c: c["images"][0].update(file_name="x" * 5000), "image 7: "),
     "folder as image": (lambda c: c["images"][0].update(file_name="."), "image 7: .*cannot be decoded"),
     "surrogate in name": (lambda c: c["images"][0].update(file_name="\ud800.png"), "image 7: "),
-    "annotation no object": (lambda c: c["annotations"].append(3), "annotation number 3 .*must be an object"),
-    "image no object": (lambda c: c["images"].append(None), "image number 2 .*must be an object, not null"),
+    "annotation no object": (lambda c: c["annotations"].append(3), r"annotations\[3\] .*must be an object"),
+    "image no object": (lambda c: c["images"].append(None), r"images\[2\] .*must be an object, not null"),
     "no categories": (lambda c: c["categories"].clear(), "instances_train.json: has no categories"),
     "no images": (lambda c: c["images"].clear(), "instances_train.json: has no images"),
     "no annotations key": (lambda c: c.pop("annotations"), "instances_train.json: missing key 'annotations'"),
@@ -115,6 +129,22 @@ def test_a_spoilt_file_is_found(tmp_path: Path, text: str, words: str) -> None:
     assert str(fault).startswith(f"{files.annotations}: ")
     assert fault.message.count(str(files.annotations)) == 0, "the file is named once"
     assert re.search(words, fault.message), fault.message
+
+
+@pytest.mark.parametrize(("target", "words"), [(None, "no such file"), ("train", "Is a directory")])
+def test_an_annotation_file_that_is_none_is_a_fault(tmp_path: Path, target: str | None, words: str) -> None:
+    (write_tiny(tmp_path).annotations.parent / "instances_val.json").symlink_to(tmp_path / (target or "nowhere"))
+    (fault,) = check_data(tmp_path)
+    assert str(fault).startswith(f"{tmp_path}/annotations/instances_val.json: ")
+    assert words in str(fault)
+
+
+def test_a_fault_is_one_line_that_commands_no_terminal_and_keeps_names(tmp_path: Path) -> None:
+    content = tiny_content()
+    content["images"][0]["file_name"] = "two  blanks\n\x1b[31m\ud800 \u65e5\u672c.png"
+    write_tiny(tmp_path / "my  data", content)
+    (fault,) = check_data(tmp_path / "my  data")
+    assert f"{tmp_path}/my  data/train/two  blanks\\n\\x1b[31m\\ud800 \u65e5\u672c.png" in str(fault)
 
 
 def test_an_annotation_file_cut_anywhere_is_one_fault(tmp_path: Path) -> None:
@@ -242,6 +272,14 @@ def test_training_lives_with_warnings(tmp_path: Path) -> None:
     left_out, faults = check_for_training(write_tiny(tmp_path, content), DataConfig(), masks=True)
     assert [fault.severity for fault in faults] == ["warning"]
     assert not left_out.annotations
+
+
+@pytest.mark.parametrize("subject", ["file", "category"])
+def test_leaving_out_is_offered_only_where_it_helps(subject: Literal["file", "category"]) -> None:
+    faults = [Fault(Path("a.json"), subject, None, 0, "x", "x"), Fault(Path("a.json"), "image", 1, 0, "x", "x")]
+    with pytest.raises(DataError) as refusal:
+        exclusions(faults, "fail")
+    assert "data.on_error" not in str(refusal.value)
 
 
 def test_a_long_refusal_is_cut_and_says_so() -> None:

@@ -281,6 +281,8 @@ def _broken(key: str, value: Any) -> list[Json]:
         ("segmentation", {"size": [240, 320], "counts": None}, "RLE counts"),
         ("segmentation", {"counts": "PPY"}, "RLE size is None"),
         ("segmentation", [[1, 2, 3]], "x, y pairs"),
+        ("segmentation", [[1, 2, 3, 4]], "polygon 1 has 2 points"),
+        ("segmentation", [[1, 2, 30, 4, 30, 40], [1, 2, 1e11, 4, 5, 6]], "polygon 2 reaches far out"),
         ("segmentation", 5, "neither RLE nor polygons"),
     ],
 )
@@ -310,6 +312,10 @@ def test_a_result_with_neither_box_nor_mask() -> None:
         ("bbox", [10**400, 2, 3, 4], "four finite numbers"),  # JSON's integers have no end
         ("segmentation", {"size": [240, 320], "counts": [10**400]}, "RLE counts"),
         ("id", 4, "id 4 appears more than once"),
+        ("iscrowd", None, "iscrowd is None, not 0 or 1"),
+        ("iscrowd", "0", "iscrowd is '0', not 0 or 1"),
+        ("image_id", [1], r"image_id is \[1\], not an id"),
+        ("category_id", {}, "category_id is {}, not an id"),
         ("segmentation", [], "no segmentation, others have"),
         ("segmentation", {"size": [1, 1], "counts": [1]}, "RLE size"),
     ],
@@ -323,6 +329,29 @@ def test_malformed_ground_truth_is_named(key: str, value: Any, said: str) -> Non
         truth["annotations"][4][key] = value
     with pytest.raises(DataError, match=said):
         evaluate(truth, results)
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "said"),
+    [
+        ("images", {"id": "a", "height": 5, "width": 5}, "some ids of 'images' are numbers and some are text"),
+        ("categories", {"id": "a", "name": "x"}, "some ids of 'categories' are numbers and some are text"),
+        ("images", {"id": [1]}, "of 'images' has no id"),
+        ("categories", {"id": float("nan")}, "of 'categories' has no id"),
+    ],
+)
+def test_images_and_categories_without_proper_ids(key: str, entry: Json, said: str) -> None:
+    truth = generated_truth()
+    truth[key].append(entry)
+    with pytest.raises(DataError, match=said):
+        evaluate(truth, [])
+
+
+def test_masks_need_images_with_an_area() -> None:
+    truth = generated_truth()
+    truth["images"][0]["height"] = -1
+    with pytest.raises(DataError, match="has no whole 'height' and 'width'"):
+        evaluate(truth, perturbed(generated_truth()))
 
 
 @pytest.mark.parametrize(
