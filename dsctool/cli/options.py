@@ -26,7 +26,7 @@ DataRoot = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Data set: annotations/, one folder per split, or as configured.")
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto (the best there is), cpu, cuda, cuda:N or mps.")
+    str, typer.Option("--device", metavar="NAME", help="auto (CUDA, else cpu), cpu, cuda, cuda:N or mps.")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to a JSON file.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -53,6 +53,10 @@ class FakeDetector(nn.Module):
         ]
 
 
+Build = Callable[[FakeDetector], None]
+"""What a test does to the detector before it is trained."""
+
+
 def tiny_config(**train: object) -> Config:
     """A configuration for :class:`FakeDetector` on the generated set: small images, no workers, 2 images a batch."""
     values: dict[str, object] = {"epochs": 2, "batch_size": 2, "log_interval": 1, **train}
