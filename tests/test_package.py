@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,46 @@ PACKAGE = REPOSITORY / "dsctool"
 def test_no_file_is_longer_than_400_lines() -> None:
     lengths = {str(path.relative_to(REPOSITORY)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+LAYERS = [
+    {"errors", "files", "structures", "config", "ops"},
+    {"models", "data"},
+    {"engine", "evaluation", "visualize", "interop"},
+    {"cli"},
+]
+"""Parts of the package from the bottom to the top."""
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS) - 1))
+def test_imports_point_downwards(layer: int) -> None:
+    """Wherever in a file they stand; for annotations alone anything may be imported."""
+    above = set().union(*LAYERS[layer + 1 :])
+    wrong = []
+    for part in LAYERS[layer]:
+        for path in [*(PACKAGE / part).rglob("*.py"), *PACKAGE.glob(f"{part}.py")]:
+            wrong += [(str(path.relative_to(PACKAGE)), name) for name in _imported(path) if name in above]
+    assert wrong == []
+
+
+def _imported(path: Path) -> set[str]:
+    """The parts of the package that a file imports."""
+    tree = ast.parse(path.read_text())
+    annotations_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if node in annotations_only:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            modules.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+    return {module.split(".")[1] for module in modules if module.startswith("dsctool.")}
 
 
 @pytest.mark.parametrize("module", ["dsctool", "dsctool.cli.app", "dsctool.config.loading"])

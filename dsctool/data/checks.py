@@ -29,7 +29,7 @@ CategoryTable = dict[int, str]
 """Category names by id."""
 
 DECODE_LIMIT = 10_000
-"""Training decodes all images of smaller sets before it starts."""
+"""Sets of more images are not decoded before they are used, unless what is broken is to be left out."""
 
 
 def check_data(root: Path, *, masks: bool = True, progress: Progress | None = None) -> list[Fault]:
@@ -78,18 +78,26 @@ def check_for_training(
 ) -> tuple[Exclusions, list[Fault]]:
     """What training on a split leaves out, and all faults found.
 
-    Images are decoded, or in sets of more than :data:`DECODE_LIMIT` images only looked at.
+    Images are decoded or only looked at, see :func:`decodes_first`.
 
     Raises:
         DataError: there are faults and ``data.on_error`` is ``fail``, or faults that cannot be left out.
     """
     content, faults = _read(files)
     if content is not None:
-        decode = len(content.images) <= DECODE_LIMIT
         if not (masks and config.semantic == "stuffthingmaps"):
             files = replace(files, semantic_maps=None)
+        decode = decodes_first(content, config)
         faults += _check_content(files, content, decode_images=decode, masks=masks, progress=progress)
     return exclusions(faults, config.on_error), faults
+
+
+def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
+    """Whether all images are decoded before a set is used, not just looked at.
+
+    With ``data.on_error: skip`` always: a broken image that is met later can only stop the command.
+    """
+    return config.on_error == "skip" or len(content.images) <= DECODE_LIMIT
 
 
 def _read(files: SplitFiles) -> tuple[AnnotationFile | None, list[Fault]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsctool.config.schema import CascadeRcnnConfig, Config, DataConfig
-from dsctool.data.checks import DECODE_LIMIT, Progress, check_for_training, check_split
+from dsctool.data.checks import Progress, check_for_training, check_split, decodes_first
 from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Exclusions, Fault, exclusions
 from dsctool.data.layout import SplitFiles, find_split
@@ -78,7 +78,7 @@ def open_evaluation_set(
     with_masks = masks and any(isinstance(entry, dict) and entry.get("segmentation") for entry in content.annotations)
     faults = check_split(
         replace(files, semantic_maps=None),
-        decode_images=len(content.images) <= DECODE_LIMIT,
+        decode_images=decodes_first(content, config),
         masks=with_masks,
         progress=progress,
     )

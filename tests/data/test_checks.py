@@ -182,6 +182,18 @@ def test_a_cut_image_is_found_only_by_decoding(tmp_path: Path) -> None:
     assert check_split(files, decode_images=False) == []
 
 
+@pytest.mark.parametrize(("on_error", "found"), [("fail", 0), ("skip", 1)])
+def test_large_sets_are_decoded_first_where_broken_images_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_error: Literal["fail", "skip"], found: int
+) -> None:
+    """Met in the middle of a run, such an image could only stop it, again at every --resume."""
+    monkeypatch.setattr("dsctool.data.checks.DECODE_LIMIT", 1)
+    files = write_tiny(tmp_path)
+    (files.images / "b.jpg").write_bytes((files.images / "b.jpg").read_bytes()[:-200])
+    excluded, faults = check_for_training(files, DataConfig(on_error=on_error), masks=True)
+    assert len(faults) == len(excluded.images) == found
+
+
 def test_sizes_are_checked_without_decoding(tmp_path: Path) -> None:
     content = tiny_content()
     content["images"].append({"id": 8, "file_name": "a.png", "width": 61, "height": 40})
