@@ -1,6 +1,7 @@
 """The command line: subcommands are imported when they are called, so that ``--help`` answers at once.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted. Errors are plain lines on stderr.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 75 stopped and saved (train), 130 interrupted.
+Errors are plain lines on stderr.
 """
 
 from __future__ import annotations
