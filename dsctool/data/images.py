@@ -65,7 +65,7 @@ def read_image(path: Path, size: Size | None = None) -> Tensor:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DECODE_ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded: {reason(error)}") from None
+        raise unreadable(path, error) from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -81,7 +81,7 @@ def image_size(path: Path, size: Size | None = None) -> Size:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DECODE_ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded: {reason(error)}") from None
+        raise unreadable(path, error) from None
 
 
 def _chosen_size(image: Image.Image, size: Size | None, path: Path) -> tuple[Size, bool]:
@@ -124,10 +124,13 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], 
     return np.array(image.convert("RGB"))
 
 
-def reason(error: Exception) -> str:
-    """Why Pillow could not decode a file, on one line."""
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to raise for one of :data:`DECODE_ERRORS`, on one line."""
+    if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
+        return DataError(f"{path}: cannot be read: {error.strerror}")
     if isinstance(error, UnidentifiedImageError):
-        return "it is not an image of a known format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+        empty = path.stat().st_size == 0
+        reason = "the file is empty" if empty else "it is not an image of a known format"
+    else:
+        reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path}: cannot be decoded: {reason}")

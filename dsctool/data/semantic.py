@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dsctool.data.images import DECODE_ERRORS, reason
+from dsctool.data.images import DECODE_ERRORS, unreadable
 from dsctool.data.records import ImageInfo
 from dsctool.data.transforms import SEMANTIC_IGNORED
 from dsctool.errors import DataError
@@ -51,7 +51,7 @@ def read_semantic_map(folder: Path, info: ImageInfo, *, classes: int) -> Tensor:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DECODE_ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded: {reason(error)}") from None
+        raise unreadable(path, error) from None
     if values.shape != (info.height, info.width):
         height, width = values.shape
         raise DataError(

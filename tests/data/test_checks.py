@@ -86,7 +86,7 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
     "absolute name": (lambda c: c["images"][0].update(file_name="/etc/passwd"), "image 7: file_name .* leads out"),
     "empty name": (lambda c: c["images"][0].update(file_name=" "), "image 7: file_name must be a path"),
     "long name": (lambda c: c["images"][0].update(file_name="x" * 5000), "image 7: "),
-    "folder as image": (lambda c: c["images"][0].update(file_name="."), "image 7: .*cannot be decoded"),
+    "folder as image": (lambda c: c["images"][0].update(file_name="."), "image 7: .*cannot be read: Is a dir"),
     "surrogate in name": (lambda c: c["images"][0].update(file_name="\ud800.png"), "image 7: "),
     "annotation no object": (lambda c: c["annotations"].append(3), r"annotations\[3\] .*must be an object"),
     "image no object": (lambda c: c["images"].append(None), r"images\[2\] .*must be an object, not null"),

@@ -120,11 +120,23 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         read_image(tmp_path / "nope.jpg")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"not an image at all"])
-def test_no_image_is_an_error(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"\xff\xd8\xff", ""),
+        (b"not an image at all", "it is not an image of a known format"),
+    ],
+)
+def test_no_image_is_an_error(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "image.jpg").write_bytes(content)
-    with pytest.raises(DataError, match=r"image\.jpg: cannot be decoded"):
+    with pytest.raises(DataError, match=rf"image\.jpg: cannot be decoded: {said}"):
         read_image(tmp_path / "image.jpg")
+
+
+def test_a_file_that_the_system_does_not_give_is_not_called_undecodable(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_image(tmp_path)
 
 
 def _encoded(kind: str, progressive: bool) -> bytes:
