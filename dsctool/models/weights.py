@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,15 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from dsctool.errors import CheckpointError
+from dsctool.models.backbones.sac import calibrate
 
 HEADS = ("cascade.",)
 """Prefixes of the parameters that a load may leave at random: they depend on the classes and the cascade."""
+ADDITIONS = re.compile(
+    r"\.(weight_gamma|weight_beta|weight_diff|switch\.\w+|(pre|post)_context\.\w+|offset_[sl]\.\w+"
+    r"|conv_offset\.\w+|rfp_conv\.\w+)$"
+)
+"""Parameters that variants add to a plain network; their fresh values leave its function as it was, or are meant."""
 SHOWN = 5
 """Names listed of each kind."""
 
@@ -47,6 +54,9 @@ def load_weights(
 ) -> LoadReport:
     """Load every entry of ``state`` that has a parameter of its name and shape.
 
+    Standardised convolutions whose affine buffers are not in ``state`` are calibrated, so that they
+    start as the loaded weight. What a variant adds to a plain network may be missing.
+
     Args:
         source: what the message calls the weights.
         allow_partial: accept that more than the heads stays uninitialised.
@@ -62,7 +72,11 @@ def load_weights(
         unexpected=tuple(name for name in state if name not in own),
         reshaped=tuple(name for name in state if name in own and name not in fitting),
     )
-    left = [name for name in (*report.missing, *report.reshaped) if not name.startswith(HEADS)]
+    left = [
+        name
+        for name in (*report.missing, *report.reshaped)
+        if not name.startswith(HEADS) and not ADDITIONS.search(name)
+    ]
     if left and not allow_partial:
         raise CheckpointError(
             f"{source}: {len(left)} parameters outside the heads would stay random, "
@@ -71,6 +85,9 @@ def load_weights(
             + "\nThese weights are for another architecture; train.partial_weights=true loads what fits all the same."
         )
     model.load_state_dict(fitting, strict=False)
+    for name, module in model.named_modules():
+        if f"{name}.weight" in fitting and f"{name}.weight_gamma" in report.missing:
+            calibrate(module)
     return report
 
 
@@ -93,6 +110,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
         name
         for name in {**own, **state}
         if not name.endswith("num_batches_tracked")
+        and not (name not in state and ADDITIONS.search(name))
         and (name not in own or name not in state or own[name].shape != state[name].shape)
     ]
     if misfits:

@@ -28,9 +28,10 @@ def deformable_conv(
         weight: ``(O, C / groups, k, k)``.
 
     Returns:
-        ``(N, O, h', w')`` float32.
+        ``(N, O, h', w')``, float32 or better.
     """
-    x, offset, weight = x.float(), offset.float(), weight.float()
+    precision = torch.promote_types(x.dtype, torch.float32)  # never half, also under autocast
+    x, offset, weight = x.to(precision), offset.to(precision), weight.to(precision)
     if x.device.type == "cpu":
         return _gathered_conv(x, offset, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
     return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation)
@@ -46,9 +47,10 @@ def _gathered_conv(
     cells, weights = _bilinear(y, x_position, height, width)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
     samples: Tensor = _GatherSamples.apply(table, weights, cells)
-    if groups == 1:  # (N h' w', k^2 C) x (k^2 C, O)
+    if groups == 1:
+        # (N h' w', k^2 C) with filters (O, k^2 C): a view of the weight where its memory is channels last.
         columns = samples.view(batch * out_height * out_width, -1)
-        result = columns @ weight.permute(2, 3, 1, 0).reshape(-1, out_channels)
+        result = F.linear(columns, weight.permute(0, 2, 3, 1).reshape(out_channels, -1))
     else:
         columns = samples.view(batch * out_height * out_width, kernel**2, groups, channels // groups)
         columns = columns.permute(2, 0, 1, 3).flatten(2)  # (groups, N h' w', k^2 C / groups)

@@ -53,3 +53,21 @@ def test_the_semantic_branch_follows_the_supervision(semantic: str, channels: in
 def test_parts_that_cannot_be_built_are_named() -> None:
     with pytest.raises(ConfigError, match=r"model\.cascade\.kind=dsc"):
         build_detector(load_config("htc_tiny", ["model.cascade.kind=dsc"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layout"),
+    [
+        (["model.neck.rfp=null"], "htc_r50_sac_1x_coco"),
+        (["model.backbone.sac=null"], "htc_r50_rfp_1x_coco"),
+        (
+            ["model.neck.rfp=null", "model.backbone.sac=null", "model.backbone.weight_standardisation=false"],
+            "htc_r50_fpn_1x_coco",
+        ),
+    ],
+)
+def test_parts_of_detectors_come_off_one_by_one(overrides: list[str], layout: str) -> None:
+    with torch.device("meta"):
+        model = build_detector(load_config("detectors_htc_r50_1x_coco", overrides))
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert ours == {rename(key): shape for key, shape in published_keys(layout).items()}

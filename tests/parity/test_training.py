@@ -8,6 +8,7 @@ import torch
 
 from dsctool.interop import rename
 from dsctool.models.detector import Detector
+from tests.conftest import RECORDINGS
 from tests.parity import fill
 from tests.parity.published import (
     RECORDED_SAMPLING,
@@ -19,7 +20,9 @@ from tests.parity.published import (
 )
 
 
-@pytest.fixture(scope="module", params=["htc_r50_fpn_1x_coco", "htc_without_semantic_r50_fpn_1x_coco"])
+@pytest.fixture(
+    scope="module", params=sorted(path.name.removesuffix(".train.npz") for path in RECORDINGS.glob("*.train.npz"))
+)
 def case(request: pytest.FixtureRequest) -> tuple[Detector, dict[str, np.ndarray]]:
     return filled_model(request.param, RECORDED_SAMPLING).train(), recording(f"{request.param}.train")
 
@@ -45,7 +48,11 @@ def check(losses: dict[str, torch.Tensor], model: Detector, recorded: dict[str, 
     theirs = recorded[f"{prefix}grad_norms"]
     relative = np.abs(norms - theirs) / np.maximum(theirs, 1e-5)
     print(f"losses to {max(gaps.values()):.1e}, gradients to {relative.max():.1e}, median {np.median(relative):.1e}")
-    assert {n: g for n, g, t in zip(names, relative, theirs, strict=True) if g > 1e-2 and t > 1e-5} == {}
+    tolerance = 1e-2 if model.rfp is None else 5e-2
+    allowed = np.maximum(tolerance * theirs, 1e-5) + np.array([CANCELLING.get(name, 0.0) for name in names])
+    apart = np.abs(norms - theirs)
+    assert {n: (g, t) for n, g, t, a in zip(names, norms, theirs, allowed, strict=True) if abs(g - t) > a} == {}
+    assert (apart <= np.maximum(tolerance * theirs, 1e-5)).mean() > 0.99
     assert np.median(relative) < 1e-3
     with_gradient = {rename(name) for name in names}
     trainable = {name for name, value in parameters.items() if value.requires_grad}
