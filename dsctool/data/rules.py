@@ -95,7 +95,7 @@ def _repeated_names(file: AnnotationFile) -> Iterator[Fault]:
 def _image_problems(entry: Entry) -> Iterator[Problem]:
     yield from _missing(entry, "file_name", "width", "height")
     for key in ("width", "height"):
-        if key in entry and not (_is_whole(entry[key]) and entry[key] > 0):
+        if key in entry and not _is_side(entry[key]):
             yield Problem("number", f"{key} must be a whole number of pixels above 0, not {_shown(entry[key])}")
     name = entry.get("file_name", "x")
     if not (isinstance(name, str) and name.strip()) or "\0" in name:
@@ -173,7 +173,11 @@ def _missing(entry: Entry, *keys: str) -> Iterator[Problem]:
 
 def _size(entry: Entry) -> Size | None:
     height, width = entry.get("height"), entry.get("width")
-    return (height, width) if _is_whole(height) and _is_whole(width) and height > 0 and width > 0 else None
+    return (height, width) if _is_side(height) and _is_side(width) else None
+
+
+def _is_side(value: object) -> TypeGuard[int]:
+    return _is_whole(value) and 0 < value <= LARGEST_NUMBER
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

@@ -19,7 +19,7 @@ from dsctool.data.records import LARGEST_NUMBER, Segmentation, json_kind
 from dsctool.data.rle import decompress_runs
 from dsctool.structures import Size
 
-_REACH = 1.0
+_REACH = 1
 """How far a polygon may stick out, in longer sides of its image: pycocotools walks along every edge, pixel by pixel."""
 
 

@@ -80,6 +80,7 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
     "no name": (lambda c: c["categories"][0].pop("name"), "category 90: missing key 'name'"),
     "text width": (lambda c: c["images"][0].update(width="60"), "image 7: width must be a whole number"),
     "zero width": (lambda c: c["images"][0].update(width=0), "image 7: width must be a whole number"),
+    "endless width": (lambda c: c["images"][0].update(width=10**400), "image 7: width must be a whole number"),
     "another size": (lambda c: c["images"][0].update(width=61), "image 7: .*a.png: is 60 x 40 .* 61 x 40"),
     "missing image": (lambda c: c["images"][0].update(file_name="nope.png"), "image 7: .*nope.png: no such file"),
     "escaping name": (lambda c: c["images"][0].update(file_name="../train/a.png"), "image 7: file_name .* leads out"),
