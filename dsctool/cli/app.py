@@ -33,10 +33,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("train", "train", "Train a detector."),
     "eval": Command("evaluate", "evaluate", "Measure box and mask AP as COCO counts them."),
-    "predict": Command("predict", "predict", "Find instances in images: COCO-format results and overlays."),
+    "predict": Command("predict", "predict", "Find instances in images: COCO results and overlays."),
+    "visualize-switch": Command("visualize_switch", "visualize_switch", "Draw the learned switch of every SAC layer."),
     "data": Command("data", "app", "Check, describe and make data sets."),
     "configs": Command("configs", "app", "List, show, compare and check configurations."),
-    "info": Command("info", "info", "Versions, devices and backends: what to paste into a bug report."),
+    "info": Command("info", "info", "Versions, devices and backends: for bug reports."),
 }
 
 

@@ -1,0 +1,211 @@
+"""``dsctool visualize-switch``: what the switches of a detector's SAC layers do on images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile
+from dsctool.cli.output import image_progress, prepare_file, prepare_folder, write_json
+from dsctool.cli.tables import print_table
+from dsctool.errors import DsctoolError
+
+if TYPE_CHECKING:
+    from dsctool.engine.inference import ImageFile
+    from dsctool.errors import DataError
+    from dsctool.models.detector import Detector
+    from dsctool.structures import Size
+    from dsctool.visualize.switch_numbers import ImageNumbers
+
+Objects = dict[int, list[dict[str, Any]]]
+"""COCO annotations by image id."""
+
+
+def visualize_switch(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGE_OR_DIR...", help="Image files, and folders of them.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder for the pictures.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", metavar="PATTERN", help="Only these, as in 'layer3.*'; may be given several times."),
+    ] = None,
+    list_layers: Annotated[bool, typer.Option("--list", help="Print the names of the layers and stop.")] = False,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Also a picture per layer.")] = False,
+    ground_truth: Annotated[
+        Path | None,
+        typer.Option("--ground-truth", metavar="FILE", help="COCO annotations: look inside annotated objects."),
+    ] = None,
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", min=0, max=1, help="Detected objects score at least this.")
+    ] = 0.3,
+    json_file: JsonFile = None,
+    device: Device = "auto",
+) -> None:
+    """Draw the learned switch of every SAC layer over images.
+
+    Writes for each image DIR/NAME.png, a contact sheet with a map per stage (dark: the large atrous rate is
+    taken), and DIR/NAME.npz, the maps themselves with image_size and input_size (h, w); with --per-layer also
+    DIR/NAME/LAYER.png. Prints the mean switch per layer, and inside small, medium and large objects (COCO's
+    areas): of every object the mean over its mask, else its box, and of these the mean.
+
+    A PATTERN of --layers is a shell pattern whose * also matches dots, or the beginning of a name. 'layer3.*' and
+    layer3 are stage 3 in every pass, 'backbone.layer3.*' in the first pass, 'rfp.*' the backbones of further passes.
+
+    Examples:
+
+        dsctool visualize-switch runs/first/best.pt photos/ --output switch
+
+        dsctool visualize-switch runs/first/best.pt --list
+    """
+    from dsctool.engine.checkpoint import load_model
+    from dsctool.engine.environment import pick_device
+    from dsctool.visualize.switch import select_layers, switch_layers
+
+    if not list_layers and (not images or output is None):
+        raise typer.BadParameter("give IMAGE_OR_DIR... and --output DIR, or --list")
+    chosen = pick_device(device)
+    files, objects = ([], None) if list_layers else _inputs(images or [], ground_truth)
+    model = load_model(checkpoint, device=chosen)
+    names = switch_layers(model)
+    if not names:
+        raise DsctoolError(f"{checkpoint}: has no switchable atrous convolution (its model.backbone.sac is null)")
+    names = select_layers(names, layers or [])
+    if list_layers or output is None:
+        typer.echo("\n".join(names))
+        return
+    prepare_folder(output)
+    prepare_file(json_file)
+    done = _run(model, names, files, output, objects=objects, per_layer=per_layer, score_threshold=score_threshold)
+    if done:
+        if json_file is not None:
+            write_json(json_file, _as_json(done, None if objects is not None else score_threshold), indent=2)
+        _show([image.numbers for image in done], "annotated" if objects is not None else "detected")
+    if len(done) < len(files):
+        typer.echo(f"{len(files) - len(done)} of {len(files)} images could not be read", err=True)
+        raise typer.Exit(1)
+
+
+def _inputs(images: list[Path], ground_truth: Path | None) -> tuple[list[ImageFile], Objects | None]:
+    """The images, and with ground truth the annotated instances of each by image id."""
+    from dsctool.engine.prediction import find_images, identify_images, number_images
+
+    paths = find_images(images)
+    if ground_truth is None:
+        return number_images(paths), None
+    from dsctool.evaluation.sources import check_truth_masks, load_ground_truth
+
+    files = identify_images(paths, ground_truth)
+    truth = load_ground_truth(ground_truth)
+    objects: Objects = {file.id: [] for file in files}
+    used = [each for each in truth.annotations if each["image_id"] in objects and not each["iscrowd"]]
+    truth = replace(truth, annotations=[each for each in used if each["area"] > 0])
+    if any(each.get("segmentation") for each in truth.annotations):
+        check_truth_masks(truth)
+    for annotation in truth.annotations:
+        objects[annotation["image_id"]].append(annotation)
+    return files, objects
+
+
+# --- images -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Done:
+    """An image that was drawn."""
+
+    file_name: str
+    size: Size
+    numbers: ImageNumbers
+
+
+def _run(
+    model: Detector,
+    layers: list[str],
+    files: list[ImageFile],
+    output: Path,
+    *,
+    objects: Objects | None,
+    per_layer: bool,
+    score_threshold: float,
+) -> list[_Done]:
+    """Draws one image after the other; those that cannot be read are reported and left out."""
+    from dsctool.engine.inference import image_batches, to_results
+    from dsctool.engine.prediction import output_names
+    from dsctool.visualize.switch import record_switches
+    from dsctool.visualize.switch_files import save_contact_sheet, save_layers, save_maps
+    from dsctool.visualize.switch_numbers import measure
+
+    names = output_names([file.path for file in files])
+    targets = {file.id: output / name for file, name in zip(files, names, strict=True)}
+    categories = {category.id: category.name for category in model.categories}
+    kind = f"objects of score {score_threshold:g} and more" if objects is None else "annotated objects"
+    done = []
+    with image_progress(len(files), "visualize-switch") as advance:
+
+        def report(file: ImageFile, error: DataError) -> None:
+            typer.echo(f"dsctool: error: {error}", err=True)
+            advance()
+
+        for batch, _, (info,) in image_batches(files, model.config.data, on_fault=report):
+            record = record_switches(model, batch, original_size=info.original_size, layers=layers)
+            results = to_results(record.detections, info.image_id, model.categories)
+            found = [result for result in results if result["score"] >= score_threshold]
+            numbers = measure(record, found if objects is None else objects[info.image_id])
+            target, path = targets[info.image_id], Path(info.file_name)
+            sheet = target.with_name(f"{target.name}.png")
+            save_contact_sheet(sheet, record, image=path, found=found, names=categories, numbers=numbers, objects=kind)
+            save_maps(target.with_name(f"{target.name}.npz"), record)
+            if per_layer:
+                save_layers(target, record)
+            done.append(_Done(info.file_name, info.original_size, numbers))
+            advance()
+    return done
+
+
+# --- what is shown ----------------------------------------------------------------------------------
+
+
+def _as_json(done: list[_Done], score_threshold: float | None) -> dict[str, object]:
+    """The numbers over all images, then of each; without a threshold they are about annotated objects."""
+    from dsctool.visualize.switch_numbers import summarize
+
+    return {
+        "source": "ground truth" if score_threshold is None else "detections",
+        "score_threshold": score_threshold,
+        **asdict(summarize([image.numbers for image in done])),
+        "images": [
+            {
+                "file_name": image.file_name,
+                "height": image.size[0],
+                "width": image.size[1],
+                **asdict(summarize([image.numbers])),
+            }
+            for image in done
+        ],
+    }
+
+
+def _show(images: list[ImageNumbers], kind: str) -> None:
+    from dsctool.visualize.switch_numbers import summarize
+
+    summary = summarize(images)
+    header = ["layer", "mean", "min", "max", "small", "medium", "large"]
+    rows = [
+        [
+            layer.layer,
+            *map(_cell, (layer.mean, layer.low, layer.high, layer.small, layer.medium, layer.large)),
+        ]
+        for layer in (*summary.layers, summary.overall)
+    ]
+    counts = summary.objects
+    rows.append([f"{kind} objects", "", "", "", str(counts.small), str(counts.medium), str(counts.large)])
+    print_table(header, rows)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

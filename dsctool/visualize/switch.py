@@ -1,0 +1,179 @@
+"""The switch maps of switchable atrous convolutions, as a detector computes them on an image.
+
+S(x) says how a SAC layer mixes its two atrous rates: 1 is the small rate alone, 0 the large one alone. It is
+linear, so it may leave [0, 1]. Maps are taken by forward hooks while the detector runs as it always does.
+
+Cell ``i`` of a map at stride ``s`` looks at the surroundings of pixel ``s * i`` of the network's input: that is
+the centre of its receptive field in both directions, and where upsampling puts it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from dsctool.errors import DsctoolError
+from dsctool.models.backbones.sac import SwitchableAtrousConv
+from dsctool.models.detector import Detector
+from dsctool.structures import Detections, ImageBatch, Size
+
+Values = NDArray[np.float32]
+"""Numbers of a map, ``(h, w)`` unless said otherwise."""
+
+_SMALLEST_CANVAS = 96
+"""SAC pools over 5x5 cells with reflection, which takes 3 cells: pixels of the canvas at stride 32."""
+
+_PLACE = re.compile(r"(?:backbone|rfp\.backbones\.(?P<further>\d+))\.(?P<inner>layer(?P<stage>\d+)\..+)")
+
+
+@dataclass(frozen=True)
+class SwitchMap:
+    """S(x) of one layer over one image.
+
+    layer: name of the SAC layer in the detector. stage: of the backbone, 1 to 4. passage: 1 for the first pass
+    through a backbone, 2 and more for those of a recursive feature pyramid.
+    values: the cells over the image, not those over padding; row 0 is at the top.
+    input_size: ``(h, w)`` of the image as the network saw it, without padding, in pixels.
+    """
+
+    layer: str
+    stage: int
+    passage: int
+    values: Values
+    input_size: Size
+
+    @property
+    def name(self) -> str:
+        """The layer's name; where passes share a backbone, later ones add their number: ``...conv2@2``."""
+        further = self.layer.startswith("backbone.") and self.passage > 1
+        return f"{self.layer}@{self.passage}" if further else self.layer
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the network's input per cell."""
+        return int(2 ** (self.stage + 1))
+
+    def upsampled(self, size: Size) -> Values:
+        """The map over the image drawn at ``size`` ``(h, w)``: bilinear, constant beyond the outermost cells."""
+        rows, columns = self.interpolation(size)
+        return np.asarray(rows @ self.values @ columns.T, dtype=np.float32)
+
+    def interpolation(self, size: Size) -> tuple[Values, Values]:
+        """Weights of the cells' rows ``(h, rows)`` and columns ``(w, columns)`` in the image's at ``size``."""
+        rows, columns = (
+            _interpolation(pixels, cells, step=side / pixels / self.stride, first=-0.5 / self.stride)
+            for pixels, cells, side in zip(size, self.values.shape, self.input_size, strict=True)
+        )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class SwitchRecord:
+    """What one run of the detector gave.
+
+    maps: in the order of the layers, later passes of a shared backbone after earlier ones.
+    detections: in pixels of the original image, whose ``(h, w)`` is ``image_size``.
+    """
+
+    maps: list[SwitchMap]
+    detections: Detections
+    image_size: Size
+
+
+def switch_layers(model: nn.Module) -> list[str]:
+    """Names of the SAC layers, in the order of the network: ``backbone.layer3.0.conv2``."""
+    return [name for name, module in model.named_modules() if isinstance(module, SwitchableAtrousConv)]
+
+
+def select_layers(layers: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The layers that match any of the shell-style ``patterns``, in their order; all where there are no patterns.
+
+    ``*`` also matches dots. A pattern is compared with a layer's whole name and with its name inside its
+    backbone: ``layer3.*`` are the layers of stage 3 in every pass, ``backbone.layer3.*`` those of the first pass,
+    ``rfp.*`` those of the further backbones. The beginning of a name, up to a dot, stands for all below it:
+    ``layer3``, ``layer3.0``.
+
+    Raises:
+        DsctoolError: a pattern matches nothing; the message lists the layers.
+    """
+    chosen = set()
+    for pattern in patterns:
+        found = [layer for layer in layers if _matches(layer, pattern)]
+        if not found:
+            raise DsctoolError(f"no SAC layer matches {pattern!r}; there are {', '.join(layers)}")
+        chosen.update(found)
+    return [layer for layer in layers if layer in chosen] if patterns else list(layers)
+
+
+def record_switches(model: Detector, images: ImageBatch, *, original_size: Size, layers: Sequence[str]) -> SwitchRecord:
+    """Run the detector on a batch of one image and keep the switch maps of ``layers``.
+
+    images: on any device, the model runs on its own. original_size: ``(h, w)`` that detections are wanted in.
+    Nothing but the maps and the detections stays in memory, both on the CPU.
+    """
+    device = next(model.parameters()).device
+    height, width = (max(_SMALLEST_CANVAS - side, 0) for side in images.tensor.shape[-2:])
+    canvas = pad(images.tensor, (0, width, 0, height)).to(device)
+    with _recording(model, layers) as recorded:
+        found = model.detect(canvas, images.sizes, [original_size])[0]
+    size = images.sizes[0]
+    maps = [_map(layer, call, values, size) for layer in layers for call, values in enumerate(recorded[layer])]
+    return SwitchRecord(maps=maps, detections=found.to("cpu"), image_size=original_size)
+
+
+@contextmanager
+def _recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[Values]]]:
+    """The outputs of the layers' switches while the block runs, one per call."""
+    recorded: dict[str, list[Values]] = {layer: [] for layer in layers}
+
+    def keep(layer: str, output: Tensor) -> None:
+        recorded[layer].append(output[0, 0].float().cpu().numpy())
+
+    handles = [
+        model.get_submodule(f"{layer}.switch").register_forward_hook(
+            lambda module, inputs, output, layer=layer: keep(layer, output)
+        )
+        for layer in layers
+    ]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _map(layer: str, call: int, values: Values, size: Size) -> SwitchMap:
+    place = _PLACE.fullmatch(layer)
+    if place is None:
+        raise ValueError(f"{layer}: a SAC layer outside the backbones")
+    stage = int(place["stage"])
+    rows, columns = (-(-side // 2 ** (stage + 1)) for side in size)
+    passage = call + 1 if place["further"] is None else int(place["further"]) + 2
+    # A copy: the view would keep the padding too.
+    return SwitchMap(layer, stage, passage, values[:rows, :columns].copy(), size)
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    place = _PLACE.fullmatch(layer)
+    names = [layer] if place is None else [layer, place["inner"]]
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for name in names)
+
+
+def _interpolation(pixels: int, cells: int, *, step: float, first: float) -> Values:
+    """``(pixels, cells)``: linear interpolation between cells; pixel centre ``p + 0.5`` is at ``first + step * it``."""
+    position = np.clip(first + step * (np.arange(pixels) + 0.5), 0, cells - 1)
+    low = np.floor(position).astype(np.int64)
+    share = position - low
+    weights = np.zeros((pixels, cells), dtype=np.float32)
+    index = np.arange(pixels)
+    weights[index, low] = 1 - share
+    weights[index, np.minimum(low + 1, cells - 1)] += share
+    return weights
