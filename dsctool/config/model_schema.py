@@ -90,6 +90,12 @@ class NeckConfig(Block):
     rfp: RfpConfig | None = None
     """Recursive feature pyramid, or null for a plain FPN."""
 
+    @model_validator(mode="after")
+    def _branches_divide_channels(self) -> Self:
+        if self.rfp is not None and self.channels % len(self.rfp.aspp_dilations):
+            raise ValueError(f"channels must be a multiple of the {len(self.rfp.aspp_dilations)} ASPP branches")
+        return self
+
 
 class RpnConfig(Block):
     """Region proposal network."""

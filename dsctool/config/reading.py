@@ -60,6 +60,8 @@ class _Reader:
             raise problem.error() from error
         except YAMLError as error:
             raise ConfigError(f"{what}: not valid YAML: {' '.join(str(error).split())}") from error
+        except RecursionError:
+            raise ConfigError(f"{what}: nested too deeply") from None
         return None if root is None else self.convert(root, (), self.origin(root.start_mark.line))
 
     def convert(self, node: YamlNode, at: Keys, origin: str) -> Node:

@@ -13,8 +13,6 @@ A checkpoint is a ``torch.save`` file of plain containers and tensors, so that r
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +26,7 @@ from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError, ConfigError
 from dsctool.files import whole_file
+from dsctool.models.weights import read_tensors
 
 if TYPE_CHECKING:
     from dsctool.models.detector import Detector
@@ -100,7 +99,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises CheckpointError when the file is missing, damaged, or not a checkpoint of this project.
     """
     path = Path(path)
-    payload = _read(path)
+    payload = read_tensors(path)
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a dsctool checkpoint. {_FOREIGN}")
     if payload.get("version") != VERSION:
@@ -132,7 +131,8 @@ def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
     try:
         model.load_state_dict(dict(checkpoint.model))
     except RuntimeError as error:
-        raise CheckpointError(f"{source}: the weights do not fit its own configuration.\n{error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{source}: the weights do not fit its own configuration. {reason[:500]}") from error
     model.config = checkpoint.config
     model.categories = checkpoint.categories
     return model.eval()
@@ -140,36 +140,22 @@ def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
 
 _FOREIGN = "Give a best.pt or last.pt that `dsctool train` wrote; published .pth files name their weights otherwise."
 
-_DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
-"""What torch raises over files that are not whole; OSError: it seeks to places that do not exist."""
-
-
-def _read(path: Path) -> object:
-    """The content of ``path``, or a CheckpointError that says what is wrong with the file."""
-    if not path.is_file():
-        what = "a folder; give a file in it, such as best.pt" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{path}: {what}.")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    with file, warnings.catch_warnings(action="ignore", category=UserWarning):  # about foreign pickles, said below
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{path}: not a dsctool checkpoint (not plain tensors). {_FOREIGN}") from error
-        except _DAMAGE as error:
-            raise CheckpointError(
-                f"{path}: damaged or cut short, it cannot be read as a checkpoint. Copy it again or use another one."
-            ) from error
-
 
 def _unpack(payload: Mapping[str, Any]) -> Checkpoint:
-    training = payload["training"]
+    training, config, model = payload["training"], payload["config"], payload["model"]
+    categories = [Category(**category) for category in payload["categories"]]
+    if not isinstance(config, Mapping):
+        raise TypeError("config is not a mapping")
+    if not isinstance(model, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in model.items()
+    ):
+        raise TypeError("model is not a mapping from names to tensors")
+    if not all(isinstance(c.id, int) and isinstance(c.name, str) for c in categories):
+        raise TypeError("a category without a whole number as id or text as name")
     return Checkpoint(
-        config=config_from_mapping(payload["config"], source="checkpoint"),
-        categories=[Category(**category) for category in payload["categories"]],
-        model=payload["model"],
+        config=config_from_mapping(config, source="checkpoint"),
+        categories=categories,
+        model=model,
         metrics=payload["metrics"],
         training=None if training is None else TrainingState(**training),
     )

@@ -50,11 +50,15 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Fill ``model`` from a published state dict: nothing missing, nothing left over, every shape equal.
 
     Raises:
-        CheckpointError: lists the keys that do not fit, under their published names; the model is unchanged.
+        CheckpointError: lists the keys that do not fit, under their published names, and this project's names of
+            parameters that no key fills; the model is unchanged.
     """
     own = model.state_dict()
     incoming = {rename(name): (name, torch.as_tensor(value)) for name, value in state_dict.items()}
     problems = [f"missing: {name}" for name in own if name not in incoming]
+    if len(incoming) < len(state_dict):
+        kept = {name for name, _ in incoming.values()}
+        problems += [f"twice: {name} and {incoming[rename(name)][0]}" for name in state_dict if name not in kept]
     for name, (published, value) in incoming.items():
         if name not in own:
             problems.append(f"unexpected: {published}")

@@ -10,10 +10,8 @@ from dsctool.config.schema import (
     BackboneConfig,
     CascadeRcnnConfig,
     Config,
-    DscConfig,
     HtcConfig,
     MaskHeadConfig,
-    ModelConfig,
     PostprocessConfig,
     RfpConfig,
     RpnConfig,
@@ -52,7 +50,6 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     """
     model = config.model
     num_classes = model.num_classes or num_classes or COCO_CLASSES
-    _refuse_missing_parts(model)
     rfp, channels = model.neck.rfp, model.neck.channels
     shares = rfp is not None and rfp.share_backbone
     backbone = _backbone(model.backbone, feedback_channels=channels if shares else None)
@@ -64,15 +61,6 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
         cascade=_cascade(config, num_classes),
         num_classes=num_classes,
     )
-
-
-def _refuse_missing_parts(model: ModelConfig) -> None:
-    parts = {
-        "model.cascade.kind=dsc": isinstance(model.cascade, DscConfig),
-    }
-    wanted = [name for name, present in parts.items() if present]
-    if wanted:
-        raise ConfigError(f"this version of dsctool cannot build {', '.join(wanted)} yet")
 
 
 def _backbone(config: BackboneConfig, *, feedback_channels: int | None) -> ResNet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,8 +33,3 @@ def semantic_loss(logits: Tensor, labels: Tensor, *, ignore: int = 255, average_
     total = F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="sum")
     count = (labels != ignore).sum().clamp(min=1) if average_valid else labels.numel()
     return total / count
-
-
-def zero_of(*tensors: Tensor) -> Tensor:
-    """A scalar 0 that is connected to every tensor, so that each gets a gradient."""
-    return torch.stack([tensor.sum() for tensor in tensors]).sum() * 0.0

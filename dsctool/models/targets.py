@@ -50,9 +50,8 @@ def assign(
         gt_best_iou = iou.amax(dim=1, keepdim=True)
         claims = (iou == gt_best_iou) & (gt_best_iou >= min_positive_iou)  # (G, n)
         # A later instance overwrites an earlier one: the last claim counts.
-        order = torch.arange(1, len(gt_boxes) + 1, device=boxes.device)[:, None]
-        last_claim = (claims * order).amax(dim=0)
-        assigned = torch.where(last_claim > 0, last_claim - 1, assigned)
+        last = len(gt_boxes) - 1 - claims.flip(0).to(torch.uint8).argmax(dim=0)
+        assigned = torch.where(claims.any(dim=0), last, assigned)
     return assigned
 
 

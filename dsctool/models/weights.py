@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ ADDITIONS = re.compile(
     r"|conv_offset\.\w+|rfp_conv\.\w+)$"
 )
 """Parameters that variants add to a plain network; their fresh values leave its function as it was, or are meant."""
+_DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+"""What torch raises over files that are not whole; OSError: it seeks to places that do not exist."""
 SHOWN = 5
 """Names listed of each kind."""
 
@@ -101,7 +105,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     Raises:
         CheckpointError: the weights cannot be had, or do not fit the whole backbone.
     """
-    state = _read_file(Path(source)) if Path(source).exists() else _fetch(source)
+    state = read_state_dict(Path(source)) if Path(source).exists() else _fetch(source)
     if any(name.startswith("backbone.") for name in state):
         state = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
@@ -123,12 +127,44 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file written by ``torch.save``, by name; a mapping under ``state_dict`` or ``model`` is entered.
+    """The tensors of a file by name; a mapping under ``state_dict`` or ``model`` is entered.
 
     Raises:
         CheckpointError: no such file, or not a file of tensors.
     """
-    return _read_file(path)
+    content = read_tensors(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: holds no mapping from names to tensors")
+    return dict(content)
+
+
+def read_tensors(path: Path) -> object:
+    """What ``torch.save`` wrote to ``path``: tensors and plain containers on the CPU, never code.
+
+    Raises:
+        CheckpointError: says what is wrong with the file.
+    """
+    if not path.is_file():
+        what = "a folder; give a file in it, such as best.pt" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {what}.")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    with file, warnings.catch_warnings(action="ignore", category=UserWarning):  # about foreign pickles, said below
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path}: not a file of plain tensors (code in it is never run). Give a checkpoint or a state dict."
+            ) from error
+        except _DAMAGE as error:
+            raise CheckpointError(
+                f"{path}: damaged or cut short, it cannot be read as a checkpoint. Copy it again or use another one."
+            ) from error
 
 
 def _fetch(name: str) -> dict[str, Tensor]:
@@ -148,18 +184,3 @@ def _fetch(name: str) -> dict[str, Tensor]:
             "model.backbone.weights=null model.backbone.frozen_stages=-1"
         ) from error
     return state
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file") from error
-    except Exception as error:  # torch.load raises many kinds, none of its own
-        raise CheckpointError(f"{path}: not a file of weights that can be read safely ({error})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: holds no mapping from names to tensors")
-    return dict(content)

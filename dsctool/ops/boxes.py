@@ -24,9 +24,9 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
     The union is at least 1e-6, as in the published assigner, so boxes without area have IoU 0.
     """
-    top_left = torch.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    width = torch.minimum(a[:, None, 2], b[None, :, 2]) - torch.maximum(a[:, None, 0], b[None, :, 0])
+    height = torch.minimum(a[:, None, 3], b[None, :, 3]) - torch.maximum(a[:, None, 1], b[None, :, 1])
+    intersection = width.clamp_(min=0) * height.clamp_(min=0)
     union = box_area(a)[:, None] + box_area(b)[None, :] - intersection
     return intersection / union.clamp(min=1e-6)
 

@@ -77,7 +77,7 @@ def test_cut_short(saved: Path, share: float) -> None:
 @pytest.mark.parametrize("content", [b"\x00" * 100, b"name: htc_tiny\n", b"PK\x03\x04" + b"\x01" * 200, b"\x80\x02."])
 def test_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"x\.pt: (not a dsctool checkpoint|damaged)"):
+    with pytest.raises(CheckpointError, match=r"x\.pt: (not a file of plain tensors|damaged)"):
         load_checkpoint(tmp_path / "x.pt")
 
 
@@ -85,6 +85,15 @@ def test_a_published_file(tmp_path: Path) -> None:
     torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "htc.pth")
     with pytest.raises(CheckpointError, match=r"htc\.pth: not a dsctool checkpoint.*best\.pt"):
         load_checkpoint(tmp_path / "htc.pth")
+
+
+@pytest.mark.parametrize("key", ["config", "model", "categories"])
+@pytest.mark.parametrize("value", [None, "text", {1: 2}, [{"id": "x", "name": "y"}]])
+def test_parts_of_another_kind(saved: Path, key: str, value: object) -> None:
+    payload = torch.load(saved, weights_only=True)
+    torch.save(payload | {key: value}, saved)
+    with pytest.raises(CheckpointError, match=r"last\.pt: (damaged dsctool checkpoint|its configuration)"):
+        load_checkpoint(saved)
 
 
 class Payload:
@@ -99,7 +108,7 @@ def test_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     torch.save({"format": Payload()}, tmp_path / "evil.pt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Payload()))
     for name in ("evil.pt", "evil.pkl"):
-        with pytest.raises(CheckpointError, match="not a dsctool checkpoint"):
+        with pytest.raises(CheckpointError, match="not a file of plain tensors"):
             load_checkpoint(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 

@@ -32,3 +32,13 @@ def test_every_key_that_does_not_fit_is_named_and_nothing_is_loaded() -> None:
     assert "unexpected: extra.thing" in message
     assert "neck.lateral_convs.0.conv.weight: (1, 2, 3), but the model has (256, 256, 1, 1)" in message
     assert model.state_dict()["backbone.conv1.weight"].any()
+
+
+def test_two_keys_for_one_parameter_are_named() -> None:
+    model = dsctool.build_model(NAME)
+    state = {key: torch.zeros(shape) for key, shape in published_keys(NAME).items()}
+    state["neck.lateral_convs.0.weight"] = torch.zeros(256, 256, 1, 1)
+    with pytest.raises(
+        CheckpointError, match=r"twice: neck\.lateral_convs\.0\.conv\.weight and neck\.lateral_convs\.0\.weight"
+    ):
+        dsctool.interop.load_published(model, state)

@@ -112,3 +112,12 @@ def test_missing_supervision_is_said() -> None:
     without_masks = Targets(boxes=full.boxes, labels=full.labels, semantic=full.semantic)
     with pytest.raises(DataError, match="masks"):
         tiny_detector().losses(image, [without_masks])
+
+
+def test_weights_that_are_not_finite_are_left_to_the_losses() -> None:
+    model = tiny_detector()
+    model.cascade.box_stages[0].head.regressor.weight.data.fill_(float("nan"))
+    image = torch.randn(1, 3, 64, 96)
+    assert not model.losses(image, [one_box(64, 96)])["s0.loss_bbox"].isfinite()
+    model.losses(image, [one_box(64, 96, count=0)])
+    model.predict(image)

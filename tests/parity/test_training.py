@@ -19,6 +19,10 @@ from tests.parity.published import (
     recording,
 )
 
+CANCELLING = {"neck.rfp_weight.bias": 1e-3}
+"""Absolute tolerances of gradients that are sums over all pixels of terms which cancel: this scalar is 0.002 where
+its weight's gradient has norm 4, and one thread or two change it by 0.0004."""
+
 
 @pytest.fixture(
     scope="module", params=sorted(path.name.removesuffix(".train.npz") for path in RECORDINGS.glob("*.train.npz"))

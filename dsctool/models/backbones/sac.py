@@ -32,7 +32,7 @@ class Standardiser:
 
     def __call__(self, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """W' from ``weight (O, I, k, k)``, ``gamma`` and ``beta`` ``(O, 1, 1, 1)``."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or weight.is_inference():  # inference tensors do not count their changes
             return self._compute(weight, gamma, beta)
         key = tuple(number for t in (weight, gamma, beta) for number in (t.data_ptr(), t._version))
         if self._kept is None or key != self._key:
@@ -49,7 +49,8 @@ def _add_filters(module: nn.Module, in_channels: int, out_channels: int, *, kern
     """Give ``module`` a ``weight`` and its affine buffers ``weight_gamma`` and ``weight_beta``.
 
     The buffers are not trained: they carry the moments of the filters as they were before training,
-    so that W' starts as the weight itself.
+    so that W' starts as the weight itself (also in a fresh layer, where the published one starts from 1 and 0:
+    with an unscaled filter of unit variance activations would grow by the root of its fan-in).
     """
     weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
     nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")

@@ -14,7 +14,7 @@ from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.targets import RoiSampling, Samples
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Size, Targets
+from dsctool.structures import Detections, Size, Targets
 
 
 class BoxStage(nn.Module):
@@ -58,8 +58,12 @@ class BoxStage(nn.Module):
 
     @torch.no_grad()
     def refine(self, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
-        """The boxes ``(n_i, 4)`` of every image moved by ``deltas`` (all images concatenated), clipped to its size."""
-        moved = decode_boxes(torch.cat(list(boxes)), deltas.float(), self.stds)
+        """The boxes ``(n_i, 4)`` of every image moved by ``deltas`` (all images concatenated), clipped to its size.
+
+        Deltas that are not finite move nothing: what to say about them is the losses' part.
+        """
+        deltas = deltas.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        moved = decode_boxes(torch.cat(list(boxes)), deltas, self.stds)
         parts = moved.split([len(b) for b in boxes])
         return [clip_boxes(part, size) for part, size in zip(parts, sizes, strict=True)]
 
@@ -103,6 +107,19 @@ def select_detections(
     return [
         postprocess(scale_boxes(box, source=size, target=original), score)
         for box, score, size, original in zip(boxes, scores, sizes, original_sizes, strict=True)
+    ]
+
+
+def detections_of(
+    selected: Sequence[Selected], *, mask_probs: Tensor | None, original_sizes: Sequence[Size]
+) -> list[Detections]:
+    """Results per image; ``mask_probs (R, s, s)`` are those of all images' detections, in order."""
+    masks: Sequence[Tensor | None] = [None] * len(selected)
+    if mask_probs is not None:
+        masks = mask_probs.split([len(s.boxes) for s in selected])
+    return [
+        Detections(s.boxes, s.scores, s.labels, mask, size)
+        for s, mask, size in zip(selected, masks, original_sizes, strict=True)
     ]
 
 

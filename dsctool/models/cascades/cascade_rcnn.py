@@ -8,7 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes, detection_rois, select_detections
+from dsctool.models.cascades.box_stage import (
+    BoxStage,
+    cascade_boxes,
+    detection_rois,
+    detections_of,
+    select_detections,
+)
 from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
 from dsctool.models.postprocess import Postprocess
@@ -71,15 +77,11 @@ class CascadeRCNN(nn.Module):
         selected = select_detections(
             boxes, scores, sizes=sizes, original_sizes=original_sizes, postprocess=self.postprocess
         )
-        masks: list[Tensor] | list[None] = [None] * len(selected)
+        probs = None
         if self.has_masks:
             rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
             probs = self._mask_probs(features, rois, torch.cat([s.labels for s in selected]))
-            masks = list(probs.split([len(s.boxes) for s in selected]))
-        return [
-            Detections(s.boxes, s.scores, s.labels, mask, size)
-            for s, mask, size in zip(selected, masks, original_sizes, strict=True)
-        ]
+        return detections_of(selected, mask_probs=probs, original_sizes=original_sizes)
 
     def _mask_loss(
         self, head: MaskHead, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Targets]

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.errors import DataError
-from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes, detection_rois, select_detections
+from dsctool.models.cascades.box_stage import (
+    BoxStage,
+    cascade_boxes,
+    detection_rois,
+    detections_of,
+    select_detections,
+)
 from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
 from dsctool.models.postprocess import Postprocess
@@ -82,12 +88,7 @@ class HTC(nn.Module):
         )
         rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
         probs = self._mask_probs(features, semantic, rois, torch.cat([s.labels for s in selected]))
-        return [
-            Detections(s.boxes, s.scores, s.labels, mask, size)
-            for s, mask, size in zip(
-                selected, probs.split([len(s.boxes) for s in selected]), original_sizes, strict=True
-            )
-        ]
+        return detections_of(selected, mask_probs=probs, original_sizes=original_sizes)
 
     def mask_features(self, x: Tensor, stages: int) -> list[Tensor]:
         """m_0 .. m_{stages-1} of RoI features ``x``: each stage's feature flows into the next (equation 5)."""
