@@ -143,7 +143,7 @@ def _run(
     names = output_names([file.path for file in files])
     targets = {file.id: output / name for file, name in zip(files, names, strict=True)}
     categories = {category.id: category.name for category in model.categories}
-    kind = f"objects of score {score_threshold:g} and more" if objects is None else "annotated objects"
+    kind = f"detected objects (score at least {score_threshold:g})" if objects is None else "annotated objects"
     done = []
     with image_progress(len(files), "visualize-switch") as advance:
 
@@ -198,7 +198,7 @@ def _show(images: list[ImageNumbers], kind: str) -> None:
     rows = [
         [
             layer.layer,
-            *map(_cell, (layer.mean, layer.low, layer.high, layer.small, layer.medium, layer.large)),
+            *map(_cell, (layer.mean, layer.minimum, layer.maximum, layer.small, layer.medium, layer.large)),
         ]
         for layer in (*summary.layers, summary.overall)
     ]

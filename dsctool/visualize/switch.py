@@ -116,8 +116,8 @@ def select_layers(layers: Sequence[str], patterns: Sequence[str]) -> list[str]:
 def record_switches(model: Detector, images: ImageBatch, *, original_size: Size, layers: Sequence[str]) -> SwitchRecord:
     """Run the detector on a batch of one image and keep the switch maps of ``layers``.
 
-    images: on any device, the model runs on its own. original_size: ``(h, w)`` that detections are wanted in.
-    Nothing but the maps and the detections stays in memory, both on the CPU.
+    model: in eval mode. images: on any device, the model runs on its own. original_size: ``(h, w)`` that
+    detections are wanted in. Nothing but the maps and the detections stays in memory, both on the CPU.
     """
     device = next(model.parameters()).device
     height, width = (max(_SMALLEST_CANVAS - side, 0) for side in images.tensor.shape[-2:])

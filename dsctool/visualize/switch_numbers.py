@@ -24,14 +24,14 @@ CocoObject = Mapping[str, Any]
 class ImageNumbers:
     """The switch on one image, L layers and n objects.
 
-    layers: names of the maps. means, lows, highs: ``(L,)``, over the cells of each map.
+    layers: names of the maps. means, minima, maxima: ``(L,)``, over the cells of each map.
     inside: ``(L, n)``, mean of each map over the pixels of each object. areas: ``(n,)``, square pixels.
     """
 
     layers: list[str]
     means: Values
-    lows: Values
-    highs: Values
+    minima: Values
+    maxima: Values
     inside: Values
     areas: NDArray[np.float64]
 
@@ -49,14 +49,14 @@ class Counts:
 class LayerNumbers:
     """One layer's switch over some images.
 
-    mean: of the images' means. low, high: the range. small, medium, large: mean over the objects of that size, of
-    the mean inside each; None where there is no such object.
+    mean: of the images' means. minimum, maximum: over all cells. small, medium, large: mean over the objects of
+    that size, of the mean inside each; None where there is no such object.
     """
 
     layer: str
     mean: float
-    low: float
-    high: float
+    minimum: float
+    maximum: float
     small: float | None
     medium: float | None
     large: float | None
@@ -83,8 +83,8 @@ def measure(record: SwitchRecord, objects: Iterable[CocoObject]) -> ImageNumbers
     return ImageNumbers(
         layers=[each.name for each in record.maps],
         means=np.asarray([each.mean(dtype=np.float64) for each in values], dtype=np.float32),
-        lows=np.asarray([each.min() for each in values]),
-        highs=np.asarray([each.max() for each in values]),
+        minima=np.asarray([each.min() for each in values]),
+        maxima=np.asarray([each.max() for each in values]),
         inside=np.asarray(inside, dtype=np.float32).reshape(-1, len(values)).T,
         areas=np.asarray(areas, dtype=np.float64),
     )
@@ -95,14 +95,14 @@ def summarize(images: Sequence[ImageNumbers]) -> Summary:
     areas = np.concatenate([image.areas for image in images])
     inside = np.concatenate([image.inside for image in images], axis=1)
     means = np.mean([image.means for image in images], axis=0)
-    lows = np.min([image.lows for image in images], axis=0)
-    highs = np.max([image.highs for image in images], axis=0)
+    minima = np.min([image.minima for image in images], axis=0)
+    maxima = np.max([image.maxima for image in images], axis=0)
     chosen = [areas < MEDIUM_AREA, (areas >= MEDIUM_AREA) & (areas < LARGE_AREA), areas >= LARGE_AREA]
 
     def numbers(name: str, rows: list[int]) -> LayerNumbers:
         small, medium, large = (float(inside[rows][:, size].mean()) if size.any() else None for size in chosen)
-        low, high = float(lows[rows].min()), float(highs[rows].max())
-        return LayerNumbers(name, float(means[rows].mean()), low, high, small, medium, large)
+        minimum, maximum = float(minima[rows].min()), float(maxima[rows].max())
+        return LayerNumbers(name, float(means[rows].mean()), minimum, maximum, small, medium, large)
 
     layers = images[0].layers
     return Summary(

@@ -138,7 +138,7 @@ class _Paper:
 
 def _draw_map(paper: _Paper, column: int, y: int, switch: SwitchMap, size: Size, title: str) -> None:
     """A map over the image, and below it its histogram over the colour scale."""
-    note = f"mean {switch.values.mean():.2f}, {_range(switch.values.min(), switch.values.max())}"
+    note = f"mean {switch.values.mean():.2f}, from {_range(switch.values.min(), switch.values.max())}"
     paper.picture(column, y, switch_colors(switch.upsampled(size)), title, note)
     _draw_histogram(paper, paper.left(column), y + size[0] + 6, switch.values, height=HISTOGRAM - 6)
 
@@ -169,13 +169,16 @@ def _draw_histogram(paper: _Paper, x: float, y: float, values: Values, *, height
     scale.imshow(switch_colors(steps)[None], aspect="auto", extent=(LOW, HIGH, 0, 1), interpolation="nearest")
     scale.set_xticks([LOW, 0, 1, HIGH], [f"≤ {LOW:g}", "0", "1", f"≥ {HIGH:g}"])
     scale.tick_params(length=2, labelsize=8, colors=_FAINT, pad=2)
+    ends = scale.get_xticklabels()
+    ends[0].set_horizontalalignment("left")
+    ends[-1].set_horizontalalignment("right")
 
 
 def _draw_legend(paper: _Paper, column: int, y: int, sheet: Sheet) -> None:
     """What the grey means, the histogram of all cells of all layers, and the numbers."""
     x = paper.left(column)
     values = np.concatenate([each.values.ravel() for each in sheet.maps])
-    paper.write(x, y - TITLE / 2, "switch S(x), all layers")
+    paper.write(x, y - TITLE / 2, f"switch S(x), {len(sheet.maps)} layer{'s' * (len(sheet.maps) > 1)}")
     paper.write(x, y + 8, f"dark: the large rate (0 is dilation {LARGE_DILATION} alone)", size=9)
     paper.write(x, y + 26, "bright: the small rate (1 is dilation 1 alone)", size=9)
     paper.write(x, y + 44, "blue: below 0; orange: above 1 (S is linear and may leave [0, 1])", size=9)
@@ -183,7 +186,7 @@ def _draw_legend(paper: _Paper, column: int, y: int, sheet: Sheet) -> None:
     numbers, objects = sheet.summary.overall, sheet.summary.objects
     below, above = 100 * (values < 0).mean(), 100 * (values > 1).mean()
     lines = [
-        f"mean {numbers.mean:.3f}, {_range(numbers.low, numbers.high)}",
+        f"mean {numbers.mean:.3f}, from {_range(numbers.minimum, numbers.maximum)}",
         f"{below:.1f} % of the cells below 0, {above:.1f} % above 1",
         f"mean inside {sheet.objects}:",
     ]
