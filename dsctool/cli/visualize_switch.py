@@ -48,9 +48,9 @@ def visualize_switch(
 ) -> None:
     """Draw the learned switch of every SAC layer over images.
 
-    Writes for each image DIR/NAME.png, a contact sheet with a map per stage (dark: the large atrous rate is
-    taken), and DIR/NAME.npz, the maps themselves with image_size and input_size (h, w); with --per-layer also
-    DIR/NAME/LAYER.png. Prints the mean switch per layer, and inside small, medium and large objects (COCO's
+    Writes for each image DIR/sheets/NAME.png, a contact sheet with a map per stage (dark: the large atrous rate is
+    taken), and DIR/maps/NAME.npz, the maps themselves with image_size and input_size (h, w); with --per-layer also
+    DIR/layers/NAME/LAYER.png. Prints the mean switch per layer, and inside small, medium and large objects (COCO's
     areas): of every object the mean over its mask, else its box, and of these the mean.
 
     A PATTERN of --layers is a shell pattern whose * also matches dots, or the beginning of a name. 'layer3.*' and
@@ -78,7 +78,8 @@ def visualize_switch(
     if list_layers or output is None:
         typer.echo("\n".join(names))
         return
-    prepare_folder(output)
+    for folder in ("sheets", "maps", *(("layers",) if per_layer else ())):
+        prepare_folder(output / folder)
     prepare_file(json_file)
     done = _run(model, names, files, output, objects=objects, per_layer=per_layer, score_threshold=score_threshold)
     if done:
@@ -141,7 +142,7 @@ def _run(
     from dsctool.visualize.switch_numbers import measure
 
     names = output_names([file.path for file in files])
-    targets = {file.id: output / name for file, name in zip(files, names, strict=True)}
+    targets = {file.id: name for file, name in zip(files, names, strict=True)}
     categories = {category.id: category.name for category in model.categories}
     kind = f"detected objects (score at least {score_threshold:g})" if objects is None else "annotated objects"
     done = []
@@ -156,12 +157,12 @@ def _run(
             results = to_results(record.detections, info.image_id, model.categories)
             found = [result for result in results if result["score"] >= score_threshold]
             numbers = measure(record, found if objects is None else objects[info.image_id])
-            target, path = targets[info.image_id], Path(info.file_name)
-            sheet = target.with_name(f"{target.name}.png")
+            name, path = targets[info.image_id], Path(info.file_name)
+            sheet = output / "sheets" / f"{name}.png"
             save_contact_sheet(sheet, record, image=path, found=found, names=categories, numbers=numbers, objects=kind)
-            save_maps(target.with_name(f"{target.name}.npz"), record)
+            save_maps(output / "maps" / f"{name}.npz", record)
             if per_layer:
-                save_layers(target, record)
+                save_layers(output / "layers" / name, record)
             done.append(_Done(info.file_name, info.original_size, numbers))
             advance()
     return done

@@ -118,6 +118,9 @@ def record_switches(model: Detector, images: ImageBatch, *, original_size: Size,
 
     model: in eval mode. images: on any device, the model runs on its own. original_size: ``(h, w)`` that
     detections are wanted in. Nothing but the maps and the detections stays in memory, both on the CPU.
+
+    Raises:
+        DsctoolError: a map has values that are not finite.
     """
     device = next(model.parameters()).device
     height, width = (max(_SMALLEST_CANVAS - side, 0) for side in images.tensor.shape[-2:])
@@ -135,7 +138,10 @@ def _recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, li
     recorded: dict[str, list[Values]] = {layer: [] for layer in layers}
 
     def keep(layer: str, output: Tensor) -> None:
-        recorded[layer].append(output[0, 0].float().cpu().numpy())
+        values = output[0, 0].float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise DsctoolError(f"the switch of {layer} is not finite: the checkpoint's weights have diverged")
+        recorded[layer].append(values)
 
     handles = [
         model.get_submodule(f"{layer}.switch").register_forward_hook(

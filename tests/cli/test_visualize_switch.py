@@ -84,8 +84,8 @@ def test_a_folder(checkpoint: Path, tmp_path: Path) -> None:
     result = run(checkpoint, tmp_path / "photos", "--output", out, "--json", out / "x" / "numbers.json")
     assert result.exit_code == 0, result.stderr
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert files == ["a.npz", "a.png", "b.npz", "b.png", "x/numbers.json"]
-    with np.load(out / "b.npz") as maps:
+    assert files == ["maps/a.npz", "maps/b.npz", "sheets/a.png", "sheets/b.png", "x/numbers.json"]
+    with np.load(out / "maps" / "b.npz") as maps:
         assert set(maps) == {*LAYERS, "image_size", "input_size"}
         assert maps["image_size"].tolist() == [90, 40]
         assert (maps[LAYERS[0]] == 1.5).all()
@@ -147,12 +147,12 @@ def test_chosen_layers_one_by_one(checkpoint: Path, tmp_path: Path) -> None:
         checkpoint, image, "--output", out, "--layers", "layer3.*", "--layers", "backbone.layer4.1", "--per-layer"
     )
     assert result.exit_code == 0, result.stderr
-    assert sorted(path.name for path in (out / "a").iterdir()) == [
+    assert sorted(path.name for path in (out / "layers" / "a").iterdir()) == [
         "backbone.layer3.0.conv2.png",
         "backbone.layer3.1.conv2.png",
         "backbone.layer4.1.conv2.png",
     ]
-    with np.load(out / "a.npz") as maps:
+    with np.load(out / "maps" / "a.npz") as maps:
         assert set(maps) == {*LAYERS[2:4], LAYERS[5], "image_size", "input_size"}
 
 
@@ -166,7 +166,7 @@ def test_a_recursive_pyramid_with_plain_sampling(tmp_path: Path) -> None:
     result = run(model, save_image(tmp_path / "a.png", width=97, height=131), "--output", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert row(result.stdout, "rfp.backbones.0.layer2.0.conv2")[0] == "1.500"
-    with np.load(tmp_path / "out" / "a.npz") as maps:
+    with np.load(tmp_path / "out" / "maps" / "a.npz") as maps:
         assert len(maps) == 14
 
 
@@ -179,7 +179,7 @@ def test_a_model_of_boxes(tmp_path: Path) -> None:
     words = ("--output", tmp_path / "out", "--score-threshold", "0")
     result = run(tmp_path / "m.pt", save_image(tmp_path / "a.png", width=96, height=96), *words)
     assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "out" / "a.png").is_file()
+    assert (tmp_path / "out" / "sheets" / "a.png").is_file()
 
 
 def test_no_sac_is_one_line(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_unreadable_image_is_reported_and_the_others_go_on(checkpoint: Path, 
     assert result.exit_code == 1
     assert f"{tmp_path / 'photos' / 'cut.jpg'}: cannot be decoded" in result.stderr
     assert "1 of 2 images could not be read" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.npz", "good.png"]
+    assert [path.name for path in (tmp_path / "out" / "sheets").iterdir()] == ["good.png"]
     assert row(result.stdout, LAYERS[0])[0] == "1.500"
 
 
@@ -223,3 +223,10 @@ def test_no_readable_image(checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout == ""
     assert not (tmp_path / "numbers.json").exists()
+
+
+def test_images_in_the_output_folder_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "a.png")
+    before = image.read_bytes()
+    assert run(checkpoint, tmp_path, "--output", tmp_path, "--per-layer").exit_code == 0
+    assert image.read_bytes() == before

@@ -126,6 +126,13 @@ def test_hooks_are_gone_after_the_run() -> None:
     assert not [name for name, module in model.named_modules() if module._forward_hooks]
 
 
+def test_a_diverged_checkpoint_is_named() -> None:
+    model = sac_detector()
+    set_switch(model, float("nan"))
+    with pytest.raises(DsctoolError, match=r"switch of backbone\.layer2\.0\.conv2 is not finite"):
+        record(model, 96, 96)
+
+
 def test_passes_of_a_second_and_of_a_shared_backbone() -> None:
     own, shared = sac_detector(RFP), sac_detector("model.neck.rfp={share_backbone: true, steps: 3}")
     maps = record(own, 96, 96).maps
