@@ -36,6 +36,9 @@ def visualize_switch(
     ] = None,
     list_layers: Annotated[bool, typer.Option("--list", help="Print the names of the layers and stop.")] = False,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Also a picture per layer.")] = False,
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Black to white over each map's own range: for maps of little contrast.")
+    ] = False,
     ground_truth: Annotated[
         Path | None,
         typer.Option("--ground-truth", metavar="FILE", help="COCO annotations: look inside annotated objects."),
@@ -81,7 +84,8 @@ def visualize_switch(
     for folder in ("sheets", "maps", *(("layers",) if per_layer else ())):
         prepare_folder(output / folder)
     prepare_file(json_file)
-    done = _run(model, names, files, output, objects=objects, per_layer=per_layer, score_threshold=score_threshold)
+    style = _Style(per_layer, stretch, score_threshold)
+    done = _run(model, names, files, output, objects=objects, style=style)
     if done:
         if json_file is not None:
             write_json(json_file, _as_json(done, None if objects is not None else score_threshold), indent=2)
@@ -124,6 +128,15 @@ class _Done:
     numbers: ImageNumbers
 
 
+@dataclass(frozen=True)
+class _Style:
+    """What is drawn, and how."""
+
+    per_layer: bool
+    stretch: bool
+    score_threshold: float
+
+
 def _run(
     model: Detector,
     layers: list[str],
@@ -131,8 +144,7 @@ def _run(
     output: Path,
     *,
     objects: Objects | None,
-    per_layer: bool,
-    score_threshold: float,
+    style: _Style,
 ) -> list[_Done]:
     """Draws one image after the other; those that cannot be read are reported and left out."""
     from dsctool.engine.inference import image_batches, to_results
@@ -144,7 +156,7 @@ def _run(
     names = output_names([file.path for file in files])
     targets = {file.id: name for file, name in zip(files, names, strict=True)}
     categories = {category.id: category.name for category in model.categories}
-    kind = f"detected objects (score at least {score_threshold:g})" if objects is None else "annotated objects"
+    kind = f"detected objects (score at least {style.score_threshold:g})" if objects is None else "annotated objects"
     done = []
     with image_progress(len(files), "visualize-switch") as advance:
 
@@ -155,14 +167,23 @@ def _run(
         for batch, _, (info,) in image_batches(files, model.config.data, on_fault=report):
             record = record_switches(model, batch, original_size=info.original_size, layers=layers)
             results = to_results(record.detections, info.image_id, model.categories)
-            found = [result for result in results if result["score"] >= score_threshold]
+            found = [result for result in results if result["score"] >= style.score_threshold]
             numbers = measure(record, found if objects is None else objects[info.image_id])
             name, path = targets[info.image_id], Path(info.file_name)
             sheet = output / "sheets" / f"{name}.png"
-            save_contact_sheet(sheet, record, image=path, found=found, names=categories, numbers=numbers, objects=kind)
+            save_contact_sheet(
+                sheet,
+                record,
+                image=path,
+                found=found,
+                names=categories,
+                numbers=numbers,
+                objects=kind,
+                stretch=style.stretch,
+            )
             save_maps(output / "maps" / f"{name}.npz", record)
-            if per_layer:
-                save_layers(output / "layers" / name, record)
+            if style.per_layer:
+                save_layers(output / "layers" / name, record, stretch=style.stretch)
             done.append(_Done(info.file_name, info.original_size, numbers))
             advance()
     return done

@@ -33,10 +33,10 @@ def save_maps(target: Path, record: SwitchRecord) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays, **{key: np.asarray(sizes[key]) for key in sizes})
 
 
-def save_layers(folder: Path, record: SwitchRecord) -> None:
-    """Write a picture of every map to ``folder``, named after its layer."""
+def save_layers(folder: Path, record: SwitchRecord, *, stretch: bool) -> None:
+    """Write a picture of every map to ``folder``, named after its layer; ``stretch`` draws it over its own range."""
     for each in record.maps:
-        save_layer(folder / f"{each.name}.png", each, record.image_size)
+        save_layer(folder / f"{each.name}.png", each, record.image_size, stretch=stretch)
 
 
 def save_contact_sheet(
@@ -48,11 +48,12 @@ def save_contact_sheet(
     names: Mapping[int, str],
     numbers: ImageNumbers,
     objects: str,
+    stretch: bool,
 ) -> None:
     """Write the contact sheet of one image.
 
     image: the file that was looked at. found: the detections to draw. names: of the categories, by id.
-    numbers: of this image, over objects that are called ``objects``.
+    numbers: of this image, over objects that are called ``objects``. stretch: draw every map over its own range.
     """
     pixels = Image.fromarray(read_image(image, record.image_size).permute(1, 2, 0).numpy())
     height, width = picture_size(record.image_size)
@@ -64,5 +65,6 @@ def save_contact_sheet(
         overlay=draw_resized(small, found, names, size=record.image_size),
         summary=summarize([numbers]),
         objects=objects,
+        stretch=stretch,
     )
     save_sheet(target, sheet)

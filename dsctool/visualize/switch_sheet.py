@@ -19,7 +19,7 @@ from dsctool.files import whole_file
 from dsctool.models.backbones.sac import LARGE_DILATION
 from dsctool.structures import Size
 from dsctool.visualize.switch import SwitchMap, Values
-from dsctool.visualize.switch_colors import HIGH, LOW, switch_colors
+from dsctool.visualize.switch_colors import FULL, Scale
 from dsctool.visualize.switch_numbers import Summary
 
 # In pixels of the sheet.
@@ -29,7 +29,7 @@ MARGIN, HEADER, TITLE = 24, 34, 26
 HISTOGRAM, SCALE, TICKS = 44, 9, 18
 
 _BACKGROUND, _INK, _FAINT = "#eceff1", "#20262b", "#6b757d"
-_BINS_PER_UNIT = 30
+_BINS = 90
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Sheet:
 
     title: of the whole. maps: of the chosen layers. image, overlay: the picture, and it with the detections,
     both of :func:`picture_size`. summary: the numbers of this image. objects: what its objects are, as in
-    ``"detected objects"``.
+    ``"detected objects"``. stretch: draw every map over its own range, not over [0, 1].
     """
 
     title: str
@@ -47,6 +47,7 @@ class Sheet:
     overlay: Image.Image
     summary: Summary
     objects: str
+    stretch: bool = False
 
 
 def picture_size(image: Size) -> Size:
@@ -80,16 +81,16 @@ def save_sheet(target: Path, sheet: Sheet) -> None:
             if maps:
                 place = f"stage {stage}" if len(passes) == 1 else f"pass {passage}, stage {stage}"
                 of = f"mean of {len(maps)} layers" if len(maps) > 1 else maps[0].name
-                _draw_map(paper, column, y, _averaged(maps), size, f"{place}: {of}")
+                _draw_map(paper, column, y, _averaged(maps), size, f"{place}: {of}", stretch=sheet.stretch)
         y += step
     paper.save(target)
 
 
-def save_layer(target: Path, switch: SwitchMap, image_size: Size) -> None:
-    """Write one map with its histogram and scale as PNG, whole or not at all."""
+def save_layer(target: Path, switch: SwitchMap, image_size: Size, *, stretch: bool = False) -> None:
+    """Write one map with its histogram and scale as PNG, whole or not at all; ``stretch`` as in :class:`Sheet`."""
     size = picture_size(image_size)
     paper = _Paper(columns=1, height=TITLE + size[0] + HISTOGRAM + SCALE + TICKS + 2 * MARGIN)
-    _draw_map(paper, 0, MARGIN + TITLE, switch, size, switch.name)
+    _draw_map(paper, 0, MARGIN + TITLE, switch, size, switch.name, stretch=stretch)
     paper.save(target)
 
 
@@ -136,42 +137,36 @@ class _Paper:
             self.figure.savefig(file, format="png", facecolor=_BACKGROUND)
 
 
-def _draw_map(paper: _Paper, column: int, y: int, switch: SwitchMap, size: Size, title: str) -> None:
+def _draw_map(paper: _Paper, column: int, y: int, switch: SwitchMap, size: Size, title: str, *, stretch: bool) -> None:
     """A map over the image, and below it its histogram over the colour scale."""
-    note = f"mean {switch.values.mean():.2f}, from {_range(switch.values.min(), switch.values.max())}"
-    paper.picture(column, y, switch_colors(switch.upsampled(size)), title, note)
-    _draw_histogram(paper, paper.left(column), y + size[0] + 6, switch.values, height=HISTOGRAM - 6)
+    values = switch.values
+    scale = Scale.over(values) if stretch else FULL
+    note = f"mean {values.mean():.2f}, from {_range(values.min(), values.max())}"
+    paper.picture(column, y, scale.colors(switch.upsampled(size)), title, note)
+    _draw_histogram(paper, paper.left(column), y + size[0] + 6, values, scale, height=HISTOGRAM - 6)
 
 
-def _draw_histogram(paper: _Paper, x: float, y: float, values: Values, *, height: float) -> None:
-    """Bars in the colours of their values, over the colour scale; what is beyond it is in the outermost bars."""
-    values = np.clip(values, LOW, HIGH)
-    # Three parts, so that 0 and 1 count as grey, as they are drawn.
-    parts = (
-        (values[values < 0], LOW, 0.0),
-        (values[(values >= 0) & (values <= 1)], 0.0, 1.0),
-        (values[values > 1], 1.0, HIGH),
-    )
-    counts, middles = [], []
-    for part, low, high in parts:
-        found, edges = np.histogram(part, bins=round((high - low) * _BINS_PER_UNIT), range=(low, high))
-        counts.append(found)
-        middles.append((edges[:-1] + edges[1:]) / 2)
-    middle = np.concatenate(middles)
-    bars = paper.axes(x, y, WIDTH, height)
-    bars.set(xlim=(LOW, HIGH), facecolor="white")
-    bars.bar(
-        middle, np.concatenate(counts), width=1 / _BINS_PER_UNIT,
-        color=switch_colors(middle) / 255, edgecolor=_FAINT, linewidth=0.4,
-    )  # fmt: skip
-    scale = paper.axes(x, y + height, WIDTH, SCALE)
-    steps = np.linspace(LOW, HIGH, 4 * WIDTH)
-    scale.imshow(switch_colors(steps)[None], aspect="auto", extent=(LOW, HIGH, 0, 1), interpolation="nearest")
-    scale.set_xticks([LOW, 0, 1, HIGH], [f"≤ {LOW:g}", "0", "1", f"≥ {HIGH:g}"])
-    scale.tick_params(length=2, labelsize=8, colors=_FAINT, pad=2)
-    ends = scale.get_xticklabels()
-    ends[0].set_horizontalalignment("left")
-    ends[-1].set_horizontalalignment("right")
+def _draw_histogram(paper: _Paper, x: float, y: float, values: Values, scale: Scale, *, height: float) -> None:
+    """Bars in the colours of their values, over the colour scale."""
+    counts, edges = scale.histogram(values, _BINS)
+    axes = paper.axes(x, y, WIDTH, height)
+    axes.set(xlim=(scale.low, scale.high), facecolor="white")
+    colors = scale.colors((edges[:-1] + edges[1:]) / 2) / 255
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colors, edgecolor=_FAINT, linewidth=0.4)
+    axes = paper.axes(x, y + height, WIDTH, SCALE)
+    steps = scale.colors(np.linspace(scale.low, scale.high, 4 * WIDTH))
+    axes.imshow(steps[None], aspect="auto", extent=(scale.low, scale.high, 0, 1), interpolation="nearest")
+    form = "{:.2f}" if scale.stretched else "{:g}"
+    margin = 0.12 * (scale.high - scale.low)
+    middle = [border for border in (0, 1) if scale.low + margin < border < scale.high - margin]
+    ends = [form.format(end) for end in (scale.low, scale.high)]
+    if not scale.stretched:
+        ends = [f"≤ {ends[0]}", f"≥ {ends[1]}"]
+    axes.set_xticks([scale.low, *middle, scale.high], [ends[0], *map(str, middle), ends[1]])
+    axes.tick_params(length=2, labelsize=8, colors=_FAINT, pad=2)
+    labels = axes.get_xticklabels()
+    labels[0].set_horizontalalignment("left")
+    labels[-1].set_horizontalalignment("right")
 
 
 def _draw_legend(paper: _Paper, column: int, y: int, sheet: Sheet) -> None:
@@ -179,10 +174,11 @@ def _draw_legend(paper: _Paper, column: int, y: int, sheet: Sheet) -> None:
     x = paper.left(column)
     values = np.concatenate([each.values.ravel() for each in sheet.maps])
     paper.write(x, y - TITLE / 2, f"switch S(x), {len(sheet.maps)} layer{'s' * (len(sheet.maps) > 1)}")
+    each = "; each map has a scale of its own" if sheet.stretch else ""
     paper.write(x, y + 8, f"dark: the large rate (0 is dilation {LARGE_DILATION} alone)", size=9)
-    paper.write(x, y + 26, "bright: the small rate (1 is dilation 1 alone)", size=9)
+    paper.write(x, y + 26, f"bright: the small rate (1 is dilation 1 alone){each}", size=9)
     paper.write(x, y + 44, "blue: below 0; orange: above 1 (S is linear and may leave [0, 1])", size=9)
-    _draw_histogram(paper, x, y + 60, values, height=70)
+    _draw_histogram(paper, x, y + 60, values, FULL, height=70)
     numbers, objects = sheet.summary.overall, sheet.summary.objects
     below, above = 100 * (values < 0).mean(), 100 * (values > 1).mean()
     lines = [

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from dsctool.cli.app import app
 from dsctool.config.loading import load_config
 from dsctool.data.records import Category
-from dsctool.engine.checkpoint import Checkpoint, save_checkpoint
+from dsctool.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
 from tests.models.tiny import SMALL
 
@@ -230,3 +230,19 @@ def test_images_in_the_output_folder_are_kept(checkpoint: Path, tmp_path: Path) 
     before = image.read_bytes()
     assert run(checkpoint, tmp_path, "--output", tmp_path, "--per-layer").exit_code == 0
     assert image.read_bytes() == before
+
+
+def test_stretching_changes_the_drawing_only(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "best.pt", *SAC)
+    checkpoint = load_checkpoint(model)
+    weights = dict(checkpoint.model)
+    for name, tensor in weights.items():
+        if name.endswith("switch.weight"):
+            weights[name] = torch.full_like(tensor, 0.01)
+    save_checkpoint(model, Checkpoint(config=checkpoint.config, categories=checkpoint.categories, model=weights))
+    image = save_image(tmp_path / "a.png")
+    results = [run(model, image, "--output", tmp_path / str(words), *words) for words in ([], ["--stretch"])]
+    assert results[0].stdout == results[1].stdout
+    plain, stretched = (np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("*/sheets/a.png"), reverse=True))
+    assert plain.shape == stretched.shape
+    assert (plain != stretched).any()

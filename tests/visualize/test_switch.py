@@ -16,7 +16,7 @@ from dsctool.errors import DsctoolError
 from dsctool.models.detector import Detector
 from dsctool.structures import Detections
 from dsctool.visualize.switch import SwitchMap, SwitchRecord, record_switches, select_layers, switch_layers
-from dsctool.visualize.switch_colors import switch_colors
+from dsctool.visualize.switch_colors import FULL, Scale
 from dsctool.visualize.switch_files import save_maps
 from dsctool.visualize.switch_numbers import Counts, measure, summarize
 from dsctool.visualize.switch_sheet import Sheet, picture_size, save_layer, save_sheet
@@ -201,16 +201,37 @@ def test_a_bright_region_of_the_image_is_where_the_map_is_bright() -> None:
 
 
 def test_grey_inside_the_unit_interval_and_tints_outside() -> None:
-    grey = switch_colors(np.linspace(0, 1, 11))
+    grey = FULL.colors(np.linspace(0, 1, 11))
     assert (grey == grey[:, :1]).all()
     assert (np.diff(grey[:, 0].astype(int)) > 0).all()
     assert grey[0, 0] == 0
     assert grey[-1, 0] == 255
-    red, _, blue = switch_colors(np.asarray([-0.001, -0.5, -1, -9])).astype(int).T
+    red, _, blue = FULL.colors(np.asarray([-0.001, -0.5, -1, -9])).astype(int).T
     assert (blue - red > 50).all()
-    red, _, blue = switch_colors(np.asarray([1.001, 1.5, 2, 9])).astype(int).T
+    red, _, blue = FULL.colors(np.asarray([1.001, 1.5, 2, 9])).astype(int).T
     assert (red - blue > 50).all()
-    assert (switch_colors(np.asarray([-1, 2])) == switch_colors(np.asarray([-9, 9]))).all()
+    assert (FULL.colors(np.asarray([-1, 2])) == FULL.colors(np.asarray([-9, 9]))).all()
+
+
+def test_a_stretched_scale_keeps_order_and_hues() -> None:
+    scale = Scale.over(np.asarray([-0.5, 1.5]))
+    low, grey, high = scale.colors(np.asarray([-0.1, 0.5, 1.2])).astype(int)
+    assert low[2] > low[0]
+    assert grey.tolist() == [128, 128, 128]
+    assert high[0] > high[2]
+    assert low.max() < grey.max() < high.max()
+    assert Scale.over(np.full((3, 3), 0.7)) == FULL
+
+
+@pytest.mark.parametrize("scale", [FULL, Scale(-0.2, 1.1, stretched=True), Scale(1.2, 1.4, stretched=True)])
+def test_histograms_count_everything_and_never_mix_colours(scale: Scale) -> None:
+    values = np.asarray([-5, -0.01, 0, 0.3, 1, 1, 1.01, 1.3, 7])
+    counts, edges = scale.histogram(values, 90)
+    assert counts.sum() == len(values)
+    assert (np.diff(edges) > 0).all()
+    clipped = np.clip(values, scale.low, scale.high)
+    assert counts[edges[:-1] >= 1].sum() == (clipped > 1).sum()
+    assert counts[edges[1:] <= 0].sum() == (clipped < 0).sum()
 
 
 @pytest.mark.parametrize(("value", "color"), [(0.0, (0, 0, 0)), (0.4, (102,) * 3), (1.0, (255,) * 3), (2.0, None)])
@@ -219,7 +240,7 @@ def test_a_constant_map_as_a_picture(tmp_path: Path, value: float, color: tuple[
     pixels = np.asarray(Image.open(tmp_path / "new" / "map.png").convert("RGB"))
     height, width = picture_size((64, 96))
     middle = pixels[height // 2 - 40 : height // 2 + 40, width // 2 - 40 : width // 2 + 40].reshape(-1, 3)
-    assert (middle == (color or switch_colors(np.asarray(value)))).all()
+    assert (middle == (color or FULL.colors(np.asarray(value)))).all()
 
 
 @pytest.mark.parametrize("size", [(64, 96), (3, 900), (900, 3), (1, 1)])
@@ -234,7 +255,7 @@ def test_a_sheet_has_room_for_every_pass_and_stage(tmp_path: Path, size: tuple[i
     image = Image.new("RGB", (width, height), (0, 200, 0))
     summary = summarize([measure(a_record(*maps, size=size), [])])
     title = "$a_1^ 猫" + 300 * "x"
-    sheet = Sheet(title=title, maps=maps, image=image, overlay=image, summary=summary, objects="objects")
+    sheet = Sheet(title=title, maps=maps, image=image, overlay=image, summary=summary, objects="objects", stretch=True)
     save_sheet(tmp_path / "sheet.png", sheet)
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert pixels.shape[1] > 4 * 460
