@@ -173,10 +173,10 @@ def _draw_legend(paper: _Paper, column: int, y: int, sheet: Sheet) -> None:
     """What the grey means, the histogram of all cells of all layers, and the numbers."""
     x = paper.left(column)
     values = np.concatenate([each.values.ravel() for each in sheet.maps])
-    paper.write(x, y - TITLE / 2, f"switch S(x), {len(sheet.maps)} layer{'s' * (len(sheet.maps) > 1)}")
-    each = "; each map has a scale of its own" if sheet.stretch else ""
+    own = "; below, each map over its own range" if sheet.stretch else ""
+    paper.write(x, y - TITLE / 2, f"switch S(x), {len(sheet.maps)} layer{'s' * (len(sheet.maps) > 1)}{own}")
     paper.write(x, y + 8, f"dark: the large rate (0 is dilation {LARGE_DILATION} alone)", size=9)
-    paper.write(x, y + 26, f"bright: the small rate (1 is dilation 1 alone){each}", size=9)
+    paper.write(x, y + 26, "bright: the small rate (1 is dilation 1 alone)", size=9)
     paper.write(x, y + 44, "blue: below 0; orange: above 1 (S is linear and may leave [0, 1])", size=9)
     _draw_histogram(paper, x, y + 60, values, FULL, height=70)
     numbers, objects = sheet.summary.overall, sheet.summary.objects
