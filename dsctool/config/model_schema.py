@@ -276,3 +276,5 @@ class ModelConfig(Block):
     neck: NeckConfig = NeckConfig()
     rpn: RpnConfig = RpnConfig()
     cascade: Cascade
+    ops: Literal["torchvision", "mmcv"] = "torchvision"
+    """Who computes deformable convolutions: torchvision (on a CPU a faster equivalent), or mmcv where it imports."""

@@ -130,7 +130,8 @@ def _build(config: Config, *, num_classes: int, checkpoint: Checkpoint | None) -
 def _load_first_weights(model: Detector, config: Config) -> list[str]:
     train, backbone, lines = config.train, config.model.backbone.weights, []
     if backbone is not None and (train.weights is None or train.partial_weights):
-        lines += _account(f"model.backbone.weights={backbone}", load_backbone_weights(model.backbone, backbone))
+        for part in (model.backbone, *(model.rfp.backbones if model.rfp is not None else ())):
+            lines += _account(f"model.backbone.weights={backbone}", load_backbone_weights(part, backbone))
     if train.weights is not None:
         source = f"train.weights={train.weights}"
         state = {rename(name): value for name, value in read_state_dict(Path(train.weights)).items()}

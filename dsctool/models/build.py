@@ -32,6 +32,8 @@ from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.rpn import RPN, AnchorSampling, ProposalLimits
 from dsctool.models.targets import RoiSampling
+from dsctool.ops import mmcv_backend
+from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
 
 COCO_CLASSES = 80
 STUFFTHINGMAPS_CLASSES = 183
@@ -52,26 +54,27 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     num_classes = model.num_classes or num_classes or COCO_CLASSES
     rfp, channels = model.neck.rfp, model.neck.channels
     shares = rfp is not None and rfp.share_backbone
-    backbone = _backbone(model.backbone, feedback_channels=channels if shares else None)
+    backbone = _backbone(model.backbone, ops=model.ops, feedback_channels=channels if shares else None)
     return Detector(
         backbone=backbone,
         neck=FPN(backbone.channels, channels),
-        rfp=None if rfp is None else _rfp(rfp, model.backbone, channels=channels),
+        rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels),
         rpn=_rpn(model.rpn, channels=channels),
         cascade=_cascade(config, num_classes),
         num_classes=num_classes,
     )
 
 
-def _backbone(config: BackboneConfig, *, feedback_channels: int | None) -> ResNet:
+def _backbone(config: BackboneConfig, *, ops: str, feedback_channels: int | None) -> ResNet:
     conv: ConvFactory = StandardisedConv if config.weight_standardisation else plain_conv
     conv3x3: list[ConvFactory] = [conv] * 4
+    sample = _deformable_conv(ops)
     if config.dcn is not None:
         for stage in config.dcn.stages:
-            conv3x3[stage - 1] = DeformableConv
+            conv3x3[stage - 1] = partial(DeformableConv, sample=sample)
     if config.sac is not None:
         for stage in config.sac.stages:
-            conv3x3[stage - 1] = partial(SwitchableAtrousConv, deformable=config.sac.deformable)
+            conv3x3[stage - 1] = partial(SwitchableAtrousConv, deformable=config.sac.deformable, sample=sample)
     return ResNet(
         depth=config.depth,
         groups=config.groups,
@@ -86,12 +89,19 @@ def _backbone(config: BackboneConfig, *, feedback_channels: int | None) -> ResNe
     )
 
 
-def _rfp(config: RfpConfig, backbone: BackboneConfig, *, channels: int) -> RFP:
+def _deformable_conv(ops: str) -> DeformableConvFunction:
+    if ops == "torchvision":
+        return deformable_conv
+    mmcv_backend.require()
+    return mmcv_backend.mmcv_deformable_conv
+
+
+def _rfp(config: RfpConfig, backbone: BackboneConfig, *, ops: str, channels: int) -> RFP:
     return RFP(
         channels=channels,
         aspp_dilations=config.aspp_dilations,
         backbones=[
-            None if config.share_backbone else _backbone(backbone, feedback_channels=channels)
+            None if config.share_backbone else _backbone(backbone, ops=ops, feedback_channels=channels)
             for _ in range(config.steps - 1)
         ],
     )

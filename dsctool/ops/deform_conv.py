@@ -7,7 +7,7 @@ matrix product. Both give the same values and gradients up to rounding.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,14 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from dsctool.ops.sparse import cell_sums, weight_gradients
+
+
+class DeformableConvFunction(Protocol):
+    """The signature of :func:`deformable_conv`, which other backends share."""
+
+    def __call__(
+        self, x: Tensor, offset: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int, groups: int = 1
+    ) -> Tensor: ...
 
 
 def deformable_conv(
@@ -79,7 +87,7 @@ def _bilinear(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Te
     Weights are differentiable in y and x, whose first dimension is the image.
     """
     base = (torch.arange(len(y)) * (height * width)).view(-1, 1, 1)
-    top, left = y.detach().floor(), x.detach().floor()
+    top, left = y.detach().floor().nan_to_num(), x.detach().floor().nan_to_num()  # NaN stays in the weights
     down, right = y - top, x - left
     cells, weights = [], []
     for row, row_weight in ((top, 1 - down), (top + 1, down)):

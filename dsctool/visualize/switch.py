@@ -18,7 +18,6 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from dsctool.errors import DsctoolError
 from dsctool.models.backbones.sac import SwitchableAtrousConv
@@ -27,9 +26,6 @@ from dsctool.structures import Detections, ImageBatch, Size
 
 Values = NDArray[np.float32]
 """Numbers of a map, ``(h, w)`` unless said otherwise."""
-
-_SMALLEST_CANVAS = 96
-"""SAC pools over 5x5 cells with reflection, which takes 3 cells: pixels of the canvas at stride 32."""
 
 _PLACE = re.compile(r"(?:backbone|rfp\.backbones\.(?P<further>\d+))\.(?P<inner>layer(?P<stage>\d+)\..+)")
 
@@ -123,10 +119,8 @@ def record_switches(model: Detector, images: ImageBatch, *, original_size: Size,
         DsctoolError: a map has values that are not finite.
     """
     device = next(model.parameters()).device
-    height, width = (max(_SMALLEST_CANVAS - side, 0) for side in images.tensor.shape[-2:])
-    canvas = pad(images.tensor, (0, width, 0, height)).to(device)
     with _recording(model, layers) as recorded:
-        found = model.detect(canvas, images.sizes, [original_size])[0]
+        found = model.detect(images.tensor.to(device), images.sizes, [original_size])[0]
     size = images.sizes[0]
     maps = [_map(layer, call, values, size) for layer in layers for call, values in enumerate(recorded[layer])]
     return SwitchRecord(maps=maps, detections=found.to("cpu"), image_size=original_size)

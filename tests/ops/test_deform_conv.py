@@ -60,3 +60,11 @@ def test_without_offsets_it_is_the_plain_convolution(device: torch.device) -> No
     expected = torch.nn.functional.conv2d(x, weight, padding=3, dilation=3)
     result = deformable_conv(x, offset, weight, stride=1, padding=3, dilation=3)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_offsets_that_are_not_finite_show_in_the_result(device: torch.device) -> None:
+    x, weight = torch.randn(1, 4, 7, 9, device=device), torch.randn(6, 4, 3, 3, device=device)
+    offset = torch.zeros(1, 18, 7, 9, device=device)
+    offset[0, 0, 3, 4] = torch.nan
+    result = deformable_conv(x, offset, weight, stride=1, padding=1, dilation=1)
+    assert result.isfinite().sum() >= 6 * (7 * 9 - 1)

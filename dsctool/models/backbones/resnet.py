@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
         self.bn1 = norm(planes)
         self.conv2 = conv3x3(planes, planes, kernel_size=3)
         self.bn2 = norm(planes)
-        self.downsample = shortcut(in_channels, planes, stride=stride, conv=conv, norm=norm)
+        self.downsample = projection(in_channels, planes, stride=stride, conv=conv, norm=norm)
         self.rfp_conv = feedback_input(feedback_channels, planes)
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         self.bn2 = norm(width)
         self.conv3 = conv(width, out_channels, kernel_size=1)
         self.bn3 = norm(out_channels)
-        self.downsample = shortcut(in_channels, out_channels, stride=stride, conv=conv, norm=norm)
+        self.downsample = projection(in_channels, out_channels, stride=stride, conv=conv, norm=norm)
         self.rfp_conv = feedback_input(feedback_channels, out_channels)
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
@@ -103,13 +103,36 @@ class Bottleneck(nn.Module):
         return join(residual, identity, self.rfp_conv, feedback)
 
 
-def shortcut(
+class Projection(nn.Sequential):
+    """A 1x1 convolution and its normalisation on every ``stride``-th cell.
+
+    The cells are picked before a convolution of stride 1. The result is that of a strided one, whose backward
+    pass writes out of bounds on a CPU (oneDNN as in PyTorch 2.14, ``channels_last``, few channels).
+    """
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, *, stride: int) -> None:
+        super().__init__(conv, norm)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``."""
+        conv, norm = self
+        out: Tensor = norm(conv(every(x, self.stride)))
+        return out
+
+
+def every(x: Tensor, stride: int) -> Tensor:
+    """Every ``stride``-th cell of ``(N, C, h, w)``, from the first."""
+    return x if stride == 1 else x[..., ::stride, ::stride]
+
+
+def projection(
     in_channels: int, out_channels: int, *, stride: int, conv: ConvFactory, norm: NormFactory
-) -> nn.Sequential | None:
-    """A projection where the block changes the shape, else None."""
+) -> Projection | None:
+    """The shortcut of a block that changes the shape, else None."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(conv(in_channels, out_channels, kernel_size=1, stride=stride), norm(out_channels))
+    return Projection(conv(in_channels, out_channels, kernel_size=1), norm(out_channels), stride=stride)
 
 
 def feedback_input(feedback_channels: int | None, out_channels: int) -> nn.Conv2d | None:

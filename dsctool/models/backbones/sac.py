@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsctool.ops.deform_conv import deformable_conv
+from dsctool.models.backbones.resnet import every
+from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
 
 EPSILON = 1e-5
 """Added to the variance of a filter."""
@@ -109,14 +110,16 @@ class SwitchableAtrousConv(nn.Module):
         stride: int = 1,
         groups: int = 1,
         deformable: bool = True,
+        sample: DeformableConvFunction = deformable_conv,
     ) -> None:
         super().__init__()
         self.stride, self.groups = stride, groups
+        self.sample = sample
         self.standardise = Standardiser()
         _add_filters(self, in_channels, out_channels, kernel_size=kernel_size, groups=groups)
         taps = kernel_size**2
         self.weight_diff = nn.Parameter(torch.zeros_like(self.weight))
-        self.switch = nn.Conv2d(in_channels, 1, 1, stride=stride)
+        self.switch = nn.Conv2d(in_channels, 1, 1)
         self.pre_context = nn.Conv2d(in_channels, in_channels, 1)
         self.post_context = nn.Conv2d(out_channels, out_channels, 1)
         self.offset_s = nn.Conv2d(in_channels, 2 * taps, 3, stride=stride, padding=1) if deformable else None
@@ -128,10 +131,12 @@ class SwitchableAtrousConv(nn.Module):
         nn.init.ones_(self.switch.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``; h and w are at least 3."""
+        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``; any size."""
         x = x + self.pre_context(F.adaptive_avg_pool2d(x, 1))
-        average = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel_size=5, stride=1)
-        switch = self.switch(average)  # S(x), linear: neither squashed nor cut
+        # Reflection needs three cells; smaller maps, which the published layer refuses, repeat their border.
+        border = "reflect" if min(x.shape[-2:]) >= 3 else "replicate"
+        average = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode=border), kernel_size=5, stride=1)
+        switch = self.switch(every(average, self.stride))  # S(x), linear: neither squashed nor cut
         weight = self.standardise(self.weight, self.weight_gamma, self.weight_beta)
         small = self._conv(x, average, self.offset_s, weight, dilation=1)
         large = self._conv(x, average, self.offset_l, weight + self.weight_diff, dilation=LARGE_DILATION)
@@ -141,7 +146,7 @@ class SwitchableAtrousConv(nn.Module):
     def _conv(self, x: Tensor, average: Tensor, offset: nn.Conv2d | None, weight: Tensor, *, dilation: int) -> Tensor:
         if offset is None:
             return F.conv2d(x, weight, stride=self.stride, padding=dilation, dilation=dilation, groups=self.groups)
-        return deformable_conv(
+        return self.sample(
             x, offset(average), weight, stride=self.stride, padding=dilation, dilation=dilation, groups=self.groups
         )
 
@@ -150,9 +155,17 @@ class DeformableConv(nn.Module):
     """A deformable convolution (v1) whose offsets come from an ordinary convolution of the same input."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        sample: DeformableConvFunction = deformable_conv,
     ) -> None:
         super().__init__()
+        self.sample = sample
         self.stride, self.padding, self.groups = stride, kernel_size // 2, groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
@@ -162,7 +175,7 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``."""
-        return deformable_conv(
+        return self.sample(
             x,
             self.conv_offset(x),
             self.weight,

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
+from dsctool import build_model
 from dsctool.models.backbones.resnet import ResNet, group_norm
 
 
@@ -50,3 +51,24 @@ def test_group_norm_divides_the_channels(channels: int) -> None:
     norm = group_norm(channels)
     assert isinstance(norm, nn.GroupNorm)
     assert norm(torch.randn(1, channels, 2, 2)).shape == (1, channels, 2, 2)
+
+
+def test_narrow_channels_last_gradients() -> None:
+    """Strided 1x1 convolutions of few channels corrupt memory here (oneDNN's backward pass in PyTorch 2.14)."""
+    torch.manual_seed(0)
+    model = ResNet(depth=18, stem_channels=8, norm=group_norm, frozen_stages=-1)
+    image = torch.randn(1, 3, 416, 416)
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        model.zero_grad()
+        sum(x.square().mean() for x in model(image.contiguous(memory_format=memory_format))).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for contiguous, channels_last in zip(*gradients, strict=True):
+        torch.testing.assert_close(channels_last, contiguous, rtol=1e-3, atol=1e-3 * contiguous.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["htc_r50_fpn_1x_coco", "detectors_htc_r50_1x_coco", "detectors_tiny"])
+def test_no_strided_pointwise_convolution(name: str) -> None:
+    for path, module in build_model(name).named_modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            assert module.stride == (1, 1), path

@@ -144,3 +144,8 @@ def test_feedback_joins_the_first_block_of_stages_2_to_4(depth: int) -> None:
 def test_a_backbone_without_feedback_inputs_refuses_feedback() -> None:
     with pytest.raises(ValueError, match="feedback"):
         ResNet(depth=18, stem_channels=8)(torch.randn(1, 3, 64, 64), [torch.randn(1, 6, s, s) for s in (8, 4, 2)])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (5, 2)])
+def test_maps_smaller_than_the_averaging_window(size: tuple[int, int]) -> None:
+    assert SwitchableAtrousConv(4, 6, kernel_size=3)(torch.randn(1, 4, *size)).shape == (1, 6, *size)
