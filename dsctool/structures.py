@@ -35,9 +35,14 @@ class _Movable:
         """The same data with every tensor field on ``device``."""
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            values[field.name] = value.to(device) if isinstance(value, Tensor) else value
+            values[field.name] = _moved(getattr(self, field.name), device)
         return type(self)(**values)
+
+
+def _moved(value: object, device: torch.device | str) -> object:
+    if isinstance(value, Tensor | _Movable):
+        return value.to(device)
+    return tuple(_moved(part, device) for part in value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,18 @@ class Proposals(_Movable):
 
 
 @dataclass(frozen=True)
+class StageMasks(_Movable):
+    """What one stage of a cascade thought of the masks of ``n`` detections.
+
+    boxes: ``(n, 4)`` float32, the RoIs as they came into the stage, in the detections' pixels.
+    probs: ``(n, s, s)`` float32 in [0, 1], each spread over its box.
+    """
+
+    boxes: Tensor
+    probs: Tensor
+
+
+@dataclass(frozen=True)
 class Detections(_Movable):
     """What a detector found in one image, with masks still as small probability maps.
 
@@ -91,6 +108,7 @@ class Detections(_Movable):
     labels: ``(n,)`` int64, 0-based contiguous.
     mask_probs: ``(n, s, s)`` float32 in [0, 1], each spread over its box; None for box-only detectors.
     size: the ``(h, w)`` of the image that the boxes are in.
+    stages: the masks of every stage of the cascade, first to last, where they were asked for.
     """
 
     boxes: Tensor
@@ -98,9 +116,21 @@ class Detections(_Movable):
     labels: Tensor
     mask_probs: Tensor | None
     size: Size
+    stages: tuple[StageMasks, ...] = ()
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __getitem__(self, rows: Tensor) -> Detections:
+        """The detections of the rows ``(m,)``, int64 or bool."""
+        return Detections(
+            boxes=self.boxes[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            mask_probs=None if self.mask_probs is None else self.mask_probs[rows],
+            size=self.size,
+            stages=tuple(StageMasks(stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
+        )
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,8 @@ class CascadeBase(Block):
     """A proposal is positive in stage t when its IoU reaches the t-th value."""
     box_stds: tuple[BoxStd, ...] = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
     """Divisors of the box deltas (dx, dy, dw, dh) per stage."""
+    low_quality_matches: bool = False
+    """Every instance also claims its best proposal when their IoU reaches the stage's threshold."""
     samples: PositiveInt = 512
     """Proposals per image in the losses of a stage."""
     positive_fraction: Fraction = 0.25
@@ -205,8 +207,6 @@ class CascadeRcnnConfig(CascadeBase):
     kind: Literal["cascade_rcnn"] = "cascade_rcnn"
     stage_loss_weights: tuple[PositiveFloat, ...] = (1.0, 0.5, 0.25)
     """Weight of all losses of a stage."""
-    low_quality_matches: bool = False
-    """Every instance also claims its best proposal when their IoU reaches the stage's threshold."""
     mask_head: MaskHeadConfig | None = None
     """The mask head of every stage, or null for boxes only."""
 
@@ -218,7 +218,7 @@ class HtcConfig(CascadeBase):
     stage_loss_weights: tuple[PositiveFloat, ...] = (1.0, 0.5, 0.25)
     """Weight of all losses of a stage."""
     low_quality_matches: bool = True
-    """Every instance also claims its best proposal when their IoU reaches the stage's threshold (published HTC)."""
+    """As everywhere; published HTC has it on."""
     mask_head: MaskHeadConfig = MaskHeadConfig()
     """The mask head of every stage."""
     semantic: SemanticHeadConfig = SemanticHeadConfig()
@@ -238,15 +238,17 @@ class DscConfig(CascadeBase):
     roi_size: Literal[7, 14] = 14
     """Bins per side of the mask stages' RoI feature: 14 is DSC, 7 is F-DSC."""
     enlarge_ratios: tuple[PositiveFloat, ...] = (2.0, 1.59, 1.26, 1.0)
-    """Enlargement of the RoIs that the mask stages and the final mask head look at."""
+    """Enlargement of the RoIs that the mask stages and the final mask head look at; ``alignment: none`` has none."""
     explicit_guidance: bool = True
     """Weight box features by the predicted mask (SgRoIAlign)."""
-    plus_one: bool = True
-    """Weight by mask + 1 instead of by the mask alone."""
+    plus_one: bool | None = None
+    """Weight by mask + 1 instead of by the mask alone; null: yes where there is explicit guidance."""
     implicit_guidance: bool = True
-    """Fuse the mask stage's feature into the box head."""
+    """Fuse the mask stage's feature into the box head. Without it the box heads have no ``fusion`` parameters; masks
+    still inform the masks of the next stage, as in HTC (inferred: the published code has no such switch)."""
     alignment: Literal["adaptive", "none", "recompute"] = "adaptive"
-    """How the previous mask feature meets the next stage's RoI."""
+    """How the previous mask feature meets the next stage's RoI. ``adaptive``: sampled under it. ``none``: added as it
+    is, RoIs are not enlarged (inferred). ``recompute``: computed anew on it by all stages so far (inferred)."""
     roi_clipping: bool = False
     """Keep each enlarged RoI inside the previous one (in the paper; without effect in the published code)."""
     averaged_stages: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2)

@@ -74,8 +74,13 @@ class PostprocessConfig(Block):
 
     score_threshold: Fraction = 0.001
     """Results score more than this."""
+    nms: Literal["box", "soft", "mask"] = "box"
+    """``box``: drop by IoU of boxes, as published. ``soft``: weaken the score instead (soft-NMS, linear). ``mask``:
+    drop by IoU of predicted masks, so that neighbours whose boxes overlap and whose masks do not both stay."""
     nms_iou: Fraction = 0.5
-    """A result that overlaps a better one of its class by more than this is dropped."""
+    """A result that overlaps a better one of its class by more than this is dropped (``soft``: weakened)."""
+    mask_candidates: PositiveInt = 300
+    """With ``nms: mask``, masks are predicted for this many (RoI, class) candidates, the best by score."""
     max_per_image: PositiveInt = 100
     """Results kept per image."""
 
@@ -205,3 +210,10 @@ class Config(Block):
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _masks_for_mask_nms(self) -> Self:
+        cascade = self.model.cascade
+        if self.postprocess.nms == "mask" and isinstance(cascade, CascadeRcnnConfig) and cascade.mask_head is None:
+            raise ValueError("postprocess.nms=mask needs a mask head: this model has boxes only")
+        return self

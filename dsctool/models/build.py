@@ -10,6 +10,7 @@ from dsctool.config.schema import (
     BackboneConfig,
     CascadeRcnnConfig,
     Config,
+    DscConfig,
     HtcConfig,
     MaskHeadConfig,
     PostprocessConfig,
@@ -17,17 +18,18 @@ from dsctool.config.schema import (
     RpnConfig,
     SemanticHeadConfig,
 )
-from dsctool.errors import ConfigError
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
 from dsctool.models.cascades.box_stage import BoxStage
 from dsctool.models.cascades.cascade_rcnn import CascadeRCNN
+from dsctool.models.cascades.dsc import DSC, ShapeGuidance
 from dsctool.models.cascades.htc import HTC
 from dsctool.models.detector import Detector
 from dsctool.models.necks.fpn import FPN, STRIDES
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess
 from dsctool.models.roi.box_head import BoxHead
+from dsctool.models.roi.fusion import FeatureFusion
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.rpn import RPN, AnchorSampling, ProposalLimits
@@ -48,7 +50,7 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
             80, COCO's, where neither says).
 
     Raises:
-        ConfigError: the configuration names a part that this version cannot build.
+        ConfigError: ``model.ops`` names a backend that is not installed.
     """
     model = config.model
     num_classes = model.num_classes or num_classes or COCO_CLASSES
@@ -139,7 +141,7 @@ def _cascade(config: Config, num_classes: int) -> nn.Module:
                 mask_heads=[]
                 if head is None
                 else [
-                    _mask_head(head, in_channels=channels, num_classes=num_classes, receives_feature=False)
+                    _mask_head(head, in_channels=channels, num_classes=num_classes, fused=False)
                     for _ in range(cascade.num_stages)
                 ],
                 mask_roi_size=14 if head is None else head.roi_size,
@@ -150,7 +152,7 @@ def _cascade(config: Config, num_classes: int) -> nn.Module:
             return HTC(
                 box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes),
                 mask_heads=[
-                    _mask_head(cascade.mask_head, in_channels=channels, num_classes=num_classes, receives_feature=t > 0)
+                    _mask_head(cascade.mask_head, in_channels=channels, num_classes=num_classes, fused=t > 0)
                     for t in range(cascade.num_stages)
                 ],
                 mask_roi_size=cascade.mask_head.roi_size,
@@ -158,18 +160,58 @@ def _cascade(config: Config, num_classes: int) -> nn.Module:
                 semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
                 postprocess=postprocess,
             )
-        case other:
-            raise ConfigError(f"this version of dsctool cannot build model.cascade.kind={other.kind} yet")
+        case DscConfig() as cascade:
+            return _dsc(config, cascade, channels=channels, num_classes=num_classes)
 
 
-def _box_stages(cascade: CascadeRcnnConfig | HtcConfig, *, channels: int, num_classes: int) -> list[BoxStage]:
-    head = cascade.box_head
-    make_head = partial(
-        BoxHead, in_channels=channels, roi_size=head.roi_size, channels=head.channels, num_classes=num_classes
+def _dsc(config: Config, cascade: DscConfig, *, channels: int, num_classes: int) -> DSC:
+    ratios = cascade.enlarge_ratios
+    mask_head = partial(_mask_head, cascade.mask_head, in_channels=channels, norm=True)
+    return DSC(
+        mask_stages=[mask_head(num_classes=1, fused=t > 0) for t in range(cascade.num_stages)],
+        box_stages=_box_stages(
+            cascade,
+            channels=channels,
+            num_classes=num_classes,
+            mask_channels=cascade.mask_head.channels if cascade.implicit_guidance else None,
+        ),
+        mask_head=mask_head(num_classes=num_classes, fused=True),
+        mask_roi_size=cascade.roi_size,
+        final_roi_size=cascade.mask_head.roi_size,
+        guidance=ShapeGuidance(
+            explicit=cascade.explicit_guidance,
+            plus_one=cascade.explicit_guidance and cascade.plus_one is not False,
+            alignment=cascade.alignment,
+            enlarge_ratios=(1.0,) * len(ratios) if cascade.alignment == "none" else ratios,
+            roi_clipping=cascade.roi_clipping,
+        ),
+        box_loss_weights=cascade.box_loss_weights,
+        averaged_stages=cascade.averaged_stages,
+        semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
+        postprocess=_postprocess(config.postprocess),
     )
+
+
+def _box_stages(
+    cascade: CascadeRcnnConfig | HtcConfig | DscConfig,
+    *,
+    channels: int,
+    num_classes: int,
+    mask_channels: int | None = None,
+) -> list[BoxStage]:
+    """mask_channels: of the mask feature that DSC fuses into the box heads."""
+    head = cascade.box_head
     return [
         BoxStage(
-            head=make_head(),
+            head=BoxHead(
+                in_channels=channels,
+                roi_size=head.roi_size,
+                channels=head.channels,
+                num_classes=num_classes,
+                fusion=None
+                if mask_channels is None
+                else FeatureFusion(channels=mask_channels, out_channels=channels, norm=True),
+            ),
             roi_size=head.roi_size,
             stds=stds,
             sampling=RoiSampling(
@@ -184,13 +226,15 @@ def _box_stages(cascade: CascadeRcnnConfig | HtcConfig, *, channels: int, num_cl
     ]
 
 
-def _mask_head(config: MaskHeadConfig, *, in_channels: int, num_classes: int, receives_feature: bool) -> MaskHead:
+def _mask_head(
+    config: MaskHeadConfig, *, in_channels: int, num_classes: int, fused: bool, norm: bool = False
+) -> MaskHead:
     return MaskHead(
         in_channels=in_channels,
         channels=config.channels,
         convs=config.convs,
         num_classes=num_classes,
-        receives_feature=receives_feature,
+        fusion=FeatureFusion(channels=config.channels, out_channels=in_channels, norm=norm) if fused else None,
         init=config.init,
     )
 
@@ -211,5 +255,9 @@ def _semantic_head(config: Config, head: SemanticHeadConfig, *, channels: int, n
 
 def _postprocess(config: PostprocessConfig) -> Postprocess:
     return Postprocess(
-        score_threshold=config.score_threshold, nms_iou=config.nms_iou, max_per_image=config.max_per_image
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_per_image=config.max_per_image,
+        nms=config.nms,
+        mask_candidates=config.mask_candidates,
     )

@@ -38,6 +38,8 @@ class Cascade(Protocol):
         proposals: Sequence[Tensor],
         sizes: Sequence[Size],
         original_sizes: Sequence[Size],
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
         """Detections of every image, in the pixels of its original size."""
 
@@ -105,6 +107,8 @@ class Detector(nn.Module):
         images: Tensor,
         sizes: Sequence[Size] | None = None,
         original_sizes: Sequence[Size] | None = None,
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
         """Detections of every image, masks still as small probability maps.
 
@@ -112,12 +116,15 @@ class Detector(nn.Module):
             images: ``(N, 3, H, W)`` normalised, zero-padded to one canvas.
             sizes: (h, w) of each image inside the canvas; None: the whole canvas.
             original_sizes: (h, w) to rescale each image's results to; None: input pixels.
+            stage_masks: give the masks of every stage as well (:attr:`Detections.stages`).
         """
         sizes = _sizes(images, sizes)
         original_sizes = sizes if original_sizes is None else list(original_sizes)
         features = self.extract_features(images)
         proposals = self.rpn.propose(features, sizes)
-        return self._cascade.detect(features, [p.boxes for p in proposals], sizes, original_sizes)
+        return self._cascade.detect(
+            features, [p.boxes for p in proposals], sizes, original_sizes, stage_masks=stage_masks
+        )
 
     @torch.inference_mode()
     def predict(

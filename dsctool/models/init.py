@@ -10,7 +10,8 @@ def init_xavier(*layers: nn.Module) -> None:
     for layer in layers:
         weight, bias = _parameters(layer)
         nn.init.xavier_uniform_(weight)
-        nn.init.zeros_(bias)
+        if bias is not None:
+            nn.init.zeros_(bias)
 
 
 def init_kaiming(*layers: nn.Module) -> None:
@@ -18,7 +19,8 @@ def init_kaiming(*layers: nn.Module) -> None:
     for layer in layers:
         weight, bias = _parameters(layer)
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(bias)
+        if bias is not None:
+            nn.init.zeros_(bias)
 
 
 def init_normal(*layers: nn.Module, std: float) -> None:
@@ -26,8 +28,10 @@ def init_normal(*layers: nn.Module, std: float) -> None:
     for layer in layers:
         weight, bias = _parameters(layer)
         nn.init.normal_(weight, std=std)
-        nn.init.zeros_(bias)
+        if bias is not None:
+            nn.init.zeros_(bias)
 
 
-def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    return layer.get_parameter("weight"), layer.get_parameter("bias")
+def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    parameters = dict(layer.named_parameters(recurse=False))
+    return parameters["weight"], parameters.get("bias")

@@ -79,33 +79,36 @@ def _draw(candidates: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Samples:
-    """The boxes of one image that a stage trains on: the positives first, then the negatives.
+    """The boxes of one image that a stage trains on.
 
     boxes: ``(n, 4)``.
-    positive_gt: ``(p,)`` the instance of each of the first p boxes.
-    positive_is_gt: ``(p,)`` bool: the box is an annotated box itself, not a proposal.
+    assigned: ``(n,)`` int64, the instance each stands for, or ``BACKGROUND``.
+    is_gt: ``(n,)`` bool: the box is an annotated box itself, not a proposal.
     """
 
     boxes: Tensor
-    positive_gt: Tensor
-    positive_is_gt: Tensor
+    assigned: Tensor
+    is_gt: Tensor
+
+    @property
+    def positives(self) -> Tensor:
+        """``(n,)`` bool: boxes that stand for an instance."""
+        return self.assigned >= 0
 
     @property
     def positive_boxes(self) -> Tensor:
         """``(p, 4)``."""
-        return self.boxes[: len(self.positive_gt)]
+        return self.boxes[self.positives]
 
     @property
-    def is_gt(self) -> Tensor:
-        """``(n,)`` bool: annotated boxes among all samples."""
-        flags = self.positive_is_gt.new_zeros(len(self.boxes))
-        flags[: len(self.positive_is_gt)] = self.positive_is_gt
-        return flags
+    def positive_gt(self) -> Tensor:
+        """``(p,)`` int64: the instance of each positive."""
+        return self.assigned[self.positives]
 
     def labels(self, gt_labels: Tensor, num_classes: int) -> Tensor:
         """``(n,)`` int64: the class of each box; ``num_classes`` is background."""
         labels = gt_labels.new_full((len(self.boxes),), num_classes)
-        labels[: len(self.positive_gt)] = gt_labels[self.positive_gt]
+        labels[self.positives] = gt_labels[self.positive_gt]
         return labels
 
 
@@ -124,21 +127,23 @@ class RoiSampling:
     positive_fraction: float
 
     def __call__(self, proposals: Tensor, gt_boxes: Tensor) -> Samples:
-        """Samples of one image from proposals ``(n, 4)``; the annotated boxes ``(G, 4)`` are put before them."""
-        assigned = assign(
-            proposals,
+        """Positives, then negatives, drawn from proposals ``(n, 4)`` and the annotated boxes ``(G, 4)`` before them."""
+        num_gt = len(gt_boxes)
+        assigned = torch.cat([torch.arange(num_gt, device=proposals.device), self._assign(proposals, gt_boxes)])
+        candidates = torch.cat([gt_boxes, proposals])
+        rows = torch.cat(sample(assigned, count=self.count, positive_fraction=self.positive_fraction))
+        return Samples(boxes=candidates[rows], assigned=assigned[rows], is_gt=rows < num_gt)
+
+    def reassign(self, samples: Samples, boxes: Tensor, gt_boxes: Tensor) -> Samples:
+        """All of ``boxes (n, 4)``, which came of ``samples``, in their order, assigned anew: nothing is drawn."""
+        return Samples(boxes=boxes, assigned=self._assign(boxes, gt_boxes), is_gt=samples.is_gt)
+
+    def _assign(self, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+        return assign(
+            boxes,
             gt_boxes,
             positive_iou=self.iou_threshold,
             negative_iou=self.iou_threshold,
             min_positive_iou=self.iou_threshold,
             low_quality_matches=self.low_quality_matches,
-        )
-        num_gt = len(gt_boxes)
-        assigned = torch.cat([torch.arange(num_gt, device=assigned.device), assigned])
-        candidates = torch.cat([gt_boxes, proposals])
-        positives, negatives = sample(assigned, count=self.count, positive_fraction=self.positive_fraction)
-        return Samples(
-            boxes=candidates[torch.cat([positives, negatives])],
-            positive_gt=assigned[positives],
-            positive_is_gt=positives < num_gt,
         )

@@ -89,8 +89,9 @@ def test_override_problems(override: str, problem: str) -> None:
     ("overrides", "problem"),
     [
         (
-            ["model.cascade.kind=dsc", "model.cascade.explicit_guidance=false"],
-            "override #2: model.cascade (explicit_guidance = false): plus_one needs explicit_guidance: there is",
+            ["model.cascade.kind=dsc", "model.cascade.explicit_guidance=false", "model.cascade.plus_one=true"],
+            "override #2, override #3: model.cascade (explicit_guidance = false, plus_one = true): plus_one needs "
+            "explicit_guidance: there is",
         ),
         (
             ["model.cascade.iou_thresholds=[0.5, 0.6]"],

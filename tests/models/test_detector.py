@@ -10,7 +10,7 @@ from dsctool.errors import DataError
 from dsctool.structures import Targets
 from tests.models.tiny import one_box, tiny_detector
 
-CASCADES = ["htc_tiny", "cascade_mask_rcnn_tiny"]
+CASCADES = ["htc_tiny", "cascade_mask_rcnn_tiny", "fast_dsc_tiny"]
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:

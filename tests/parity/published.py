@@ -27,7 +27,9 @@ RECORDED_SAMPLING = (
 
 def published_keys(name: str) -> dict[str, tuple[int, ...]]:
     """Parameter and buffer names of a published checkpoint, with their shapes."""
-    entries = json.loads((RECORDINGS / f"{name}.keys.json").read_text())["entries"]
+    folder = RECORDINGS / "dsc" if "dsc" in name else RECORDINGS
+    contents = json.loads((folder / f"{name}.keys.json").read_text())
+    entries = contents["keys" if "dsc" in name else "entries"]
     return {key: tuple(shape) for key, (shape, _) in entries.items()}
 
 

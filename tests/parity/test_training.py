@@ -100,4 +100,4 @@ def test_sampled_boxes_of_the_first_stage(case: tuple[Detector, dict[str, np.nda
     assert difference(samples.boxes[:count], recorded["roi/stage0/bbox_pos_boxes"]) == 0
     assert difference(samples.boxes[count:], recorded["roi/stage0/bbox_neg_boxes"]) == 0
     assert samples.positive_gt.tolist() == recorded["roi/stage0/bbox_pos_gt"].tolist()
-    assert samples.positive_is_gt.int().tolist() == recorded["roi/stage0/bbox_pos_is_gt"].tolist()
+    assert samples.is_gt[samples.positives].int().tolist() == recorded["roi/stage0/bbox_pos_is_gt"].tolist()

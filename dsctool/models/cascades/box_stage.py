@@ -14,7 +14,7 @@ from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.targets import RoiSampling, Samples
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Size, Targets
+from dsctool.structures import Detections, Size, StageMasks, Targets
 
 
 class BoxStage(nn.Module):
@@ -38,6 +38,15 @@ class BoxStage(nn.Module):
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[Samples]:
         """Assign and sample the proposals ``(n_i, 4)`` of every image; annotated boxes join them."""
         return [self.sampling(boxes, target.boxes) for boxes, target in zip(proposals, targets, strict=True)]
+
+    def reassign(
+        self, samples: Sequence[Samples], boxes: Sequence[Tensor], targets: Sequence[Targets]
+    ) -> list[Samples]:
+        """All ``boxes (n_i, 4)`` that came of the samples of every image, in their order, assigned anew."""
+        return [
+            self.sampling.reassign(before, box, target.boxes)
+            for before, box, target in zip(samples, boxes, targets, strict=True)
+        ]
 
     def losses(
         self, logits: Tensor, deltas: Tensor, samples: Sequence[Samples], targets: Sequence[Targets]
@@ -84,15 +93,18 @@ def cascade_boxes(
 
     Scores are the softmax of the stages' averaged logits.
     """
-    boxes = list(proposals)
-    logits_sum: Tensor | None = None
+    boxes, stage_logits = list(proposals), []
     for stage in stages:
         logits, deltas = stage(features, semantic, boxes_to_rois(boxes))
-        logits_sum = logits if logits_sum is None else logits_sum + logits
+        stage_logits.append(logits)
         boxes = stage.refine(boxes, deltas, sizes)
-    assert logits_sum is not None
-    scores = (logits_sum.float() / len(stages)).softmax(dim=1)[:, :-1]
-    return boxes, list(scores.split([len(b) for b in boxes]))
+    return boxes, list(class_scores(stage_logits).split([len(b) for b in boxes]))
+
+
+def class_scores(stage_logits: Sequence[Tensor]) -> Tensor:
+    """Softmax of the mean of some stages' logits ``(R, K+1)``, without the background: ``(R, K)``."""
+    mean = torch.stack(list(stage_logits)).float().mean(dim=0)
+    return mean.softmax(dim=1)[:, :-1]
 
 
 def select_detections(
@@ -111,16 +123,33 @@ def select_detections(
 
 
 def detections_of(
-    selected: Sequence[Selected], *, mask_probs: Tensor | None, original_sizes: Sequence[Size]
+    selected: Sequence[Selected],
+    *,
+    mask_probs: Tensor | None,
+    stage_masks: Sequence[Sequence[StageMasks]] | None,
+    original_sizes: Sequence[Size],
+    postprocess: Postprocess,
 ) -> list[Detections]:
-    """Results per image; ``mask_probs (R, s, s)`` are those of all images' detections, in order."""
+    """Results per image, after what of the suppression needs masks.
+
+    mask_probs: ``(R, s, s)``, those of all images' detections, in order. stage_masks: per image and stage, or None.
+    """
     masks: Sequence[Tensor | None] = [None] * len(selected)
     if mask_probs is not None:
         masks = mask_probs.split([len(s.boxes) for s in selected])
+    stages = [()] * len(selected) if stage_masks is None else stage_masks
     return [
-        Detections(s.boxes, s.scores, s.labels, mask, size)
-        for s, mask, size in zip(selected, masks, original_sizes, strict=True)
+        postprocess.suppress_masks(Detections(s.boxes, s.scores, s.labels, mask, size, tuple(shown)))
+        for s, mask, size, shown in zip(selected, masks, original_sizes, stages, strict=True)
     ]
+
+
+def equal_boxes(selected: Sequence[Selected], stage_probs: Sequence[Tensor]) -> list[list[StageMasks]]:
+    """Per image and stage the masks ``(R, s, s)`` of stages that all look at the final boxes."""
+    counts = [len(s.boxes) for s in selected]
+    by_image = zip(*(probs.split(counts) for probs in stage_probs), strict=True)
+    stages = [[StageMasks(boxes=s.boxes, probs=p) for p in probs] for s, probs in zip(selected, by_image, strict=False)]
+    return stages if stage_probs else [[] for _ in selected]
 
 
 def detection_rois(selected: Sequence[Selected], *, sizes: Sequence[Size], original_sizes: Sequence[Size]) -> Tensor:

@@ -13,6 +13,7 @@ from dsctool.models.cascades.box_stage import (
     cascade_boxes,
     detection_rois,
     detections_of,
+    equal_boxes,
     select_detections,
 )
 from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
@@ -71,17 +72,28 @@ class CascadeRCNN(nn.Module):
         proposals: Sequence[Tensor],
         sizes: Sequence[Size],
         original_sizes: Sequence[Size],
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
-        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size."""
+        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size.
+
+        With ``stage_masks`` each carries the masks that the single stages see in it.
+        """
         boxes, scores = cascade_boxes(self.box_stages, features, None, proposals, sizes)
         selected = select_detections(
             boxes, scores, sizes=sizes, original_sizes=original_sizes, postprocess=self.postprocess
         )
-        probs = None
+        probs: list[Tensor] = []
         if self.has_masks:
             rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
             probs = self._mask_probs(features, rois, torch.cat([s.labels for s in selected]))
-        return detections_of(selected, mask_probs=probs, original_sizes=original_sizes)
+        return detections_of(
+            selected,
+            mask_probs=torch.stack(probs).mean(dim=0) if probs else None,
+            stage_masks=equal_boxes(selected, probs) if stage_masks else None,
+            original_sizes=original_sizes,
+            postprocess=self.postprocess,
+        )
 
     def _mask_loss(
         self, head: MaskHead, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Targets]
@@ -91,8 +103,7 @@ class CascadeRCNN(nn.Module):
         logits = head.predict_classes(head.feature(x), positive_labels(samples, targets))
         return mask_loss(logits, positive_masks(samples, targets, size=2 * self.mask_roi_size))
 
-    def _mask_probs(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the stages of the probabilities ``(R, 2s, 2s)`` of each RoI's class."""
+    def _mask_probs(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> list[Tensor]:
+        """Each stage's probabilities ``(R, 2s, 2s)`` of each RoI's class."""
         x = roi_feature(features, None, rois, output_size=self.mask_roi_size)
-        probs = [head.predict_classes(head.feature(x), labels).sigmoid() for head in self.mask_heads]
-        return torch.stack(probs).mean(dim=0)
+        return [head.predict_classes(head.feature(x), labels).sigmoid() for head in self.mask_heads]

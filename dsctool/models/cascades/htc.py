@@ -8,12 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dsctool.errors import DataError
 from dsctool.models.cascades.box_stage import (
     BoxStage,
     cascade_boxes,
     detection_rois,
     detections_of,
+    equal_boxes,
     select_detections,
 )
 from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
@@ -21,7 +21,7 @@ from dsctool.models.losses import mask_loss
 from dsctool.models.postprocess import Postprocess
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
-from dsctool.models.roi.semantic_head import SemanticHead
+from dsctool.models.roi.semantic_head import SemanticHead, semantic_branch
 from dsctool.models.targets import Samples
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Detections, Size, Targets
@@ -61,7 +61,7 @@ class HTC(nn.Module):
         Interleaved execution (section 3.1): the mask stage sees the boxes that the box stage of the
         same t has just refined, assigned and sampled anew.
         """
-        losses, semantic = self._semantic_loss(features, targets)
+        losses, semantic = semantic_branch(self.semantic_head, features, targets)
         boxes = list(proposals)
         for t, (stage, weight) in enumerate(zip(self.box_stages, self.stage_loss_weights, strict=True)):
             samples = stage.sample(boxes, targets)
@@ -79,8 +79,13 @@ class HTC(nn.Module):
         proposals: Sequence[Tensor],
         sizes: Sequence[Size],
         original_sizes: Sequence[Size],
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
-        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size."""
+        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size.
+
+        With ``stage_masks`` each carries the masks that the single stages see in it.
+        """
         semantic = None if self.semantic_head is None else self.semantic_head(features)[1]
         boxes, scores = cascade_boxes(self.box_stages, features, semantic, proposals, sizes)
         selected = select_detections(
@@ -88,7 +93,13 @@ class HTC(nn.Module):
         )
         rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
         probs = self._mask_probs(features, semantic, rois, torch.cat([s.labels for s in selected]))
-        return detections_of(selected, mask_probs=probs, original_sizes=original_sizes)
+        return detections_of(
+            selected,
+            mask_probs=torch.stack(probs).mean(dim=0),
+            stage_masks=equal_boxes(selected, probs) if stage_masks else None,
+            original_sizes=original_sizes,
+            postprocess=self.postprocess,
+        )
 
     def mask_features(self, x: Tensor, stages: int) -> list[Tensor]:
         """m_0 .. m_{stages-1} of RoI features ``x``: each stage's feature flows into the next (equation 5)."""
@@ -96,19 +107,6 @@ class HTC(nn.Module):
         for head in self.mask_heads[:stages]:
             outputs.append(head.feature(x, outputs[-1] if outputs else None))
         return outputs
-
-    def _semantic_loss(
-        self, features: Sequence[Tensor], targets: Sequence[Targets]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        if self.semantic_head is None:
-            return {}, None
-        labels = [t.semantic for t in targets if t.semantic is not None]
-        if len(labels) != len(targets):
-            raise DataError(
-                "the semantic branch needs a semantic map for every image; set data.semantic=none to go without"
-            )
-        shared, semantic = self.semantic_head(features)
-        return {"loss_semantic_seg": self.semantic_head.loss(shared, torch.stack(labels))}, semantic
 
     def _mask_loss(
         self,
@@ -124,12 +122,13 @@ class HTC(nn.Module):
         logits = self.mask_heads[t].predict_classes(feature, positive_labels(samples, targets))
         return mask_loss(logits, positive_masks(samples, targets, size=2 * self.mask_roi_size))
 
-    def _mask_probs(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the stages of the probabilities ``(R, 2s, 2s)`` of each RoI's class."""
+    def _mask_probs(
+        self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor
+    ) -> list[Tensor]:
+        """Each stage's probabilities ``(R, 2s, 2s)`` of each RoI's class."""
         x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size)
         stage_features = self.mask_features(x, len(self.mask_heads))
-        probs = [
+        return [
             head.predict_classes(feature, labels).sigmoid()
             for head, feature in zip(self.mask_heads, stage_features, strict=True)
         ]
-        return torch.stack(probs).mean(dim=0)

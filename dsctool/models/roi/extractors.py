@@ -14,18 +14,27 @@ ROI_LEVELS = 4
 """RoIs are pooled from P2 to P5; P6 only serves the RPN and the semantic head."""
 
 
-def roi_feature(features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, *, output_size: int) -> Tensor:
+def roi_feature(
+    features: Sequence[Tensor],
+    semantic: Tensor | None,
+    rois: Tensor,
+    *,
+    output_size: int,
+    semantic_rois: Tensor | None = None,
+) -> Tensor:
     """RoIAlign on the pyramid, plus the pooled semantic feature (Chen et al. 2019, equation 6).
 
     Args:
         features: P2..P6.
         semantic: the embedded semantic feature ``(N, C, H/8, W/8)`` or None.
         rois: ``(R, 5)``.
+        semantic_rois: where the semantic feature is pooled, ``(R, 5)``; None: under ``rois``.
 
     Returns:
         ``(R, C, output_size, output_size)``.
     """
     pooled = pyramid_roi_align(features[:ROI_LEVELS], rois, output_size=output_size, strides=STRIDES[:ROI_LEVELS])
     if semantic is not None:
-        pooled = pooled + semantic_roi_feature(semantic, rois, output_size=output_size)
+        under = rois if semantic_rois is None else semantic_rois
+        pooled = pooled + semantic_roi_feature(semantic, under, output_size=output_size)
     return pooled

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.init import init_kaiming
+from dsctool.models.roi.fusion import FeatureFusion
 
 
 class MaskHead(nn.Module):
     """Per-class mask logits at twice the RoI feature's resolution.
 
-    With ``receives_feature`` the previous stage's feature is added to the input through a 1x1
-    convolution and a ReLU.
+    With ``fusion`` the previous stage's feature joins the input.
     """
 
     def __init__(
@@ -25,26 +25,24 @@ class MaskHead(nn.Module):
         channels: int,
         convs: int,
         num_classes: int,
-        receives_feature: bool,
+        fusion: FeatureFusion | None = None,
         init: Literal["default", "kaiming"] = "default",
     ) -> None:
         super().__init__()
-        self.conv_res = nn.Conv2d(channels, in_channels, 1) if receives_feature else None
+        self.fusion = fusion
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1) for i in range(convs)
         )
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.logits = nn.Conv2d(channels, num_classes, 1)
         init_kaiming(*self.convs)
-        if self.conv_res is not None:
-            init_kaiming(self.conv_res)
         if init == "kaiming":
             init_kaiming(self.upsample, self.logits)
 
     def feature(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         """RoI features ``(R, C, s, s)`` -> this stage's feature ``(R, channels, s, s)``."""
-        if self.conv_res is not None and previous is not None:
-            x = x + F.relu(self.conv_res(previous), inplace=True)
+        if self.fusion is not None and previous is not None:
+            x = self.fusion(x, previous)
         for conv in self.convs:
             x = F.relu(conv(x), inplace=True)
         return x

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.errors import DataError
 from dsctool.models.init import init_kaiming
 from dsctool.models.losses import semantic_loss
 from dsctool.ops.roi_align import roi_align
+from dsctool.structures import Targets
 
 LEVEL = 1
 """The pyramid level whose size the fused map has: P3, stride 8."""
@@ -51,6 +54,25 @@ class SemanticHead(nn.Module):
     def loss(self, shared: Tensor, labels: Tensor) -> Tensor:
         """Weighted cross entropy with ``labels (N, H/8, W/8)``, 255 ignored."""
         return self.loss_weight * semantic_loss(self.predict(shared), labels, average_valid=self.average_valid)
+
+
+def semantic_branch(
+    head: SemanticHead | None, features: Sequence[Tensor], targets: Sequence[Targets]
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The branch in training: its loss, ``loss_semantic_seg``, and S; nothing and None where there is no branch.
+
+    Raises:
+        DataError: an image has no semantic map.
+    """
+    if head is None:
+        return {}, None
+    labels = [t.semantic for t in targets if t.semantic is not None]
+    if len(labels) != len(targets):
+        raise DataError(
+            "the semantic branch needs a semantic map for every image; set data.semantic=none to go without"
+        )
+    shared, semantic = head(features)
+    return {"loss_semantic_seg": head.loss(shared, torch.stack(labels))}, semantic
 
 
 def semantic_roi_feature(embedded: Tensor, rois: Tensor, *, output_size: int) -> Tensor:

@@ -1,0 +1,90 @@
+"""Suppression of double detections: what box, soft and mask NMS keep of two neighbours and a double."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dsctool.config.loading import load_config
+from dsctool.errors import ConfigError
+from dsctool.models.postprocess import Postprocess, Selected, Suppression
+from dsctool.structures import Detections
+from tests.models.tiny import tiny_detector
+
+SIZE = (100, 100)
+BOXES = torch.tensor([[10.0, 10.0, 90.0, 90.0], [14.0, 10.0, 94.0, 90.0], [10.0, 12.0, 90.0, 92.0]])
+"""Two bananas side by side (the first two) whose boxes nearly coincide, and a double of the first."""
+SCORES = torch.tensor([[0.9, 0.0], [0.8, 0.0], [0.7, 0.3]])
+
+
+def diagonal(upper: bool) -> Tensor:
+    """Mask of one side of the diagonal, ``(28, 28)``."""
+    y, x = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
+    return ((x > y) if upper else (x < y)).float()
+
+
+MASKS = torch.stack([diagonal(True), diagonal(False), diagonal(True)])
+
+
+def detect(nms: Suppression, *, nms_iou: float = 0.5, max_per_image: int = 10) -> Detections:
+    """What is left of the three boxes; masks follow the RoI."""
+    postprocess = Postprocess(score_threshold=0.05, nms_iou=nms_iou, max_per_image=max_per_image, nms=nms)
+    selected: Selected = postprocess(BOXES, SCORES)
+    found = Detections(selected.boxes, selected.scores, selected.labels, MASKS[selected.rois], SIZE)
+    return postprocess.suppress_masks(found)
+
+
+def test_box_nms_kills_the_neighbour() -> None:
+    found = detect("box")
+    assert found.labels.tolist() == [0, 1]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.3])
+
+
+def test_mask_nms_keeps_the_neighbour_and_drops_the_double() -> None:
+    found = detect("mask")
+    assert found.labels.tolist() == [0, 0, 1]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.3])
+    assert torch.equal(found.boxes[1], BOXES[1])
+
+
+def test_soft_nms_keeps_all_with_less_score() -> None:
+    found = detect("soft")
+    # IoU of the first box with the second 6080 / 6720, with the third 6240 / 6560, of these two 76 * 78 / 6872.
+    second, third = 0.8 * (1 - 6080 / 6720), 0.7 * (1 - 6240 / 6560)
+    third *= 1 - 5928 / 6872
+    assert found.scores.tolist() == pytest.approx([0.9, 0.3, second], abs=1e-4)
+    assert third < 0.05, "weakened below the threshold"
+
+
+def test_soft_nms_without_overlap_changes_nothing() -> None:
+    found = detect("soft", nms_iou=0.99)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.3])
+
+
+@pytest.mark.parametrize("nms", ["box", "soft", "mask"])
+def test_limits(nms: Suppression) -> None:
+    assert len(detect(nms, max_per_image=1)) == 1
+    nothing = Postprocess(score_threshold=0.95, nms_iou=0.5, max_per_image=10, nms=nms)(BOXES, SCORES)
+    assert len(nothing.boxes) == 0
+
+
+def test_mask_candidates() -> None:
+    postprocess = Postprocess(score_threshold=0.05, nms_iou=0.5, max_per_image=10, nms="mask", mask_candidates=2)
+    assert postprocess(BOXES, SCORES).scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "cascade_mask_rcnn_tiny", "fast_dsc_tiny"])
+@pytest.mark.parametrize("nms", ["soft", "mask"])
+def test_every_cascade_offers_them(name: str, nms: str, device: torch.device) -> None:
+    overrides = ["postprocess.score_threshold=0.0", f"postprocess.nms={nms}", "postprocess.mask_candidates=15"]
+    model = tiny_detector(name, overrides).to(device).eval()
+    found = model.detect(torch.randn(1, 3, 64, 96, device=device), stage_masks=True)[0]
+    assert 0 < len(found) <= 20
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert all(len(stage.boxes) == len(found) for stage in found.stages)
+
+
+def test_mask_nms_needs_masks() -> None:
+    with pytest.raises(ConfigError, match="needs a mask head"):
+        load_config("cascade_rcnn_r50_fpn_1x_coco", ["postprocess.nms=mask"])

@@ -1,0 +1,252 @@
+"""DSC and F-DSC at inference against the recordings of the published models. Run with ``-s`` to see the differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from dsctool.models.cascades.dsc import DSC, Guidance
+from dsctool.models.detector import Detector
+from dsctool.models.roi.extractors import roi_feature
+from dsctool.models.roi.semantic_head import semantic_roi_feature
+from dsctool.models.roi.shape_guidance import enlarge_rois, relative_boxes, relative_roi_align, shape_guided_roi_align
+from dsctool.ops.masks import encode_masks
+from dsctool.ops.roi_align import boxes_to_rois, pyramid_roi_align, roi_levels
+from dsctool.structures import Detections
+from tests.conftest import RECORDINGS
+from tests.parity import fill
+from tests.parity.published import difference, filled_model, match_proposals
+
+MAPS = 1e-4
+"""Largest difference of a map or feature, relative to its maximum."""
+STRIDES = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded model, its image and what it gives on the way to the proposals."""
+
+    model: Detector
+    arrays: dict[str, np.ndarray]
+    slices: dict[str, str]
+    mask_rles: dict[str, list[dict[str, object]]]
+    image: Tensor
+    features: list[Tensor]
+    semantic: Tensor
+
+    @property
+    def cascade(self) -> DSC:
+        cascade = self.model.cascade
+        assert isinstance(cascade, DSC)
+        return cascade
+
+    def gap(self, ours: Tensor, name: str) -> float:
+        """Largest difference on the recorded part, relative to the whole array's maximum."""
+        peak = float(self.arrays[f"stat.{name}"][2])
+        assert abs(float(ours.abs().max()) - peak) <= 1e-4 * peak, f"maximum of {name}"
+        return difference(ours[recorded_part(self.slices[name])], self.arrays[name]) / max(peak, 1e-12)
+
+
+def recorded_part(text: str) -> tuple[slice, ...]:
+    """``[:, ::2]`` as slices."""
+    parts = [] if text == "full" else text.strip("[]").split(",")
+    return tuple(slice(*(int(x) if x.strip() else None for x in part.split(":"))) for part in parts)
+
+
+@pytest.fixture(scope="module", params=["dsc_r50_fpn_1x_coco", "fast_dsc_r50_fpn_1x_coco"])
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    with np.load(RECORDINGS / "dsc" / f"{request.param}.forward.npz") as file:
+        arrays = dict(file)
+    entries = json.loads((RECORDINGS / "dsc" / f"{request.param}.forward.json").read_text())
+    described = entries["arrays"]
+    image = torch.from_numpy(fill.image(0, 160, 192))
+    with torch.no_grad():
+        model = filled_model(request.param)
+        features = model.extract_features(image)
+        assert isinstance(model.cascade, DSC)
+        assert model.cascade.semantic_head is not None
+        yield Case(
+            model=model,
+            arrays=arrays,
+            slices={name: value["slice"] for name, value in described.items() if isinstance(value, dict)},
+            mask_rles={name: value for name, value in described.items() if isinstance(value, list)},
+            image=image,
+            features=features,
+            semantic=model.cascade.semantic_head(features)[1],
+        )
+
+
+def test_maps(case: Case) -> None:
+    model, head = case.model, case.cascade.semantic_head
+    assert head is not None
+    logits, deltas = model.rpn(case.features)
+    maps = {f"c{i + 2}": x for i, x in enumerate(model.backbone(case.image))}
+    maps |= {f"p{i + 2}": x for i, x in enumerate(case.features)}
+    maps |= {f"rpn_cls.{i}": x for i, x in enumerate(logits)} | {f"rpn_reg.{i}": x for i, x in enumerate(deltas)}
+    maps |= {"semantic_feat": case.semantic, "semantic_pred": head.predict(head(case.features)[0])}
+    gaps = {name: case.gap(x, name) for name, x in maps.items()}
+    print(f"maps to {max(gaps.values()):.1e} of their maximum")
+    assert {name: gap for name, gap in gaps.items() if gap > MAPS} == {}
+
+
+def test_proposals(case: Case) -> None:
+    ours = case.model.rpn.propose(case.features, [(160, 192)])[0]
+    found = match_proposals(ours, case.arrays["rpn_proposals"])
+    moved = (found.ours - torch.arange(len(found.ours))).abs().max()
+    print(f"proposals: {found}, order to {moved} places")
+    assert len(ours.boxes) == len(found.ours) == len(found.ours.unique())
+    assert found.share == 1
+    assert moved <= 1, "only neighbours of equal score may change places"
+
+
+def test_stages(case: Case) -> None:
+    cascade = case.cascade
+    boxes = [torch.from_numpy(case.arrays["fixed_proposals"])]
+    previous: Guidance | None = None
+    gaps: dict[str, float] = {}
+    for t, stage in enumerate(cascade.box_stages):
+        rois = boxes_to_rois(boxes)
+        guidance, logits, deltas = cascade.stage(t, case.features, case.semantic, rois, previous)
+        pieces = stage_pieces(case, t, rois, guidance, previous)
+        pieces |= {"mpn_logits": guidance.mask_logits[:, None], "mpn_feat": guidance.feature}
+        pieces |= {"cls_score": logits, "bbox_pred": deltas}
+        boxes = stage.refine(boxes, deltas, [(160, 192)])
+        if t < 2:
+            pieces["refined_rois"] = boxes_to_rois(boxes)
+        levels = roi_levels(pieces["bbox_enlarged_rois"][:, 1:], num_levels=4)
+        assert levels.tolist() == case.arrays[f"s{t}.sg_levels"].tolist()
+        gaps |= {f"s{t}.{name}": case.gap(x, f"s{t}.{name}") for name, x in pieces.items()}
+        previous = guidance
+    print(f"stages to {max(gaps.values()):.1e} of the maximum ({max(gaps, key=lambda name: gaps[name])})")
+    assert {name: gap for name, gap in gaps.items() if gap > MAPS} == {}
+    recorded = {name for name in case.slices if name[0] == "s" and name[2] == "."} - {"s0.sg_levels"}
+    assert {name for name in recorded if not name.endswith("sg_levels")} <= gaps.keys()
+
+
+def stage_pieces(case: Case, t: int, rois: Tensor, guidance: Guidance, previous: Guidance | None) -> dict[str, Tensor]:
+    """What goes into the heads of a stage, by its recorded name."""
+    cascade, stage = case.cascade, case.cascade.box_stages[t]
+    size = cascade.mask_roi_size
+    box_rois = guidance.rois if t < 2 else rois
+    probs = guidance.mask_logits.sigmoid()
+    semantic7 = semantic_roi_feature(case.semantic, rois, output_size=7)
+    after = shape_guided_roi_align(case.features, box_rois, probs, output_size=7, plus_one=True)
+    assert stage.head.fusion is not None
+    pieces = {
+        "rois": rois,
+        "mpn_enlarged_rois": guidance.rois,
+        "bbox_enlarged_rois": box_rois,
+        "semantic_roi_feat": semantic_roi_feature(case.semantic, rois, output_size=14),
+        "mpn_roi_feat": roi_feature(case.features, None, guidance.rois, output_size=size),
+        "mpn_input": roi_feature(case.features, case.semantic, guidance.rois, output_size=size, semantic_rois=rois),
+        "sg_mask7": F.adaptive_avg_pool2d(probs[:, None], 7),
+        "sg_feat_before": pyramid_roi_align(case.features[:4], box_rois, output_size=7, strides=STRIDES),
+        "sg_feat_after": after,
+        "bbox_head_input": after + semantic7,
+        "bbox_head_fused": stage.head.fusion(after + semantic7, guidance.feature),
+    }
+    if previous is not None:
+        relative = relative_boxes(guidance.rois[:, 1:], previous.rois[:, 1:], (size, size))
+        rows = torch.arange(len(rois), dtype=torch.float32)[:, None]
+        pieces |= {
+            "rel_from_rois": previous.rois,
+            "rel_to_rois": guidance.rois,
+            "rel_rois": torch.cat([rows, relative], dim=1),
+            "rel_aligned_feat": relative_roi_align(previous.feature, previous.rois, guidance.rois, output_size=size),
+        }
+    return pieces
+
+
+@pytest.mark.parametrize(("prefix", "original"), [("fixed", (160, 192)), ("rescaled", (120, 144))])
+def test_detections_from_fixed_proposals(case: Case, prefix: str, original: tuple[int, int]) -> None:
+    proposals = [torch.from_numpy(case.arrays["fixed_proposals"])]
+    found = case.cascade.detect(case.features, proposals, [(160, 192)], [original])[0]
+    check_detections(case, prefix, found)
+
+
+def test_detections_from_the_image(case: Case) -> None:
+    check_detections(case, "e2e", case.model.detect(case.image)[0])
+
+
+def check_detections(case: Case, prefix: str, found: Detections) -> None:
+    theirs = case.arrays[f"{prefix}.det_bboxes"]
+    assert len(found) == len(theirs)
+    labels = torch.from_numpy(case.arrays[f"{prefix}.det_labels"])
+    gap = (torch.from_numpy(theirs[:, None, :4]) - found.boxes[None]).abs().amax(dim=2)
+    gap = torch.where(labels[:, None] == found.labels[None], gap, torch.inf)
+    score_gap = (torch.from_numpy(theirs[:, None, 4]) - found.scores[None]).abs()
+    rows = (gap + score_gap).argmin(dim=1)
+    assert len(rows.unique()) == len(rows), "two recorded detections match one of ours"
+    index = torch.arange(len(rows))
+    boxes, scores = gap[index, rows].max(), score_gap[index, rows].max()
+    assert found.mask_probs is not None
+    masks = encode_masks(found.mask_probs[rows], found.boxes[rows], found.size)
+    areas = np.abs(coco_mask.area(masks).astype(float) - case.arrays[f"{prefix}.mask_areas"])
+    print(f"{prefix}: boxes to {boxes:.1e} px, scores to {scores:.1e}, mask areas to {areas.max():.0f} px")
+    assert boxes < 1e-3
+    assert scores < 1e-4
+    assert (areas <= np.maximum(3, 0.01 * case.arrays[f"{prefix}.mask_areas"])).all()
+    for ours, recorded in zip(masks, case.mask_rles.get(f"{prefix}.mask_rle", []), strict=False):
+        assert float(coco_mask.iou([ours], [recorded], [False])[0, 0]) >= 0.99 or coco_mask.area(ours) == 0
+
+
+@pytest.mark.parametrize("prefix", ["fixed", "e2e"])
+def test_kept_rois(case: Case, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    selected = []
+    cascade = case.cascade
+    original = type(cascade.postprocess).__call__
+
+    def spy(self: object, boxes: Tensor, scores: Tensor) -> object:
+        selected.append(original(self, boxes, scores))  # type: ignore[arg-type]
+        return selected[-1]
+
+    monkeypatch.setattr(type(cascade.postprocess), "__call__", spy)
+    if prefix == "fixed":
+        fixed = [torch.from_numpy(case.arrays["fixed_proposals"])]
+        cascade.detect(case.features, fixed, [(160, 192)], [(160, 192)])
+    else:
+        case.model.detect(case.image)
+    ours = set(zip(selected[0].rois.tolist(), selected[0].labels.tolist(), strict=True))
+    rois = torch.from_numpy(case.arrays[f"{prefix}.det_roi_inds"])
+    if prefix == "e2e":  # proposals of equal score may change places
+        proposals = case.model.rpn.propose(case.features, [(160, 192)])[0]
+        rois = match_proposals(proposals, case.arrays["rpn_proposals"]).ours[rois]
+    assert ours == set(zip(rois.tolist(), case.arrays[f"{prefix}.det_labels"].tolist(), strict=True))
+
+
+def test_final_mask_stage(case: Case) -> None:
+    cascade = case.cascade
+    boxes, previous = [torch.from_numpy(case.arrays["fixed_proposals"])], None
+    for t, stage in enumerate(cascade.box_stages):
+        previous, _, deltas = cascade.stage(t, case.features, case.semantic, boxes_to_rois(boxes), previous)
+        boxes = stage.refine(boxes, deltas, [(160, 192)])
+    assert previous is not None
+    rows = torch.from_numpy(case.arrays["fixed.det_roi_inds"])
+    rois = torch.from_numpy(case.arrays["fixed.mask_rois"])
+    guidance = previous[rows]
+    x = roi_feature(case.features, None, rois, output_size=14)
+    aligned = relative_roi_align(guidance.feature, guidance.rois, rois, output_size=cascade.mask_roi_size)
+    mask_input = x + semantic_roi_feature(case.semantic, rois, output_size=14)
+    logits = cascade.mask_head.predict(cascade.mask_head.feature(mask_input, aligned))
+    own = cascade.final_masks(
+        case.features, case.semantic, rois, torch.from_numpy(case.arrays["fixed.det_labels"]), guidance
+    )
+    pieces = {
+        "mask_rel_from_rois": guidance.rois,
+        "mask_roi_feat": x,
+        "mask_rel_aligned_feat": aligned,
+        "mask_logits": logits,
+    }
+    gaps = {name: case.gap(value, f"fixed.{name}") for name, value in pieces.items() if f"fixed.{name}" in case.slices}
+    gaps["mask_logits_of_label"] = difference(own[:24], case.arrays["fixed.mask_logits_of_label"])
+    print(f"final mask stage: {gaps}")
+    assert max(gaps.values()) < 1e-3
+    assert torch.equal(enlarge_rois(rois, 1.0), rois)
