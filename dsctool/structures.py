@@ -91,10 +91,12 @@ class Proposals(_Movable):
 class StageMasks(_Movable):
     """What one stage of a cascade thought of the masks of ``n`` detections.
 
+    name: of the stage, for people.
     boxes: ``(n, 4)`` float32, the RoIs as they came into the stage, in the detections' pixels.
     probs: ``(n, s, s)`` float32 in [0, 1], each spread over its box.
     """
 
+    name: str
     boxes: Tensor
     probs: Tensor
 
@@ -129,7 +131,7 @@ class Detections(_Movable):
             labels=self.labels[rows],
             mask_probs=None if self.mask_probs is None else self.mask_probs[rows],
             size=self.size,
-            stages=tuple(StageMasks(stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
+            stages=tuple(StageMasks(stage.name, stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
         )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dsctool.engine.inference import ImageFile, Result
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
+    from dsctool.structures import Detections
 
 
 def predict(
@@ -31,14 +32,19 @@ def predict(
         Path | None,
         typer.Option("--images-json", metavar="FILE", help="COCO file whose image ids to use, found by file name."),
     ] = None,
+    stages: Annotated[
+        bool,
+        typer.Option("--stages", help="Also draw the masks of every stage side by side (DIR/stages/)."),
+    ] = False,
     no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Write predictions.json only.")] = False,
     device: Device = "auto",
 ) -> None:
     """Find instances in images.
 
-    Writes DIR/predictions.json (COCO results, all scores) and DIR/overlays/. Image ids are those of
-    --images-json; without it images are numbered from 1 in sorted order, and DIR/images.json says which
-    is which. A file that is no readable image is reported and left out; the exit code is then 1.
+    Writes DIR/predictions.json (COCO results, all scores), DIR/overlays/ and, with --stages, DIR/stages/.
+    Image ids are those of --images-json; without it images are numbered from 1 in sorted order, and
+    DIR/images.json says which is which. A file that is no readable image is reported and left out; the exit
+    code is then 1.
 
     Example:
 
@@ -47,17 +53,21 @@ def predict(
     from dsctool.engine.checkpoint import load_model
     from dsctool.engine.environment import pick_device
     from dsctool.engine.prediction import find_images, identify_images, number_images
+    from dsctool.errors import DsctoolError
 
     chosen = pick_device(device)
     paths = find_images(images)
     files = number_images(paths) if images_json is None else identify_images(paths, images_json)
     model = load_model(checkpoint, device=chosen)
     prepare_file(output / "predictions.json")
-    if not no_overlays:
-        prepare_folder(output / "overlays")
+    for folder in ["overlays"] * (not no_overlays) + ["stages"] * stages:
+        prepare_folder(output / folder)
+    if stages and not model.has_masks:
+        raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
     prepare_file(output / "images.json" if images_json is None else None)
     overlays = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
-    read, results = _run(model, files, chosen, overlays)
+    strips = _Strips(files, output / "stages", score_threshold) if stages else None
+    read, results = _run(model, files, chosen, overlays, strips)
     if images_json is None:
         write_json(output / "images.json", _table(read, model.categories), indent=2)
     write_json(output / "predictions.json", results)
@@ -68,7 +78,11 @@ def predict(
 
 
 def _run(
-    model: Detector, files: list[ImageFile], device: torch.device, overlays: _Overlays | None
+    model: Detector,
+    files: list[ImageFile],
+    device: torch.device,
+    overlays: _Overlays | None,
+    strips: _Strips | None,
 ) -> tuple[list[SampleInfo], list[Result]]:
     """The images that could be read, and the results of all of them; the others are reported."""
     from dsctool.engine.inference import image_batches, run_inference
@@ -87,17 +101,16 @@ def _run(
             advance()
 
         batches = image_batches(files, model.config.data, on_fault=report)
-        return read, run_inference(model, batches, model.categories, device=device, on_image=record)
+        on_stages = None if strips is None else strips.draw
+        results = run_inference(model, batches, model.categories, device=device, on_image=record, on_stages=on_stages)
+    return read, results
 
 
 class _Overlays:
     """Writes the overlay of every image, under a name of its own."""
 
     def __init__(self, files: list[ImageFile], categories: list[Category], folder: Path, threshold: float) -> None:
-        from dsctool.engine.prediction import output_names
-
-        names = output_names([file.path for file in files])
-        self._targets = {file.id: folder / f"{name}.jpg" for file, name in zip(files, names, strict=True)}
+        self._targets = _targets(files, folder)
         self._names = {category.id: category.name for category in categories}
         self._threshold = threshold
 
@@ -106,6 +119,27 @@ class _Overlays:
 
         target, source = self._targets[info.image_id], Path(info.file_name)
         save_overlay(target, source, results, self._names, size=info.original_size, threshold=self._threshold)
+
+
+class _Strips:
+    """Writes the masks of every stage, a strip per image."""
+
+    def __init__(self, files: list[ImageFile], folder: Path, threshold: float) -> None:
+        self._targets = _targets(files, folder)
+        self._threshold = threshold
+
+    def draw(self, info: SampleInfo, found: Detections) -> None:
+        from dsctool.visualize.stages import save_strip
+
+        save_strip(self._targets[info.image_id], Path(info.file_name), found, threshold=self._threshold)
+
+
+def _targets(files: list[ImageFile], folder: Path) -> dict[int, Path]:
+    """A JPEG in ``folder`` for every file, by image id."""
+    from dsctool.engine.prediction import output_names
+
+    names = output_names([file.path for file in files])
+    return {file.id: folder / f"{name}.jpg" for file, name in zip(files, names, strict=True)}
 
 
 def _table(images: list[SampleInfo], categories: list[Category]) -> dict[str, list[dict[str, object]]]:

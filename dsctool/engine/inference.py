@@ -36,6 +36,9 @@ class Result(TypedDict):
 OnImage = Callable[[SampleInfo, list[Result]], None]
 """Called after every image with its results, by descending score."""
 
+OnStages = Callable[[SampleInfo, Detections], None]
+"""Called after every image with its detections and their masks of every stage."""
+
 
 class Model(Protocol):
     """What inference needs of a :class:`~dsctool.models.detector.Detector`."""
@@ -43,7 +46,12 @@ class Model(Protocol):
     training: bool
 
     def detect(
-        self, images: Tensor, sizes: Sequence[Size] | None = None, original_sizes: Sequence[Size] | None = None
+        self,
+        images: Tensor,
+        sizes: Sequence[Size] | None = None,
+        original_sizes: Sequence[Size] | None = None,
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
         """Detections per image, in the pixels of its original size."""
 
@@ -58,6 +66,7 @@ def run_inference(
     *,
     device: torch.device,
     on_image: OnImage | None = None,
+    on_stages: OnStages | None = None,
 ) -> list[Result]:
     """The results of every image that ``loader`` gives, in its order.
 
@@ -68,10 +77,17 @@ def run_inference(
     with _evaluating(model):
         for images, _, infos in loader:
             original_sizes = [info.original_size for info in infos]
-            found = model.detect(images.tensor.to(device, non_blocking=True), images.sizes, original_sizes)
+            found = model.detect(
+                images.tensor.to(device, non_blocking=True),
+                images.sizes,
+                original_sizes,
+                stage_masks=on_stages is not None,
+            )
             for info, detections in zip(infos, found, strict=True):
                 own = to_results(detections, info.image_id, categories)
                 results += own
+                if on_stages is not None:
+                    on_stages(info, detections)
                 if on_image is not None:
                     on_image(info, own)
     return results

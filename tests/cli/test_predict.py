@@ -27,14 +27,7 @@ def run(*words: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector with random weights."""
-    config = load_config("htc_tiny", ["data.test_resize.short_sides=[64]", "postprocess.max_per_image=5"])
-    torch.manual_seed(0)
-    model = build_detector(config, num_classes=2)
-    categories = [Category(7, "cup"), Category(90, "plate")]
-    path = tmp_path_factory.mktemp("model") / "best.pt"
-    save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))
-    return path
+    return checkpoint_of(tmp_path_factory.mktemp("model"), "htc_tiny")
 
 
 def save_image(path: Path, *, width: int = 90, height: int = 60, seed: int = 0) -> Path:
@@ -192,3 +185,36 @@ def test_a_broken_table_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "table.json").write_text(text)
     with pytest.raises(DataError, match=r"table\.json"):
         identify_images([tmp_path / "x.png"], tmp_path / "table.json")
+
+
+@pytest.mark.parametrize("name", ["fast_dsc_tiny", "htc_tiny"])
+def test_stages(name: str, tmp_path: Path) -> None:
+    path = checkpoint_of(tmp_path, name)
+    out = tmp_path / "out"
+    result = run(path, save_image(tmp_path / "a.png"), "--output", out, "--stages", "--score-threshold", "0")
+    assert result.exit_code == 0, result.stderr
+    with Image.open(out / "stages" / "a.jpg") as strip:
+        pixels = np.asarray(strip).astype(int)
+    assert pixels.shape[1] > 4 * pixels.shape[0], "five panels side by side"
+    panel = pixels.shape[1] // 5
+    middle = [pixels[60:-10, 10 + panel * i : 10 + panel * i + 380] for i in range(5)]
+    for i in range(1, 5):
+        assert np.abs(middle[i] - middle[0]).mean() > 3, f"panel {i} has nothing drawn on it"
+
+
+def test_stages_need_masks(tmp_path: Path) -> None:
+    path = checkpoint_of(tmp_path, "cascade_mask_rcnn_tiny", "model.cascade.mask_head=null")
+    result = run(path, save_image(tmp_path / "a.png"), "--output", tmp_path / "out", "--stages")
+    assert result.exit_code == 1
+    assert "--stages needs masks" in result.stderr
+
+
+def checkpoint_of(folder: Path, name: str, *overrides: str) -> Path:
+    """A detector with random weights."""
+    config = load_config(name, ["data.test_resize.short_sides=[64]", "postprocess.max_per_image=5", *overrides])
+    torch.manual_seed(0)
+    model = build_detector(config, num_classes=2)
+    categories = [Category(7, "cup"), Category(90, "plate")]
+    path = folder / "best.pt"
+    save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))
+    return path

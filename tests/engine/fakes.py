@@ -41,7 +41,12 @@ class FakeDetector(nn.Module):
 
     @torch.inference_mode()
     def detect(
-        self, images: Tensor, sizes: Sequence[Size] | None = None, original_sizes: Sequence[Size] | None = None
+        self,
+        images: Tensor,
+        sizes: Sequence[Size] | None = None,
+        original_sizes: Sequence[Size] | None = None,
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
         self.calls["detect"] += 1
         self.on_detect(self.calls["detect"])

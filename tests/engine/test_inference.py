@@ -36,7 +36,12 @@ class Fixed(nn.Module):
         self.calls: list[tuple[torch.Size, list[Size], list[Size], bool]] = []
 
     def detect(
-        self, images: Tensor, sizes: Sequence[Size] | None = None, original_sizes: Sequence[Size] | None = None
+        self,
+        images: Tensor,
+        sizes: Sequence[Size] | None = None,
+        original_sizes: Sequence[Size] | None = None,
+        *,
+        stage_masks: bool = False,
     ) -> list[Detections]:
         assert sizes is not None
         assert original_sizes is not None

@@ -148,8 +148,12 @@ def equal_boxes(selected: Sequence[Selected], stage_probs: Sequence[Tensor]) -> 
     """Per image and stage the masks ``(R, s, s)`` of stages that all look at the final boxes."""
     counts = [len(s.boxes) for s in selected]
     by_image = zip(*(probs.split(counts) for probs in stage_probs), strict=True)
-    stages = [[StageMasks(boxes=s.boxes, probs=p) for p in probs] for s, probs in zip(selected, by_image, strict=False)]
-    return stages if stage_probs else [[] for _ in selected]
+    if not stage_probs:
+        return [[] for _ in selected]
+    return [
+        [StageMasks(f"stage {t}", s.boxes, p) for t, p in enumerate(probs, start=1)]
+        for s, probs in zip(selected, by_image, strict=True)
+    ]
 
 
 def detection_rois(selected: Sequence[Selected], *, sizes: Sequence[Size], original_sizes: Sequence[Size]) -> Tensor:

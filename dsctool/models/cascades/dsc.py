@@ -296,10 +296,11 @@ def _stage_masks(
     """Per image and stage: the boxes B_t that the detections came from, in original pixels, and their M_t."""
     counts = [len(s.rois) for s in selected]
     shown: list[list[StageMasks]] = [[] for _ in selected]
-    for boxes, mask_logits in stages:
+    for t, (boxes, mask_logits) in enumerate(stages):
+        name = "mRPN" if t == 0 else f"stage {t}"
         probs = mask_logits[rows].float().sigmoid().split(counts)
         for image, (box, chosen, source, target) in enumerate(zip(boxes, selected, sizes, original_sizes, strict=True)):
             shown[image].append(
-                StageMasks(boxes=scale_boxes(box[chosen.rois], source=source, target=target), probs=probs[image])
+                StageMasks(name, scale_boxes(box[chosen.rois], source=source, target=target), probs[image])
             )
     return shown
