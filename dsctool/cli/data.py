@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,17 +83,36 @@ def synth(
     images: Annotated[int, typer.Option("--images", min=1, help="Training images.")] = 64,
     val_images: Annotated[int, typer.Option("--val-images", min=0, help="Validation images.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data set.")] = 0,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="HxW", help="Height and width in pixels; if not given, they vary.")
+    ] = None,
+    huddle: Annotated[
+        float, typer.Option("--huddle", min=0, max=1, help="From 0, all apart, to 1, all in heaps of their class.")
+    ] = 0.5,
 ) -> None:
-    """Make a data set of overlapping shapes, in COCO's format and layout.
+    """Make a data set of sea animals, shells and pebbles that hide each other, in COCO's format and layout.
+
+    Masks are exact and hold visible pixels only. Stuff maps are made as well (data.semantic=stuffthingmaps).
 
     Example:
 
-        dsctool data synth --output shapes --images 64 --val-images 16 --seed 1
+        dsctool data synth --output shapes --images 64 --val-images 16 --seed 1 --huddle 0.8
     """
     from dsctool.data.synthetic import synthesize
 
-    synthesize(output, images=images, seed=seed, val_images=val_images)
+    sides = None if size is None else _size(size)
+    with counting() as progress:
+        synthesize(
+            output, images=images, seed=seed, val_images=val_images, size=sides, huddle=huddle, progress=progress
+        )
     typer.echo(f"{output}: {images} training and {val_images} validation images")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"'{text}' is not height x width in pixels, such as 192x256", param_hint="--size")
+    return int(match[1]), int(match[2])
 
 
 def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list[list[str]]:
@@ -106,6 +126,15 @@ def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list
         ranges = [getattr(split, field) for split in splits]
         return row(title, [f"{each.smallest:g} / {each.median:g} / {each.largest:g}" for each in ranges])
 
+    def overlapping(neighbour: str, field: str) -> list[list[str]]:
+        return [
+            row(
+                f"instances with {neighbour} at box IoU > {limit:g}",
+                [_share(getattr(split, field)[number], split.instances) for split in splits],
+            )
+            for number, limit in enumerate(overlaps)
+        ]
+
     return [
         count("images", "images"),
         count("images without instances", "images_without_instances", "images"),
@@ -117,13 +146,8 @@ def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list
         count("small instances (area < 32 x 32)", "small", "instances"),
         count("medium instances", "medium", "instances"),
         count("large instances (area >= 96 x 96)", "large", "instances"),
-        *(
-            row(
-                f"instances with a neighbour at box IoU > {limit:g}",
-                [_share(split.overlapping[number], split.instances) for split in splits],
-            )
-            for number, limit in enumerate(overlaps)
-        ),
+        *overlapping("a neighbour", "overlapping"),
+        *overlapping("one of its class", "overlapping_same_class"),
         count("crowd regions", "crowds"),
         count("faults (dsctool data check)", "faults"),
     ]

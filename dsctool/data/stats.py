@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -47,6 +48,7 @@ class SplitStats:
     instances: annotations that are not crowds. crowds: crowd regions.
     small, medium, large: instances by area, with COCO's limits of 32 x 32 and 96 x 96 pixels.
     overlapping: number of instances per value of :data:`OVERLAPS`, any class.
+    overlapping_same_class: the same, counting only other ones of an instance's own class.
     faults: entries left out, or crippled.
     """
 
@@ -63,6 +65,7 @@ class SplitStats:
     heights: Spread
     landscape_images: int
     overlapping: list[int]
+    overlapping_same_class: list[int]
     classes: list[ClassCount]
     faults: int
 
@@ -100,7 +103,8 @@ def describe(files: SplitFiles) -> SplitStats:
         widths=_spread([entry["width"] for entry in images]),
         heights=_spread([entry["height"] for entry in images]),
         landscape_images=sum(entry["width"] > entry["height"] for entry in images),
-        overlapping=_overlapping(list(groups.values())),
+        overlapping=_overlapping(groups.values(), same_class=False),
+        overlapping_same_class=_overlapping(groups.values(), same_class=True),
         classes=_classes(content, groups),
         faults=len(faults),
     )
@@ -110,14 +114,18 @@ def _spread(values: list[int]) -> Spread:
     return Spread(min(values, default=0), median(values) if values else 0, max(values, default=0))
 
 
-def _overlapping(groups: list[list[dict[str, Any]]]) -> list[int]:
+def _overlapping(groups: Iterable[list[dict[str, Any]]], *, same_class: bool) -> list[int]:
     counts = [0] * len(OVERLAPS)
     for group in groups:
         if len(group) < 2:
             continue
         boxes = torch.tensor([entry["bbox"] for entry in group], dtype=torch.float64)
         boxes[:, 2:] += boxes[:, :2]
-        largest = box_iou(boxes, boxes).fill_diagonal_(0).amax(dim=1)
+        overlaps = box_iou(boxes, boxes).fill_diagonal_(0)
+        if same_class:
+            ids = torch.tensor([entry["category_id"] for entry in group])
+            overlaps *= ids[:, None] == ids[None]
+        largest = overlaps.amax(dim=1)
         counts = [count + int((largest > limit).sum()) for count, limit in zip(counts, OVERLAPS, strict=True)]
     return counts
 

@@ -1,39 +1,62 @@
-"""A generated COCO set of overlapping shapes, for tests, demonstrations and a first try."""
+"""A generated COCO set of sea animals, shells and pebbles in heaps, for tests, demonstrations and a first try."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dsctool.data.shapes import CLASSES, Bitmap, Scene, Shape, draw_scene
+from dsctool.data.scenes import CLASSES, STUFF, Scene, draw_scene
 from dsctool.errors import DataError
+from dsctool.structures import Size
+
+SMALLEST_SIDE = 64
+LARGEST_SIDE = 4096
+"""Limits of an image's sides, in pixels."""
+
+_SPLITS = ("train", "val")
 
 
-def synthesize(output: Path, *, images: int, seed: int, val_images: int = 0) -> None:
-    """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for.
+def synthesize(
+    output: Path,
+    *,
+    images: int,
+    seed: int,
+    val_images: int = 0,
+    size: Size | None = None,
+    huddle: float = 0.5,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for, and stuff maps of both.
 
-    Masks are the visible parts of the shapes: where one hides another, or cuts it in two, so does its mask.
-    The same seed gives the same files. ``output`` appears whole or not at all.
+    Masks are the visible parts of the objects, run-length encoded: where one hides another, or cuts it in two, so does
+    its mask; no two overlap. Values of the stuff maps are the class labels, then what
+    :data:`dsctool.data.scenes.STUFF` names; ``stuffthingmaps/labels.txt`` lists them. The same seed gives the same
+    files, and an image does not depend on how many there are. ``output`` appears whole or not at all.
+
+    size: height and width in pixels; None: sides of 152 to 184 and of 200 to 256, every fourth image upright.
+    huddle: from 0, where no boxes overlap, to 1, where almost every object overlaps another one of its class.
+    progress: told what is drawn, how many images are done, and how many there are.
 
     Raises:
-        DataError: ``output`` is a file or a folder that is not empty, or cannot be written.
+        DataError: ``output`` is a file or a folder that is not empty, or cannot be written; or a value is out of range.
     """
-    if output.is_dir() and any(output.iterdir()):
-        raise DataError(f"{output}: is not empty; name a new folder")
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; name a new folder")
+    _check(output, size, huddle)
     partial = output.parent / f".{output.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
-        for number, (split, count) in enumerate((("train", images), ("val", val_images))):
+        for number, (split, count) in enumerate(zip(_SPLITS, (images, val_images), strict=True)):
             if count > 0:
-                _write_split(partial, split, count, np.random.SeedSequence((seed, number)))
+                _write_split(partial, split, count, (seed, number), size, huddle, progress)
+        names = "".join(f"{value}: {name}\n" for value, name in enumerate((*CLASSES, *STUFF)))
+        (partial / "stuffthingmaps" / "labels.txt").write_text(names, encoding="utf-8")
         partial.replace(output)
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error.strerror}") from None
@@ -41,38 +64,66 @@ def synthesize(output: Path, *, images: int, seed: int, val_images: int = 0) -> 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_split(root: Path, split: str, count: int, seed: np.random.SeedSequence) -> None:
-    folder = root / split
+def _check(output: Path, size: Size | None, huddle: float) -> None:
+    if output.is_dir() and any(output.iterdir()):
+        raise DataError(f"{output}: is not empty; name a new folder")
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output}: is a file; name a new folder")
+    if size is not None and not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
+        raise DataError(
+            f"size {size[0]}x{size[1]} (height x width): each side must have from {SMALLEST_SIDE} to "
+            f"{LARGEST_SIDE} pixels"
+        )
+    if not 0 <= huddle <= 1:
+        raise DataError(f"huddle {huddle:g}: must lie between 0 (all apart) and 1 (all in heaps)")
+
+
+def _write_split(
+    root: Path,
+    split: str,
+    count: int,
+    seed: tuple[int, int],
+    size: Size | None,
+    huddle: float,
+    progress: Callable[[str, int, int], None] | None,
+) -> None:
+    folder, maps = root / split, root / "stuffthingmaps" / split
     folder.mkdir()
+    maps.mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, image_seed in enumerate(seed.spawn(count), start=1):
-        scene = draw_scene(np.random.default_rng(image_seed))
-        name = f"{image_id:06d}.jpg"
-        scene.image.save(folder / name, quality=92)
-        images.append({"id": image_id, "file_name": name, "width": scene.image.width, "height": scene.image.height})
+    for image_id in range(1, count + 1):
+        rng = np.random.default_rng((*seed, image_id))
+        scene = draw_scene(rng, size or _any_size(rng, upright=image_id % 4 == 0), huddle)
+        name = f"{image_id:06d}"
+        scene.image.save(folder / f"{name}.jpg", quality=93, subsampling=0)
+        Image.fromarray(scene.semantic).save(maps / f"{name}.png")
+        width, height = scene.image.size
+        images.append({"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height})
         annotations += _annotations(scene, image_id, first_id=len(annotations) + 1)
-    content = {
-        "info": {"description": "Generated shapes that hide each other"},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)],
-    }
-    file = root / "annotations" / f"instances_{split}.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content), encoding="utf-8")
+        if progress is not None:
+            progress(f"drawing {split}", image_id, count)
+    _write_annotations(root / "annotations" / f"instances_{split}.json", images, annotations)
+
+
+def _any_size(rng: np.random.Generator, *, upright: bool) -> Size:
+    short, long = int(rng.integers(152, 185)), int(rng.integers(200, 257))
+    return (long, short) if upright else (short, long)
 
 
 def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
+    masks = scene.owner[..., None] == np.arange(len(scene.labels))
     annotations = []
-    for offset, (shape, visible, hidden) in enumerate(zip(scene.shapes, scene.visible, scene.hidden, strict=True)):
-        segmentation, rle = _run_lengths(visible) if hidden else _polygon(shape, visible.shape)
+    for offset, rle in enumerate(coco_mask.encode(np.asfortranarray(masks, dtype=np.uint8))):
         annotations.append(
             {
                 "id": first_id + offset,
                 "image_id": image_id,
-                "category_id": shape.label + 1,
-                "segmentation": segmentation,
+                "category_id": scene.labels[offset] + 1,
+                "segmentation": {
+                    "size": [int(side) for side in rle["size"]],
+                    "counts": rle["counts"].decode("ascii"),
+                },
                 "area": float(coco_mask.area(rle)),
                 "bbox": [float(side) for side in coco_mask.toBbox(rle)],
                 "iscrowd": 0,
@@ -81,11 +132,12 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
     return annotations
 
 
-def _run_lengths(visible: Bitmap) -> tuple[dict[str, Any], dict[str, Any]]:
-    rle = coco_mask.encode(np.asfortranarray(visible.astype(np.uint8)))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}, rle
-
-
-def _polygon(shape: Shape, size: tuple[int, ...]) -> tuple[list[list[float]], dict[str, Any]]:
-    polygon = [coordinate for point in shape.outline for coordinate in point]
-    return [polygon], coco_mask.merge(coco_mask.frPyObjects([polygon], size[0], size[1]))
+def _write_annotations(file: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
+    content = {
+        "info": {"description": "Generated scenes of sea animals, shells and pebbles that hide each other"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name, "supercategory": "sea"} for label, name in enumerate(CLASSES)],
+    }
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content), encoding="utf-8")

@@ -77,7 +77,14 @@ def test_no_argument_is_wrong_usage() -> None:
 def test_stats_in_tables_and_json(synthetic_root: Path, tmp_path: Path) -> None:
     run = _run("stats", synthetic_root, "--json", tmp_path / "stats.json")
     assert run.exit_code == 0, run.stderr
-    for word in ("train", "val", "instances per image", "triangle", "box IoU > 0.4"):
+    for word in (
+        "train",
+        "val",
+        "instances per image",
+        "starfish",
+        "a neighbour at box IoU > 0.4",
+        "one of its class at box IoU > 0.3",
+    ):
         assert word in run.stdout
     content = json.loads((tmp_path / "stats.json").read_text())
     assert [(split["name"], split["images"]) for split in content["splits"]] == [("train", 8), ("val", 4)]
@@ -96,6 +103,29 @@ def test_synth_makes_a_clean_set_once(tmp_path: Path) -> None:
     again = _run(*words)
     assert again.exit_code == 1
     assert "not empty" in again.stderr
+
+
+@pytest.mark.parametrize("size", ["192", "192x", "axb", "-1x20"])
+def test_a_size_that_is_none_is_wrong_usage(tmp_path: Path, size: str) -> None:
+    run = _run("synth", "--output", tmp_path / "set", "--size", size)
+    assert run.exit_code == 2
+    assert "height x width" in run.stderr
+
+
+def test_synth_has_a_size_and_a_huddle(tmp_path: Path) -> None:
+    words = ("--images", 1, "--val-images", 0, "--size", "96x64", "--huddle", 0)
+    assert _run("synth", "--output", tmp_path / "set", *words).exit_code == 0
+    (split,) = json.loads(_json(tmp_path, "stats", tmp_path / "set"))["splits"]
+    assert (split["heights"]["median"], split["widths"]["median"]) == (96, 64)
+    assert split["overlapping_same_class"][1:] == [0, 0, 0, 0]
+    refused = _run("synth", "--output", tmp_path / "other", "--size", "8x8")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert _run("synth", "--output", tmp_path / "other", "--huddle", 2).exit_code == 2
+
+
+def _json(folder: Path, *words: object) -> str:
+    assert _run(*words, "--json", folder / "out.json").exit_code == 0
+    return (folder / "out.json").read_text()
 
 
 def test_help_has_examples_and_does_not_import_torch() -> None:

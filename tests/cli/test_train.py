@@ -77,7 +77,7 @@ def test_a_conflict_of_classes_names_the_override_and_the_file(
     train: Callable[..., Result], tmp_path: Path, synthetic_root: Path
 ) -> None:
     annotations = synthetic_root / "annotations" / "instances_train.json"
-    fails(train("model.num_classes=80"), "model.num_classes is 80", "override #", f"{annotations} has 5 categories")
+    fails(train("model.num_classes=80"), "model.num_classes is 80", "override #", f"{annotations} has 6 categories")
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ def test_counts(tmp_path: Path) -> None:
     assert stats.instances_per_image == Spread(0, 1, 2)
     assert stats.widths == Spread(40, 50, 60)
     assert stats.landscape_images == 1
-    assert stats.overlapping == [0] * 5
+    assert stats.overlapping == stats.overlapping_same_class == [0] * 5
     assert stats.classes == [ClassCount(5, "airplane", 1, 1), ClassCount(90, "toothbrush", 1, 1)]
     assert stats.faults == 0
 
@@ -25,6 +25,14 @@ def test_overlap_is_strictly_greater(tmp_path: Path) -> None:
     content = tiny_content()
     content["annotations"][1]["bbox"] = [10, 10, 20, 4]  # IoU with annotation 11: 80 / 400
     assert describe(write_tiny(tmp_path, content)).overlapping == [2, 2, 0, 0, 0]
+
+
+def test_neighbours_of_the_same_class_alone(tmp_path: Path) -> None:
+    content = tiny_content()
+    content["annotations"][1]["bbox"] = [10, 10, 20, 4]
+    assert describe(write_tiny(tmp_path / "two", content)).overlapping_same_class == [0] * 5
+    content["annotations"][1]["category_id"] = content["annotations"][0]["category_id"]
+    assert describe(write_tiny(tmp_path / "one", content)).overlapping_same_class == [2, 2, 0, 0, 0]
 
 
 def test_faulty_entries_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Pat
 def test_the_run_folder_is_complete(whole: Path) -> None:
     assert load_config(whole / "config.yaml") == load_config("htc_tiny", [*SMALL, "train.epochs=3"])
     model = load_model(whole / "best.pt")
-    assert [category.id for category in model.categories] == list(range(1, 6))
+    assert [category.id for category in model.categories] == list(range(1, 7))
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     last = load_checkpoint(whole / "last.pt")
     assert last.training is not None

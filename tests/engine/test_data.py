@@ -25,14 +25,14 @@ def test_semantic_maps_for_a_model_with_the_branch(synthetic_root: Path) -> None
     config = load_config("htc_tiny", ["data.workers=0"])
     semantic = open_data(config, synthetic_root).train_set[0].targets.semantic
     assert semantic is not None
-    assert semantic.max() == 5  # the background, after five classes
+    assert semantic.max() == 6  # the background, after six classes
 
 
 def test_too_few_channels_for_maps_of_the_instances(synthetic_root: Path) -> None:
-    config = load_config("htc_tiny", ["model.cascade.semantic.num_classes=5", "data.workers=0"])
-    with pytest.raises(ConfigError, match=r"semantic\.num_classes is 5 \(my\.yaml:3\), but .*5 classes and background"):
-        check_classes(config, open_data(config, synthetic_root), {"model.cascade.semantic.num_classes": "my.yaml:3"})
     config = load_config("htc_tiny", ["model.cascade.semantic.num_classes=6", "data.workers=0"])
+    with pytest.raises(ConfigError, match=r"semantic\.num_classes is 6 \(my\.yaml:3\), but .*6 classes and background"):
+        check_classes(config, open_data(config, synthetic_root), {"model.cascade.semantic.num_classes": "my.yaml:3"})
+    config = load_config("htc_tiny", ["model.cascade.semantic.num_classes=7", "data.workers=0"])
     check_classes(config, open_data(config, synthetic_root), {})
 
 
@@ -40,7 +40,6 @@ def test_maps_that_name_classes_the_branch_has_not_are_refused(tmp_path: Path, s
     """Before training: the loss could only crash on them."""
     root = tmp_path / "data"
     shutil.copytree(synthetic_root, root)
-    (root / "stuffthingmaps" / "train").mkdir(parents=True)
     for path in (root / "train").iterdir():
         size = Image.open(path).size
         Image.new("L", size, 200).save(root / "stuffthingmaps" / "train" / f"{path.stem}.png")

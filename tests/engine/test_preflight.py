@@ -47,7 +47,7 @@ def test_a_conflict_of_classes_names_both_sources(tmp_path: Path, run: Callable[
         run(tmp_path / "run", Config.model_validate(values), provenance={"model.num_classes": "my.yaml:7"})
     message = str(caught.value)
     assert "model.num_classes is 80 (my.yaml:7)" in message
-    assert "instances_train.json has 5 categories" in message
+    assert "instances_train.json has 6 categories" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -128,7 +128,7 @@ def test_what_a_run_writes_and_says(tmp_path: Path, run: Callable[..., str], syn
     assert "4 images = batch_size 2 x accumulate 2" in shown
     assert "0.125 = 0.5 x 4 / 16" in shown
     assert "4 steps = 2 epochs x 2" in shown
-    assert f"8 images, {_instances(synthetic_root)} instances, 5 classes" in shown
+    assert f"8 images, {_instances(synthetic_root)} instances, 6 classes" in shown
     assert shown.splitlines()[-1] in (tmp_path / "run" / "train.log").read_text()
 
 
