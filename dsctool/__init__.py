@@ -4,6 +4,7 @@
 >>> model = dsctool.build_model("htc_r50_fpn_1x_coco")  # a name, a path or a Config; random weights
 >>> model = dsctool.load_model("runs/x/best.pt")  # ready to predict
 >>> stats = dsctool.evaluate("ground_truth.json", "predictions.json")
+>>> report = dsctool.huddle_report("ground_truth.json", "predictions.json", "baseline.json")
 
 Everything is resolved on first use: ``import dsctool`` alone does not import torch.
 """
@@ -21,14 +22,25 @@ if TYPE_CHECKING:
     from dsctool.config.schema import Config
     from dsctool.engine.checkpoint import load_model
     from dsctool.evaluation.coco import evaluate
+    from dsctool.evaluation.huddle import huddle_report
     from dsctool.models.detector import Detector
 
 __version__ = "0.1.0"
-__all__ = ["Config", "__version__", "build_model", "evaluate", "interop", "load_config", "load_model"]
+__all__ = [
+    "Config",
+    "__version__",
+    "build_model",
+    "evaluate",
+    "huddle_report",
+    "interop",
+    "load_config",
+    "load_model",
+]
 
 _HOMES = {
     "Config": "dsctool.config.schema",
     "evaluate": "dsctool.evaluation.coco",
+    "huddle_report": "dsctool.evaluation.huddle",
     "load_config": "dsctool.config.loading",
     "load_model": "dsctool.engine.checkpoint",
 }

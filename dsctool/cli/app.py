@@ -34,6 +34,7 @@ COMMANDS = {
     "train": Command("train", "train", "Train a detector."),
     "eval": Command("evaluate", "evaluate", "Measure box and mask AP as COCO counts them."),
     "predict": Command("predict", "predict", "Find instances in images: COCO results and overlays."),
+    "huddle-report": Command("huddle_report", "huddle_report", "Measure AP where instances crowd and overlap."),
     "visualize-switch": Command("visualize_switch", "visualize_switch", "Draw the learned switch of every SAC layer."),
     "data": Command("data", "app", "Check, describe and make data sets."),
     "configs": Command("configs", "app", "List, show, compare and check configurations."),

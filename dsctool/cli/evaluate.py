@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile
-from dsctool.cli.output import counting, image_progress, prepare_file, write_json
+from dsctool.cli.output import prepare_file, write_json
+from dsctool.cli.split_results import Split, predict_split
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from dsctool.engine.inference import Result
     from dsctool.evaluation.coco import Evaluation, Numbers
+    from dsctool.evaluation.huddle_schema import HuddleReport
+    from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
 
 MEANINGS = {
     "AP": "IoU 0.50 to 0.95",
@@ -31,13 +33,6 @@ MEANINGS = {
     "ARm": "medium",
     "ARl": "large",
 }
-
-
-class Split(StrEnum):
-    """Which part of the data set."""
-
-    VAL = "val"
-    TRAIN = "train"
 
 
 def evaluate(
@@ -59,6 +54,9 @@ def evaluate(
     ] = None,
     json_file: JsonFile = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the AP of every category.")] = False,
+    huddle: Annotated[
+        bool, typer.Option("--huddle", help="Also the AP where instances huddle, as huddle-report has it.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Measure box and mask AP as COCO counts them.
@@ -78,57 +76,39 @@ def evaluate(
             raise typer.BadParameter("--ground-truth compares files: give no CHECKPOINT and no --data with it")
         if predictions is None:
             raise typer.BadParameter("--ground-truth needs --predictions FILE, the results to compare with it")
-        from dsctool.evaluation.coco import evaluate_all
-
-        evaluation = evaluate_all(ground_truth, predictions)
+        truth: GroundTruthSource = ground_truth
+        found: PredictionsSource = predictions
     else:
         if checkpoint is None or data is None:
             raise typer.BadParameter("give CHECKPOINT and --data DIR, or --ground-truth FILE and --predictions FILE")
         prepare_file(predictions)
-        evaluation, results = _run(checkpoint, overrides or [], data, split, device)
-        if predictions is not None:
-            write_json(predictions, results)
+        run = predict_split(checkpoint, overrides or [], data, split, device=device, task="eval")
+        truth, found = run.ground_truth, run.results
+    from dsctool.evaluation.coco import evaluate_all
+    from dsctool.evaluation.huddle import study_huddles
+
+    evaluation = evaluate_all(truth, found)
+    study = study_huddles(truth, found) if huddle else None
+    if ground_truth is None and predictions is not None:
+        write_json(predictions, found)
     if json_file is not None:
-        write_json(json_file, _as_json(evaluation, per_class), indent=2)
+        report = study.report if study is not None else None
+        write_json(json_file, _as_json(evaluation, report, per_class=per_class), indent=2)
     _show(evaluation, per_class)
-
-
-def _run(
-    path: Path, overrides: list[str], root: Path, split: Split, device_name: str
-) -> tuple[Evaluation, list[Result]]:
-    """The checkpoint's results on the split, measured."""
-    from dataclasses import replace
-
-    from dsctool.config.loading import override_config
-    from dsctool.data.layout import find_split
-    from dsctool.engine.checkpoint import detector_from, load_checkpoint
-    from dsctool.engine.data import open_evaluation_set
-    from dsctool.engine.environment import pick_device
-    from dsctool.engine.evaluation import evaluate_detector, match_categories
-
-    device = pick_device(device_name)
-    checkpoint = load_checkpoint(path)
-    config = override_config(checkpoint.config, overrides, source=str(path)) if overrides else checkpoint.config
-    files = find_split(root, config.data.val if split is Split.VAL else config.data.train, split.value)
-    model = detector_from(replace(checkpoint, config=config), source=path).to(device)
-    with counting() as progress:
-        data = open_evaluation_set(files, config.data, masks=model.has_masks, progress=progress)
-    categories = match_categories(checkpoint.categories, data.dataset.categories, files.annotations)
-    for note in data.notes:
-        typer.echo(note, err=True)
-    with image_progress(len(data.dataset), "eval") as advance:
-        return evaluate_detector(
-            model, data, config.data, categories, device=device, on_image=lambda info, found: advance()
-        )
+    if study is not None:
+        typer.echo()
+        show_huddles(study)
 
 
 # --- what is shown ----------------------------------------------------------------------------------
 
 
-def _as_json(evaluation: Evaluation, per_class: bool) -> dict[str, object]:
+def _as_json(evaluation: Evaluation, huddles: HuddleReport | None, *, per_class: bool) -> dict[str, object]:
     content: dict[str, object] = dict(evaluation.stats)
     if per_class:
         content["per_class"] = [asdict(row) for row in evaluation.classes]
+    if huddles is not None:
+        content["huddle"] = huddles
     return content
 
 

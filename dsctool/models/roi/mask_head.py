@@ -49,14 +49,34 @@ class MaskHead(nn.Module):
 
     def predict(self, feature: Tensor) -> Tensor:
         """A feature -> logits of every class ``(R, K, 2s, 2s)``."""
-        return self.logits(F.relu(self.upsample(feature), inplace=True))
+        weight = self.logits.weight.flatten(1)  # (K, channels)
+        return _unfolded(F.linear(self._upsampled(feature), weight, self.logits.bias))
 
     def predict_classes(self, feature: Tensor, labels: Tensor) -> Tensor:
         """A feature -> logits of one class per RoI ``(R, 2s, 2s)``; ``labels (R,)`` says which.
 
         The same numbers as ``predict(feature)[range(R), labels]``, without computing the other classes.
         """
-        upsampled = F.relu(self.upsample(feature), inplace=True)
-        weight = self.logits.weight[labels, :, 0, 0].unsqueeze(1)  # (R, 1, channels)
-        logits = torch.bmm(weight, upsampled.flatten(2)) + self.logits.get_parameter("bias")[labels].view(-1, 1, 1)
-        return logits.view(len(feature), *upsampled.shape[-2:])
+        upsampled = self._upsampled(feature)
+        weight = self.logits.weight.flatten(1)[labels].unsqueeze(2)  # (R, channels, 1)
+        bias = self.logits.get_parameter("bias")[labels].view(-1, 1, 1)
+        logits = torch.baddbmm(bias, upsampled.flatten(1, 3), weight)
+        return _unfolded(logits.view(*upsampled.shape[:-1], 1))[:, 0]
+
+    def _upsampled(self, feature: Tensor) -> Tensor:
+        """``ReLU(upsample(feature))``, the four cells of every cell beside each other: ``(R, s, s, 4, channels)``.
+
+        Kernel and stride are equal, so the transposed convolution is a matrix product; what follows it treats
+        every cell alike, so that cells need to be put in place only when they hold logits.
+        """
+        weight = self.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * channels, channels)
+        bias = self.upsample.get_parameter("bias").repeat(4)
+        cells = F.linear(feature.permute(0, 2, 3, 1), weight, bias)
+        return F.relu(cells, inplace=True).unflatten(3, (4, -1))
+
+
+def _unfolded(cells: Tensor) -> Tensor:
+    """``(R, s, s, 4, K)``, four cells row by row -> ``(R, K, 2s, 2s)``."""
+    rois, size, _, _, channels = cells.shape
+    grid = cells.view(rois, size, size, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
+    return grid.reshape(rois, channels, 2 * size, 2 * size)

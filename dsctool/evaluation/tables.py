@@ -1,0 +1,151 @@
+"""Ground truth and results as columns, in the order in which pycocotools meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from dsctool.evaluation.sources import GroundTruth, Predictions
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+PER_IMAGE = 100
+"""COCO looks at so many detections per image and category, the ones of highest score."""
+_LARGEST_AREA = 1e5**2  # COCO's "all" areas end here; what is larger, or negative, is ignored
+
+
+@dataclass(frozen=True)
+class TruthTable:
+    """Annotations of known images and categories, by image, then category, then as in the file: ``m`` rows.
+
+    images, categories: ids, ascending. image, category: ``(m,)`` indices of these. crowd: ``(m,)``. outside: ``(m,)``,
+    areas that COCO ignores (negative, or above 1e10). counted: ``(m,)``, False for id 0, whose matches COCO counts as
+    misses. boxes: ``(m, 4)`` x, y, width, height. entries: the annotations.
+    """
+
+    images: tuple[Hashable, ...]
+    categories: tuple[Hashable, ...]
+    image: Ints
+    category: Ints
+    crowd: Bools
+    outside: Bools
+    counted: Bools
+    boxes: Floats
+    entries: tuple[dict[str, Any], ...]
+
+    @property
+    def ignored(self) -> Bools:
+        """``(m,)``: what no detection has to find."""
+        return self.crowd | self.outside
+
+    @property
+    def instances_per_image(self) -> Ints:
+        """``(images,)``: annotations that are not crowds."""
+        return np.bincount(self.image[~self.crowd], minlength=len(self.images))
+
+    def masks(self) -> list[dict[str, Any]]:
+        """Compressed RLE per row; the ground truth's masks must have been checked."""
+        return [entry["segmentation"] for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class DetectionTable:
+    """Results by image, then category, then score, at most ``PER_IMAGE`` of each: ``n`` rows.
+
+    image, category: ``(n,)`` indices of the ground truth's. score: ``(n,)``. boxes: ``(n, 4)`` x, y, width, height.
+    masks: compressed RLE per row, or None. outside: ``(n,)`` per kind, areas that COCO ignores.
+    """
+
+    image: Ints
+    category: Ints
+    score: Floats
+    boxes: Floats
+    masks: list[dict[str, Any]] | None
+    outside: dict[str, Bools]
+
+
+def truth_table(truth: GroundTruth) -> TruthTable:
+    """The columns of ground truth. Ids are sorted as pycocotools sorts them."""
+    images, categories = _sorted(truth.images), _sorted(truth.categories)
+    image_index, category_index = _index(images), _index(categories)
+    known = [
+        entry
+        for entry in truth.annotations
+        if entry["image_id"] in image_index and entry["category_id"] in category_index
+    ]
+    image = np.asarray([image_index[entry["image_id"]] for entry in known], dtype=np.int64)
+    category = np.asarray([category_index[entry["category_id"]] for entry in known], dtype=np.int64)
+    order = np.lexsort((category, image))
+    entries = tuple(known[row] for row in order)
+    area = np.asarray([entry["area"] for entry in entries], dtype=np.float64)
+    return TruthTable(
+        images=images,
+        categories=categories,
+        image=image[order],
+        category=category[order],
+        crowd=np.asarray([bool(entry["iscrowd"]) for entry in entries], dtype=bool),
+        outside=_outside(area),
+        counted=np.asarray([entry["id"] != 0 for entry in entries], dtype=bool),
+        boxes=_boxes([entry["bbox"] for entry in entries]),
+        entries=entries,
+    )
+
+
+def detection_table(predictions: Predictions, truth: TruthTable) -> DetectionTable:
+    """The columns of results; boxes come from the masks where there are only these."""
+    results = predictions.results
+    image_index, category_index = _index(truth.images), _index(truth.categories)
+    image = np.asarray([image_index[result["image_id"]] for result in results], dtype=np.int64)
+    category = np.asarray([category_index[result["category_id"]] for result in results], dtype=np.int64)
+    score = np.asarray([result["score"] for result in results], dtype=np.float64)
+    order = np.lexsort((-score, category, image))
+    order = order[_rank(image[order] * max(len(truth.categories), 1) + category[order]) < PER_IMAGE]
+    with_masks = predictions.has_masks or not results
+    masks = [results[row]["segmentation"] for row in order] if with_masks else None
+    outside = {}
+    if masks is not None:
+        outside["segm"] = _outside(_mask_areas(masks))
+    if predictions.has_boxes or not predictions.has_masks:
+        boxes = _boxes([results[row]["bbox"] for row in order])
+        outside["bbox"] = _outside(boxes[:, 2] * boxes[:, 3])
+    else:
+        boxes = np.asarray(coco_mask.toBbox(masks), dtype=np.float64).reshape(-1, 4)
+        outside["bbox"] = outside["segm"]  # pycocotools takes the masks' areas here too
+    return DetectionTable(image[order], category[order], score[order], boxes, masks, outside)
+
+
+def _sorted(ids: dict[Hashable, Any]) -> tuple[Hashable, ...]:
+    return tuple(sorted(ids))  # type: ignore[type-var]
+
+
+def _index(ids: Sequence[Hashable]) -> dict[Hashable, int]:
+    return {value: index for index, value in enumerate(ids)}
+
+
+def _boxes(values: list[Any]) -> Floats:
+    return np.asarray(values, dtype=np.float64).reshape(-1, 4)
+
+
+def _outside(area: Floats) -> Bools:
+    return (area < 0) | (area > _LARGEST_AREA)
+
+
+def _mask_areas(masks: list[dict[str, Any]]) -> Floats:
+    """Areas where they may matter: a mask of an image with few enough pixels cannot be too large."""
+    pixels = np.asarray([float(mask["size"][0]) * float(mask["size"][1]) for mask in masks], dtype=np.float64)
+    for row in np.flatnonzero(pixels > _LARGEST_AREA):
+        pixels[row] = float(coco_mask.area(masks[row]))
+    return pixels
+
+
+def _rank(key: Ints) -> Ints:
+    """Place of every element among its equals; ``key`` is sorted."""
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    return np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))

@@ -1,0 +1,132 @@
+"""``dsctool huddle-report`` and ``dsctool eval --huddle``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dsctool.cli.app import app
+from dsctool.evaluation.huddle import huddle_report
+from tests.cli.test_evaluate import save_tiny, val_categories
+from tests.evaluation.crowded import crowded_truth, noisy_results
+
+FILES = {"huddle.json", "huddle.csv", "ap.png", "images.png", "report.html"}
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``gt.json``, ``a.json`` and ``b.json``. Not to be written to."""
+    root = tmp_path_factory.mktemp("huddle")
+    truth = crowded_truth(seed=51)
+    (root / "gt.json").write_text(json.dumps(truth))
+    (root / "a.json").write_text(json.dumps(noisy_results(truth, seed=52)))
+    (root / "b.json").write_text(json.dumps(noisy_results(truth, seed=53)))
+    return root
+
+
+def test_files_against_a_baseline(folder: Path, tmp_path: Path) -> None:
+    output, copy = tmp_path / "new" / "report", tmp_path / "copy.json"
+    words = ["--ground-truth", folder / "gt.json", "--predictions", folder / "a.json", "--baseline", folder / "b.json"]
+    options = ["--overlap", "iomin", "--same-class", "--bootstrap", "4", "--seed", "2"]
+    result = run("huddle-report", *words, *options, "--output", output, "--json", copy)
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in output.iterdir()} == FILES | {"difference.png"}
+    files = (folder / "gt.json", folder / "a.json", folder / "b.json")
+    expected = huddle_report(*files, overlap="iomin", same_class=True, bootstrap=4, seed=2)
+    assert json.loads((output / "huddle.json").read_text()) == json.loads(copy.read_text()) == expected
+    assert "box / mask AP minus the baseline's" in result.stdout
+    assert "95 % interval, mask" in result.stdout
+    assert str(output / "report.html") in result.stdout
+
+
+def test_the_table_is_printed_as_in_the_paper(folder: Path, tmp_path: Path) -> None:
+    result = run(
+        *("huddle-report", "--ground-truth", folder / "gt.json", "--predictions", folder / "a.json"),
+        *("--t-o", "-1,0.1", "--t-o", "0.3", "--t-p", "0,0.25", "--gallery", "0", "--output", tmp_path),
+    )
+    assert result.exit_code == 0, result.stderr
+    cells = json.loads((tmp_path / "huddle.json").read_text())["cells"]
+    assert [(cell["t_o"], cell["t_p"]) for cell in cells] == [(o, p) for o in (-1, 0.1, 0.3) for p in (0, 0.25)]
+    lines = result.stdout.splitlines()
+    texts = [f"{100 * cell['bbox']['AP']:.1f} / {100 * cell['segm']['AP']:.1f}" for cell in cells[:4]]
+    assert lines[1].split() == ["T_O", "\\", "T_P", "0", "0.25"]
+    assert lines[2].split() == ["-1", *texts[0].split(), "-"]
+    assert lines[3].split() == ["0.1", *texts[2].split(), *texts[3].split()]
+
+
+def test_checkpoints(synthetic_root: Path, tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        save_tiny(tmp_path / name, val_categories(synthetic_root))
+    output = tmp_path / "report"
+    words = ["--checkpoint", tmp_path / "a.pt", "--baseline-checkpoint", tmp_path / "b.pt", "--data", synthetic_root]
+    result = run("huddle-report", *words, "--device", "cpu", "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in output.iterdir()} == FILES | {"difference.png", "predictions.json", "baseline.json"}
+    annotations = next((synthetic_root / "annotations").glob("instances_val*.json"))
+    results = output / "predictions.json"
+    assert json.loads((output / "huddle.json").read_text()) == huddle_report(annotations, results, results)
+
+
+def test_eval_with_huddles(folder: Path, tmp_path: Path) -> None:
+    words = ["eval", "--ground-truth", folder / "gt.json", "--predictions", folder / "a.json"]
+    result = run(*words, "--huddle", "--json", tmp_path / "stats.json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "stats.json").read_text())["huddle"] == huddle_report(
+        folder / "gt.json", folder / "a.json"
+    )
+    assert "T_O \\ T_P" in result.stdout
+    assert "T_O" not in run(*words).stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--output", "report"],
+        ["--output", "report", "--ground-truth", "gt.json"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.json", "--data", "folder"],
+        ["--output", "report", "--checkpoint", "a.pt"],
+        ["--output", "report", "--baseline-checkpoint", "b.pt", "--data", "folder"],
+        [
+            *("--output", "report", "--checkpoint", "a.pt", "--data", "d"),
+            *("--baseline", "b", "--baseline-checkpoint", "b"),
+        ],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.json", "--t-o", "0,x"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.json", "--overlap", "boxes"],
+        ["--ground-truth", "gt.json", "--predictions", "a.json"],
+    ],
+)
+def test_wrong_usage(words: list[str]) -> None:
+    assert run("huddle-report", *words).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_id": 4}, "result 0: image id 4"),
+        ({"score": float("nan")}, "result 0: score is nan"),
+        ({"segmentation": {"size": [60, 81], "counts": [4860]}}, "result 0: RLE size is [60, 81]"),
+        ({"segmentation": []}, "result 1 has a 'segmentation', result 0 has none"),
+    ],
+)
+def test_results_that_cannot_be_used(folder: Path, tmp_path: Path, change: dict[str, object], said: str) -> None:
+    results = json.loads((folder / "a.json").read_text())
+    (tmp_path / "bad.json").write_text(json.dumps([results[0] | change, *results[1:]]))
+    words = ["--ground-truth", folder / "gt.json", "--predictions", folder / "a.json"]
+    result = run("huddle-report", *words, "--baseline", tmp_path / "bad.json", "--output", tmp_path / "report")
+    assert result.exit_code == 1
+    assert str(tmp_path / "bad.json") in result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list((tmp_path / "report").iterdir()) == []
+
+
+def test_help_has_examples() -> None:
+    text = run("huddle-report", "--help").stdout
+    assert "dsctool huddle-report --checkpoint a/best.pt" in text
