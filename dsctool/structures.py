@@ -111,6 +111,7 @@ class Detections(_Movable):
     mask_probs: ``(n, s, s)`` float32 in [0, 1], each spread over its box; None for box-only detectors.
     size: the ``(h, w)`` of the image that the boxes are in.
     stages: the masks of every stage of the cascade, first to last, where they were asked for.
+    candidates: the best of what suppression chose from, without masks, where the configuration keeps them.
     """
 
     boxes: Tensor
@@ -119,12 +120,13 @@ class Detections(_Movable):
     mask_probs: Tensor | None
     size: Size
     stages: tuple[StageMasks, ...] = ()
+    candidates: Detections | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, rows: Tensor) -> Detections:
-        """The detections of the rows ``(m,)``, int64 or bool."""
+        """The detections of the rows ``(m,)``, int64 or bool; with all candidates."""
         return Detections(
             boxes=self.boxes[rows],
             scores=self.scores[rows],
@@ -132,6 +134,7 @@ class Detections(_Movable):
             mask_probs=None if self.mask_probs is None else self.mask_probs[rows],
             size=self.size,
             stages=tuple(StageMasks(stage.name, stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
+            candidates=self.candidates,
         )
 
 

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsctool.cli.error_table import show_errors
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile
-from dsctool.cli.output import prepare_file, write_json
-from dsctool.cli.split_results import Split, predict_split
+from dsctool.cli.options import CHECKPOINT_HELP, KEEP_CANDIDATES, Device, JsonFile
+from dsctool.cli.output import prepare_file, prepare_folder, write_json
+from dsctool.cli.split_results import Split, SplitResults, predict_split
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
     from dsctool.evaluation.coco import Evaluation, Numbers
-    from dsctool.evaluation.huddle_schema import HuddleReport
+    from dsctool.evaluation.errors import ErrorStudy
+    from dsctool.evaluation.huddle import HuddleStudy
     from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
 
 MEANINGS = {
@@ -57,6 +59,32 @@ def evaluate(
     huddle: Annotated[
         bool, typer.Option("--huddle", help="Also the AP where instances huddle, as huddle-report has it.")
     ] = False,
+    errors: Annotated[
+        Path | None, typer.Option("--errors", metavar="DIR", help="Also which errors cost how much; folder for it.")
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates",
+            metavar="FILE",
+            help="With --errors: boxes before NMS, as predict --keep-candidates writes them; "
+            "read with --ground-truth, else written.",
+        ),
+    ] = None,
+    t_o: Annotated[
+        float,
+        typer.Option("--t-o", metavar="X", help="With --errors: huddled instances overlap another one's box by more."),
+    ] = 0.1,
+    score_threshold: Annotated[
+        float,
+        typer.Option(
+            "--score-threshold",
+            min=0,
+            max=1,
+            metavar="X",
+            help="With --errors: the confusion matrix has results that score so much.",
+        ),
+    ] = 0.3,
     device: Device = "auto",
 ) -> None:
     """Measure box and mask AP as COCO counts them.
@@ -64,52 +92,111 @@ def evaluate(
     Runs a checkpoint on a data set, or compares a results file with its ground truth. The numbers are
     pycocotools' own; for masks the area of a detection is its mask's.
 
+    --errors says how many points of AP50 are lost to classification, localisation, both, duplicates, background and
+    missed instances (as TIDE does), by size and for huddled and lone instances. It writes DIR/errors.json,
+    errors.html and pictures: losses, the confusion matrix, precision over recall.
+
     Examples:
 
         dsctool eval runs/first/best.pt --data datasets/coco --json stats.json
 
-        dsctool eval --ground-truth instances_val2017.json --predictions results.json
+        dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
     """
-    prepare_file(json_file)
-    if ground_truth is not None:
-        if checkpoint is not None or data is not None:
-            raise typer.BadParameter("--ground-truth compares files: give no CHECKPOINT and no --data with it")
-        if predictions is None:
-            raise typer.BadParameter("--ground-truth needs --predictions FILE, the results to compare with it")
-        truth: GroundTruthSource = ground_truth
-        found: PredictionsSource = predictions
-    else:
-        if checkpoint is None or data is None:
-            raise typer.BadParameter("give CHECKPOINT and --data DIR, or --ground-truth FILE and --predictions FILE")
-        prepare_file(predictions)
-        run = predict_split(checkpoint, overrides or [], data, split, device=device, task="eval")
-        truth, found = run.ground_truth, run.results
     from dsctool.evaluation.coco import evaluate_all
+    from dsctool.evaluation.errors import ErrorSettings, study_errors
     from dsctool.evaluation.huddle import study_huddles
 
+    _check_usage(checkpoint, data, ground_truth, predictions)
+    if candidates is not None and errors is None:
+        raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
+    settings = ErrorSettings(t_o=t_o, score_threshold=score_threshold)
+    prepare_file(json_file)
+    if errors is not None:
+        prepare_folder(errors)
+    truth: GroundTruthSource
+    found: PredictionsSource
+    before: PredictionsSource | None
+    if ground_truth is not None and predictions is not None:
+        truth, found, before = ground_truth, predictions, candidates
+    else:
+        assert checkpoint is not None
+        assert data is not None
+        run = _run(checkpoint, overrides or [], data, split, device, predictions=predictions, candidates=candidates)
+        truth, found, before = run.ground_truth, run.results, None if candidates is None else run.candidates
     evaluation = evaluate_all(truth, found)
-    study = study_huddles(truth, found) if huddle else None
-    if ground_truth is None and predictions is not None:
-        write_json(predictions, found)
+    huddles = study_huddles(truth, found) if huddle else None
+    mistakes = study_errors(truth, found, before, settings=settings) if errors is not None else None
     if json_file is not None:
-        report = study.report if study is not None else None
-        write_json(json_file, _as_json(evaluation, report, per_class=per_class), indent=2)
+        write_json(json_file, _as_json(evaluation, huddles, mistakes, per_class=per_class), indent=2)
     _show(evaluation, per_class)
-    if study is not None:
+    if huddles is not None:
         typer.echo()
-        show_huddles(study)
+        show_huddles(huddles)
+    if errors is not None and mistakes is not None:
+        _write_errors(errors, mistakes)
+
+
+# --- what is measured -------------------------------------------------------------------------------
+
+
+def _check_usage(
+    checkpoint: Path | None, data: Path | None, ground_truth: Path | None, predictions: Path | None
+) -> None:
+    """Either files or a checkpoint."""
+    if ground_truth is None:
+        if checkpoint is None or data is None:
+            raise typer.BadParameter("give CHECKPOINT and --data DIR, or --ground-truth FILE and --predictions FILE")
+    elif checkpoint is not None or data is not None:
+        raise typer.BadParameter("--ground-truth compares files: give no CHECKPOINT and no --data with it")
+    elif predictions is None:
+        raise typer.BadParameter("--ground-truth needs --predictions FILE, the results to compare with it")
+
+
+def _run(
+    checkpoint: Path,
+    overrides: list[str],
+    data: Path,
+    split: Split,
+    device: str,
+    *,
+    predictions: Path | None,
+    candidates: Path | None,
+) -> SplitResults:
+    """A checkpoint's results, and where they are asked for its candidates, which are written to the files named."""
+    prepare_file(predictions)
+    prepare_file(candidates)
+    words = [KEEP_CANDIDATES, *overrides] if candidates is not None else overrides
+    run = predict_split(checkpoint, words, data, split, device=device, task="eval")
+    if predictions is not None:
+        write_json(predictions, run.results)
+    if candidates is not None:
+        write_json(candidates, run.candidates)
+    return run
 
 
 # --- what is shown ----------------------------------------------------------------------------------
 
 
-def _as_json(evaluation: Evaluation, huddles: HuddleReport | None, *, per_class: bool) -> dict[str, object]:
+def _as_json(
+    evaluation: Evaluation, huddles: HuddleStudy | None, errors: ErrorStudy | None, *, per_class: bool
+) -> dict[str, object]:
     content: dict[str, object] = dict(evaluation.stats)
     if per_class:
         content["per_class"] = [asdict(row) for row in evaluation.classes]
     if huddles is not None:
-        content["huddle"] = huddles
+        content["huddle"] = huddles.report
+    if errors is not None:
+        content["errors"] = errors.report
     return content
+
+
+def _write_errors(folder: Path, study: ErrorStudy) -> None:
+    from dsctool.visualize.error_files import write_errors
+
+    write_errors(folder, study)
+    typer.echo()
+    show_errors(study)
+    typer.echo(f"\n{folder / 'errors.html'}")
 
 
 def _show(evaluation: Evaluation, per_class: bool) -> None:

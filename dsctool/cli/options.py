@@ -25,6 +25,8 @@ Overrides = Annotated[
 DataRoot = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Data set: annotations/, one folder per split, or as configured.")
 ]
+KEEP_CANDIDATES = "postprocess.keep_candidates=1000"
+"""The override for what is written of the boxes before NMS, per image."""
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="auto (CUDA, else cpu), cpu, cuda, cuda:N or mps.")
 ]

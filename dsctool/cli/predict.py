@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import CHECKPOINT_HELP, Device
+from dsctool.cli.options import CHECKPOINT_HELP, KEEP_CANDIDATES, Device
 from dsctool.cli.output import image_progress, prepare_file, prepare_folder, write_json
 
 if TYPE_CHECKING:
@@ -36,12 +37,17 @@ def predict(
         bool,
         typer.Option("--stages", help="Also draw the masks of every stage side by side (DIR/stages/)."),
     ] = False,
-    no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Write predictions.json only.")] = False,
+    no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Draw no overlays.")] = False,
+    keep_candidates: Annotated[
+        bool,
+        typer.Option("--keep-candidates", help="Also write the best 1000 boxes per image before NMS."),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Find instances in images.
 
     Writes DIR/predictions.json (COCO results, all scores), DIR/overlays/ and, with --stages, DIR/stages/.
+    With --keep-candidates also DIR/candidates.json, for dsctool eval --errors: what NMS chose from, without masks.
     Image ids are those of --images-json; without it images are numbered from 1 in sorted order, and
     DIR/images.json says which is which. A file that is no readable image is reported and left out; the exit
     code is then 1.
@@ -50,7 +56,6 @@ def predict(
 
         dsctool predict runs/first/best.pt photos/ --output found
     """
-    from dsctool.engine.checkpoint import load_model
     from dsctool.engine.environment import pick_device
     from dsctool.engine.prediction import find_images, identify_images, number_images
     from dsctool.errors import DsctoolError
@@ -58,8 +63,9 @@ def predict(
     chosen = pick_device(device)
     paths = find_images(images)
     files = number_images(paths) if images_json is None else identify_images(paths, images_json)
-    model = load_model(checkpoint, device=chosen)
+    model = _load(checkpoint, chosen, candidates=keep_candidates)
     prepare_file(output / "predictions.json")
+    prepare_file(output / "candidates.json" if keep_candidates else None)
     for folder in ["overlays"] * (not no_overlays) + ["stages"] * stages:
         prepare_folder(output / folder)
     if stages and not model.has_masks:
@@ -67,14 +73,27 @@ def predict(
     prepare_file(output / "images.json" if images_json is None else None)
     overlays = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
     strips = _Strips(files, output / "stages", score_threshold) if stages else None
-    read, results = _run(model, files, chosen, overlays, strips)
+    candidates: list[Result] = []
+    read, results = _run(model, files, chosen, overlays, strips, candidates)
     if images_json is None:
         write_json(output / "images.json", _table(read, model.categories), indent=2)
     write_json(output / "predictions.json", results)
+    if keep_candidates:
+        write_json(output / "candidates.json", candidates)
     typer.echo(f"{output / 'predictions.json'}: {len(results)} results for {len(read)} images")
     if len(read) < len(files):
         typer.echo(f"{len(files) - len(read)} of {len(files)} images could not be read", err=True)
         raise typer.Exit(1)
+
+
+def _load(path: Path, device: torch.device, *, candidates: bool) -> Detector:
+    from dsctool.config.loading import override_config
+    from dsctool.engine.checkpoint import detector_from, load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    if candidates:
+        checkpoint = replace(checkpoint, config=override_config(checkpoint.config, [KEEP_CANDIDATES]))
+    return detector_from(checkpoint, source=path).to(device)
 
 
 def _run(
@@ -83,8 +102,12 @@ def _run(
     device: torch.device,
     overlays: _Overlays | None,
     strips: _Strips | None,
+    candidates: list[Result],
 ) -> tuple[list[SampleInfo], list[Result]]:
-    """The images that could be read, and the results of all of them; the others are reported."""
+    """The images that could be read, and the results of all of them; the others are reported.
+
+    candidates: gets what suppression chose from, where the model's configuration keeps it.
+    """
     from dsctool.engine.inference import image_batches, run_inference
 
     read: list[SampleInfo] = []
@@ -102,7 +125,15 @@ def _run(
 
         batches = image_batches(files, model.config.data, on_fault=report)
         on_stages = None if strips is None else strips.draw
-        results = run_inference(model, batches, model.categories, device=device, on_image=record, on_stages=on_stages)
+        results = run_inference(
+            model,
+            batches,
+            model.categories,
+            device=device,
+            on_image=record,
+            on_stages=on_stages,
+            on_candidates=lambda info, found: candidates.extend(found),
+        )
     return read, results
 
 

@@ -26,11 +26,15 @@ class Split(StrEnum):
 
 @dataclass(frozen=True)
 class SplitResults:
-    """files: of the split. ground_truth: what the results are about, without what ``data.on_error`` leaves out."""
+    """files: of the split. ground_truth: what the results are about, without what ``data.on_error`` leaves out.
+
+    candidates: boxes before NMS, where the configuration keeps them.
+    """
 
     files: SplitFiles
     ground_truth: GroundTruthSource
     results: list[Result]
+    candidates: list[Result]
 
 
 def predict_split(
@@ -57,6 +61,14 @@ def predict_split(
     for note in data.notes:
         typer.echo(note, err=True)
     loader = eval_loader(data.dataset, config.data)
+    candidates: list[Result] = []
     with image_progress(len(data.dataset), task) as advance:
-        results = run_inference(model, loader, categories, device=chosen, on_image=lambda info, found: advance())
-    return SplitResults(files, data.ground_truth, results)
+        results = run_inference(
+            model,
+            loader,
+            categories,
+            device=chosen,
+            on_image=lambda info, found: advance(),
+            on_candidates=lambda info, found: candidates.extend(found),
+        )
+    return SplitResults(files, data.ground_truth, results, candidates)

@@ -83,6 +83,9 @@ class PostprocessConfig(Block):
     """With ``nms: mask``, masks are predicted for this many (RoI, class) candidates, the best by score."""
     max_per_image: PositiveInt = 100
     """Results kept per image."""
+    keep_candidates: Annotated[int, Field(ge=0)] = 0
+    """For analysis: the best (RoI, class) candidates per image that are given beside the results, as they were before
+    suppression. What ``--keep-candidates`` sets."""
 
 
 # --- data ------------------------------------------------------------------------------------

@@ -67,11 +67,13 @@ def run_inference(
     device: torch.device,
     on_image: OnImage | None = None,
     on_stages: OnStages | None = None,
+    on_candidates: OnImage | None = None,
 ) -> list[Result]:
     """The results of every image that ``loader`` gives, in its order.
 
     model: on ``device``; it runs in eval mode and is left in the mode it came in. categories: by label; their
-    ids are what results name. Values are written with the digits that give back the same float32.
+    ids are what results name. Values are written with the digits that give back the same float32. on_candidates: gets
+    what suppression chose from, where the model's configuration keeps it (``postprocess.keep_candidates``).
     """
     results: list[Result] = []
     with _evaluating(model):
@@ -88,6 +90,8 @@ def run_inference(
                 results += own
                 if on_stages is not None:
                     on_stages(info, detections)
+                if on_candidates is not None and detections.candidates is not None:
+                    on_candidates(info, to_results(detections.candidates, info.image_id, categories))
                 if on_image is not None:
                     on_image(info, own)
     return results

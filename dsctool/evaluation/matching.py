@@ -44,10 +44,12 @@ class Matches:
     """What became of every detection, as bits per threshold.
 
     found: ``(n,)``, true positives. ignored: ``(n,)``, neither right nor wrong. All others are false positives.
+    taken: ``(m,)``, of every annotation that is no crowd: where some detection matched it.
     """
 
     found: Ints
     ignored: Ints
+    taken: Ints
 
 
 def find_pairs(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Pairs:
@@ -105,4 +107,5 @@ def match(pairs: Pairs, truth: TruthTable, detections: DetectionTable, kind: Kin
         elif counted[annotation]:
             found[row] |= bits
     hits, left_out = np.asarray(found, dtype=np.int64), np.asarray(dropped, dtype=np.int64)
-    return Matches(hits, left_out | np.where(detections.outside[kind], ALL_BITS & ~hits, 0))
+    left_out |= np.where(detections.outside[kind], ALL_BITS & ~hits, 0)
+    return Matches(hits, left_out, np.asarray(taken, dtype=np.int64))

@@ -25,13 +25,14 @@ _LARGEST_AREA = 1e5**2  # COCO's "all" areas end here; what is larger, or negati
 class TruthTable:
     """Annotations of known images and categories, by image, then category, then as in the file: ``m`` rows.
 
-    images, categories: ids, ascending. image, category: ``(m,)`` indices of these. crowd: ``(m,)``. outside: ``(m,)``,
-    areas that COCO ignores (negative, or above 1e10). counted: ``(m,)``, False for id 0, whose matches COCO counts as
-    misses. boxes: ``(m, 4)`` x, y, width, height. entries: the annotations.
+    images, categories: ids, ascending. names: of the categories. image, category: ``(m,)`` indices of these.
+    crowd: ``(m,)``. outside: ``(m,)``, areas that COCO ignores (negative, or above 1e10). counted: ``(m,)``, False for
+    id 0, whose matches COCO counts as misses. boxes: ``(m, 4)`` x, y, width, height. entries: the annotations.
     """
 
     images: tuple[Hashable, ...]
     categories: tuple[Hashable, ...]
+    names: tuple[str, ...]
     image: Ints
     category: Ints
     crowd: Bools
@@ -57,7 +58,7 @@ class TruthTable:
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """Results by image, then category, then score, at most ``PER_IMAGE`` of each: ``n`` rows.
+    """Results by image, then category, then score, of each at most ``PER_IMAGE`` where COCO's limit holds: ``n`` rows.
 
     image, category: ``(n,)`` indices of the ground truth's. score: ``(n,)``. boxes: ``(n, 4)`` x, y, width, height.
     masks: compressed RLE per row, or None. outside: ``(n,)`` per kind, areas that COCO ignores.
@@ -88,6 +89,7 @@ def truth_table(truth: GroundTruth) -> TruthTable:
     return TruthTable(
         images=images,
         categories=categories,
+        names=tuple(str(truth.categories[category].get("name", category)) for category in categories),
         image=image[order],
         category=category[order],
         crowd=np.asarray([bool(entry["iscrowd"]) for entry in entries], dtype=bool),
@@ -98,15 +100,16 @@ def truth_table(truth: GroundTruth) -> TruthTable:
     )
 
 
-def detection_table(predictions: Predictions, truth: TruthTable) -> DetectionTable:
-    """The columns of results; boxes come from the masks where there are only these."""
+def detection_table(predictions: Predictions, truth: TruthTable, *, limited: bool = True) -> DetectionTable:
+    """The columns of results; boxes come from the masks where there are only these. limited: as COCO limits them."""
     results = predictions.results
     image_index, category_index = _index(truth.images), _index(truth.categories)
     image = np.asarray([image_index[result["image_id"]] for result in results], dtype=np.int64)
     category = np.asarray([category_index[result["category_id"]] for result in results], dtype=np.int64)
     score = np.asarray([result["score"] for result in results], dtype=np.float64)
     order = np.lexsort((-score, category, image))
-    order = order[_rank(image[order] * max(len(truth.categories), 1) + category[order]) < PER_IMAGE]
+    if limited:
+        order = order[_rank(image[order] * max(len(truth.categories), 1) + category[order]) < PER_IMAGE]
     with_masks = predictions.has_masks or not results
     masks = [results[row]["segmentation"] for row in order] if with_masks else None
     outside = {}

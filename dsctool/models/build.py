@@ -260,4 +260,5 @@ def _postprocess(config: PostprocessConfig) -> Postprocess:
         max_per_image=config.max_per_image,
         nms=config.nms,
         mask_candidates=config.mask_candidates,
+        keep_candidates=config.keep_candidates,
     )

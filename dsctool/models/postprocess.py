@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,12 +22,14 @@ class Selected:
     """Chosen candidates by descending score.
 
     boxes ``(n, 4)``, scores ``(n,)``, labels ``(n,)`` int64, and rois ``(n,)`` int64: the row each came from.
+    candidates: the best of those chosen from, where they are kept.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     rois: Tensor
+    candidates: Selected | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Postprocess:
     nms: ``box``: greedy, by IoU of boxes. ``soft``: scores decay linearly with it (Bodla et al. 2017, equation 2).
         ``mask``: greedy, by IoU of predicted masks, so that neighbours whose boxes overlap both stay.
     mask_candidates: with ``mask``, the best this many candidates get masks.
+    keep_candidates: give the best this many candidates as well, as they were before suppression.
     """
 
     score_threshold: float
@@ -47,6 +50,7 @@ class Postprocess:
     max_per_image: int
     nms: Suppression = "box"
     mask_candidates: int = 300
+    keep_candidates: int = 0
 
     def __call__(self, boxes: Tensor, scores: Tensor) -> Selected:
         """Select from the boxes ``(R, 4)`` shared by all classes and ``scores (R, K)`` without background.
@@ -58,6 +62,12 @@ class Postprocess:
         order = scores[rows, labels].argsort(descending=True, stable=True)
         rows, labels = rows[order], labels[order]
         candidates = Selected(boxes[rows], scores[rows, labels], labels, rows)
+        chosen = self._choose(candidates)
+        if not self.keep_candidates:
+            return chosen
+        return replace(chosen, candidates=_select(candidates, slice(self.keep_candidates)))
+
+    def _choose(self, candidates: Selected) -> Selected:
         match self.nms:
             case "box":
                 return _select(candidates, self._survivors(candidates))

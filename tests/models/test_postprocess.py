@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -88,3 +90,34 @@ def test_every_cascade_offers_them(name: str, nms: str, device: torch.device) ->
 def test_mask_nms_needs_masks() -> None:
     with pytest.raises(ConfigError, match="needs a mask head"):
         load_config("cascade_rcnn_r50_fpn_1x_coco", ["postprocess.nms=mask"])
+
+
+@pytest.mark.parametrize("nms", ["box", "soft", "mask"])
+def test_candidates_are_kept_on_request(nms: Suppression) -> None:
+    """As they were before suppression: the best ones by score, of all classes."""
+    plain = Postprocess(score_threshold=0.05, nms_iou=0.5, max_per_image=10, nms=nms)
+    assert plain(BOXES, SCORES).candidates is None
+    selected = replace(plain, keep_candidates=3)(BOXES, SCORES)
+    assert torch.equal(selected.scores, plain(BOXES, SCORES).scores)
+    assert selected.candidates is not None
+    assert selected.candidates.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert torch.equal(selected.candidates.boxes, BOXES)
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "cascade_mask_rcnn_tiny", "fast_dsc_tiny"])
+@pytest.mark.parametrize("nms", ["box", "mask"])
+def test_detections_come_with_candidates(name: str, nms: str) -> None:
+    overrides = ["postprocess.score_threshold=0.0", f"postprocess.nms={nms}", "postprocess.max_per_image=4"]
+    image = torch.randn(1, 3, 64, 96)
+    plain = tiny_detector(name, overrides).eval().detect(image, original_sizes=[(128, 192)])[0]
+    found = tiny_detector(name, [*overrides, "postprocess.keep_candidates=30"]).eval()
+    kept = found.detect(image, original_sizes=[(128, 192)])[0]
+    assert plain.candidates is None
+    assert kept.candidates is not None
+    assert torch.equal(plain.boxes, kept.boxes), "results do not depend on it"
+    assert len(kept) < len(kept.candidates) == 30
+    assert kept.candidates.mask_probs is None
+    assert kept.candidates.scores.tolist() == sorted(kept.candidates.scores.tolist(), reverse=True)
+    rows = {tuple(box) for box in kept.candidates.boxes.tolist()}
+    assert tuple(kept.boxes[0].tolist()) in rows, "in the pixels of the results"
+    assert kept.to("cpu").candidates is not None

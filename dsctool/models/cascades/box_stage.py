@@ -139,9 +139,15 @@ def detections_of(
         masks = mask_probs.split([len(s.boxes) for s in selected])
     stages = [()] * len(selected) if stage_masks is None else stage_masks
     return [
-        postprocess.suppress_masks(Detections(s.boxes, s.scores, s.labels, mask, size, tuple(shown)))
+        postprocess.suppress_masks(
+            Detections(s.boxes, s.scores, s.labels, mask, size, tuple(shown), _candidates(s.candidates, size))
+        )
         for s, mask, size, shown in zip(selected, masks, original_sizes, stages, strict=True)
     ]
+
+
+def _candidates(kept: Selected | None, size: Size) -> Detections | None:
+    return None if kept is None else Detections(kept.boxes, kept.scores, kept.labels, None, size)
 
 
 def equal_boxes(selected: Sequence[Selected], stage_probs: Sequence[Tensor]) -> list[list[StageMasks]]:

@@ -1,0 +1,38 @@
+"""The analysis of errors on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from dsctool.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from dsctool.evaluation.errors import ErrorStudy
+
+_MISTAKES = 10
+
+
+def show_errors(study: ErrorStudy) -> None:
+    """What each type of error costs, what was taken for what, and what NMS removed."""
+    from dsctool.visualize import error_grid as grid
+    from dsctool.visualize.huddle_grid import KIND_NAMES
+
+    report = study.report
+    for kind, errors in grid.by_kind(report).items():
+        typer.echo(f"{KIND_NAMES[kind]} AP50, and the points that each type of error costs")
+        print_table(*grid.loss_rows(errors, report))
+        typer.echo()
+    confusion = report["confusion"]
+    totals = ", ".join(f"{count} {name}" for name, count in grid.confusion_totals(confusion).items())
+    where = f"{KIND_NAMES[confusion['kind']]} IoU {confusion['iou']:g}, score {confusion['score_threshold']:g}"
+    typer.echo(f"taken for ({where}): {totals}")
+    header, rows = grid.mistake_rows(confusion, _MISTAKES)
+    if rows:
+        print_table(header, rows)
+    if report["suppression"] is not None:
+        typer.echo("\ninstances that NMS removed: a candidate matched them, no result does")
+        print_table(*grid.suppression_rows(report["suppression"]))
+    for note in study.notes:
+        typer.echo(note)
