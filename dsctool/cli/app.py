@@ -31,6 +31,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("demo", "demo", "Everything once, on scenes made for it: starts here."),
     "train": Command("train", "train", "Train a detector."),
     "eval": Command("evaluate", "evaluate", "Measure box and mask AP as COCO counts them."),
     "predict": Command("predict", "predict", "Find instances in images: COCO results and overlays."),

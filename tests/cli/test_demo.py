@@ -1,0 +1,106 @@
+"""``dsctool demo``: its commands, its page, and going on after it was stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dsctool.cli import demo as demo_module
+from dsctool.cli.app import app
+from dsctool.cli.demo import FULL, QUICK, Budget, most_huddled, plan, plan_scenes
+from dsctool.errors import DsctoolError
+
+
+def run(folder: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, ["demo", "--output", str(folder), *words, "--device", "cpu"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A demo of the smallest kind, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo") / "made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_module, "QUICK", Budget(scenes=4, val_scenes=3, side=96, epochs=1, milestones=(1,)))
+        patch.setattr(demo_module, "SHOWN", 2)
+        result = run(folder, "--quick")
+        assert result.exit_code == 0, result.output
+        again = run(folder, "--quick")
+    assert again.exit_code == 0, again.output
+    return folder, again.output
+
+
+def test_everything_is_made_and_stays(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    for name in ("scenes", "dsc/best.pt", "htc/best.pt", "dsc/predictions.json", "huddle/report.html", "found/stages"):
+        assert (folder / name).exists(), name
+    assert len(list((folder / "found/overlays").iterdir())) == 2
+    assert len(list((folder / "switch/sheets").iterdir())) == 2
+
+
+def test_the_page_stands_alone(finished: tuple[Path, str]) -> None:
+    page = (finished[0] / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= 7
+    assert re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page) == ["huddle/report.html"]
+    for command in json.loads((finished[0] / "demo.json").read_text())["seconds"]:
+        assert shlex.split(command)[0] == "dsctool"
+        assert command.split()[1] in page
+    stats = json.loads((finished[0] / "dsc/stats.json").read_text())
+    assert f"{100 * stats['segm']['AP50']:.0f} %" in page
+
+
+def test_what_has_run_is_not_run_again(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    assert output.count("done before: ") == 8
+    assert "\n$ " not in output
+
+
+def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
+    step = plan(tmp_path, QUICK, ["a.png"], seed=0)[0]
+    (tmp_path / "dsc").mkdir()
+    assert "--resume" not in demo_module._continuing(step)
+    assert not (tmp_path / "dsc").exists(), "a run that had not begun is begun anew"
+    (tmp_path / "dsc").mkdir()
+    (tmp_path / "dsc/last.pt").touch()
+    assert demo_module._continuing(step)[-1] == "--resume"
+
+
+def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes/mine.txt").touch()
+    result = run(tmp_path)
+    assert result.exit_code == 1
+    assert "is not empty and holds no demo" in result.output
+    assert (tmp_path / "scenes/mine.txt").exists()
+
+
+def test_another_demo_needs_another_folder(tmp_path: Path) -> None:
+    demo_module._Record.at(tmp_path / "demo", {"quick": True, "seed": 0})
+    with pytest.raises(DsctoolError, match="other options"):
+        demo_module._Record.at(tmp_path / "demo", {"quick": True, "seed": 1})
+
+
+def test_both_models_get_the_same_budget(tmp_path: Path) -> None:
+    steps = [step for step in plan(tmp_path, FULL, ["a.png"], seed=3) if step.words[0] == "train"]
+    dsc, htc = (
+        [word.replace(config, "").replace(name, "") for word in step.words]
+        for step, config, name in zip(steps, ("dsc_detectors_tiny", "htc_tiny"), ("/dsc", "/htc"), strict=True)
+    )
+    assert dsc == htc
+    assert "train.seed=3" in dsc
+    assert "192x192" in plan_scenes(tmp_path, FULL, 3).words
+
+
+def test_most_huddled_images_first(tmp_path: Path) -> None:
+    boxes = {1: [[0, 0, 10, 10]], 2: [[0, 0, 10, 10], [2, 0, 10, 10]], 3: [[0, 0, 10, 10], [30, 0, 10, 10]]}
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in boxes],
+        "annotations": [{"image_id": i, "bbox": box} for i, own in boxes.items() for box in own],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_val.json").write_text(json.dumps(content))
+    assert most_huddled(tmp_path, count=2) == ["2.png", "1.png"]
