@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +39,7 @@ class Budget:
     milestones: tuple[int, ...]
 
 
-FULL = Budget(scenes=152, val_scenes=40, side=192, epochs=4, milestones=(3,))
+FULL = Budget(scenes=144, val_scenes=40, side=192, epochs=4, milestones=(3,))
 QUICK = Budget(scenes=48, val_scenes=12, side=160, epochs=2, milestones=(2,))
 HUDDLE = 0.5
 SHOWN = 6
@@ -135,6 +140,7 @@ def _training(run: Path, config: str, scenes: Path, budget: Budget, seed: int) -
         f"optim.milestones=[{', '.join(str(epoch) for epoch in budget.milestones)}]",
         f"train.eval_interval={budget.epochs}",
         "train.checkpoint_interval=20",
+        "model.cascade.samples=64",
         "optim.lr=1.5e-3",  # three times the configuration's, as there is little time
         "optim.warmup_steps=20",
         f"train.seed={seed}",
@@ -224,13 +230,28 @@ def _continuing(step: Step) -> tuple[str, ...]:
 
 
 def _call(words: tuple[str, ...], device: str) -> None:
-    """Run ``dsctool WORDS`` in this process."""
-    from typer.main import get_command
+    """Run ``dsctool WORDS`` as a process of its own, which gives back its memory and is what a shell would run.
 
-    from dsctool.cli.app import app
-
+    SIGINT and SIGTERM are the command's: training saves and ends with exit code 75, and so does the demo.
+    """
     takes_device = words[0] in ("train", "eval", "predict", "visualize-switch")
     arguments = [*words, "--device", device] if takes_device and device != "auto" else list(words)
-    code = get_command(app).main(args=arguments, prog_name="dsctool", standalone_mode=False)
+    with subprocess.Popen([sys.executable, "-m", "dsctool", *arguments]) as process, _passing_on(process):
+        code = process.wait()
     if code:
-        raise typer.Exit(code)
+        raise typer.Exit(code if code > 0 else 128 - code)
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM goes on to ``process``; SIGINT reaches it from the terminal, and this process waits for its end."""
+    handlers = {
+        signal.SIGTERM: lambda number, frame: process.send_signal(number),
+        signal.SIGINT: lambda number, frame: None,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
