@@ -39,7 +39,7 @@ class Budget:
     milestones: tuple[int, ...]
 
 
-FULL = Budget(scenes=144, val_scenes=40, side=192, epochs=4, milestones=(3,))
+FULL = Budget(scenes=120, val_scenes=40, side=192, epochs=4, milestones=(3,))
 QUICK = Budget(scenes=48, val_scenes=12, side=160, epochs=2, milestones=(2,))
 HUDDLE = 0.5
 SHOWN = 6
