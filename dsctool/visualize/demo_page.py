@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from dsctool.files import write_text
-from dsctool.visualize.html import cards, facts, page, picture, plain_table
+from dsctool.visualize.html import cards, facts, page, picture, plain_table, subscripted
 from dsctool.visualize.huddle_page import tables
 
 LONGEST = 1180
@@ -152,7 +152,7 @@ def _commands(parts: Sequence[Part]) -> str:
 
 
 def _section(title: str, text: str) -> str:
-    return f"<h2>{escape(title)}</h2><p>{escape(text)}</p>"
+    return f"<h2>{escape(title)}</h2><p>{subscripted(text)}</p>"
 
 
 def _panels(images: Sequence[str]) -> str:
