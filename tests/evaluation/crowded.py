@@ -81,8 +81,8 @@ def _result(image: int, category: int, box: list[int], random: np.random.Generat
     return {"image_id": image, "category_id": category, "bbox": box, "segmentation": mask}
 
 
-def pycocotools_numbers(truth: Json, results: list[Json], kind: str, images: list[Any]) -> list[float]:
-    """AP, AP50, AP75 with ``imgIds`` set to ``images``; masks without boxes."""
+def pycocotools_stats(truth: Json, results: list[Json], kind: str, images: list[Any] | None = None) -> list[float]:
+    """The twelve numbers from direct calls, masks without boxes; with ``imgIds`` set to ``images`` where given."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = copy.deepcopy(truth)
@@ -91,8 +91,14 @@ def pycocotools_numbers(truth: Json, results: list[Json], kind: str, images: lis
         if kind == "segm":
             given = [{key: value for key, value in result.items() if key != "bbox"} for result in given]
         evaluation = COCOeval(coco, coco.loadRes(given), kind)
-        evaluation.params.imgIds = images
+        if images is not None:
+            evaluation.params.imgIds = images
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return [float(value) for value in evaluation.stats[:3]]
+    return [float(value) for value in evaluation.stats]
+
+
+def pycocotools_numbers(truth: Json, results: list[Json], kind: str, images: list[Any]) -> list[float]:
+    """AP, AP50, AP75 with ``imgIds`` set to ``images``."""
+    return pycocotools_stats(truth, results, kind, images)[:3]

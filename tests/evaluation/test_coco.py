@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,29 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import STAT_NAMES, evaluate, evaluate_all, per_class
+from tests.evaluation.crowded import pycocotools_stats
 
 Json = dict[str, Any]
-
-
-def pycocotools_stats(truth: Json, results: list[Json], kind: str) -> list[float]:
-    """The twelve numbers from direct calls, masks without boxes."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = copy.deepcopy(truth)
-        coco.createIndex()
-        given = copy.deepcopy(results)
-        if kind == "segm":
-            given = [{key: value for key, value in result.items() if key != "bbox"} for result in given]
-        evaluation = COCOeval(coco, coco.loadRes(given), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return list(evaluation.stats)
 
 
 def perturbed(truth: Json, *, seed: int = 0) -> list[Json]:
