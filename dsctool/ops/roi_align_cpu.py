@@ -2,7 +2,7 @@
 
 Averaging bilinear samples over a bin is a weighted sum of feature cells. The weights separate into
 a vertical and a horizontal factor, and samples that share cells merge, so a bin needs few terms. The
-backward pass is the same product with the transposed matrix, which is rebuilt for it rather than kept.
+backward pass is the same product with the transposed matrix; a large one is rebuilt for it rather than kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dsctool.ops.sparse import cell_sums, row_sums
 
 SUPPORTS = torch.tensor([2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 1 << 20])
 """Supports of a bin are rounded up to one of these, so that few different block shapes occur."""
+KEPT_TERMS = 2_000_000
+"""A matrix of at most so many terms is kept for the backward pass (8 bytes each), a larger one built anew."""
 MAX_TERMS = 16_000_000
 """About so many terms of the sparse matrix are held at a time (16 bytes each in the backward pass)."""
 
@@ -199,9 +201,15 @@ class _SparseSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, bins: _Bins) -> Tensor:
         ctx.bins, ctx.cells, ctx.channels = bins, *table.shape
+        ctx.kept = []
         if len(bins) == 0:
             return table.new_zeros(0)
-        order, sums = zip(*((terms.rois, terms.times(table)) for terms in bins.terms()), strict=True)
+        order, sums, count = [], [], 0
+        for terms in bins.terms():
+            order.append(terms.rois)
+            sums.append(terms.times(table))
+            count += len(terms.cells)
+            ctx.kept = [*ctx.kept, terms] if count <= KEPT_TERMS else []
         pooled = torch.cat(sums).view(len(bins), -1)
         return pooled.index_select(0, torch.cat(order).argsort())
 
@@ -210,6 +218,6 @@ class _SparseSum(torch.autograd.Function):
         bins: _Bins = ctx.bins
         grad = grads[0].reshape(len(bins) * bins.size**2, ctx.channels)
         table_grad = grad.new_zeros(ctx.cells, ctx.channels)
-        for terms in bins.terms():
+        for terms in ctx.kept or bins.terms():
             table_grad += terms.transposed_times(grad, ctx.cells)
         return table_grad, None

@@ -39,11 +39,15 @@ def test_equals_torchvision(device: torch.device, output_size: int, pool: int) -
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_large_problems_are_cut_into_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept_terms", [0, 100_000], ids=["built anew", "kept"])
+def test_large_problems_are_cut_into_parts_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, kept_terms: int
+) -> None:
     features, rois = torch.randn(2, 3, 13, 18, requires_grad=True), some_rois(40)
     whole = roi_align(features, rois, output_size=7, stride=8)
     whole_grad = torch.autograd.grad(whole.square().sum(), features)[0]
     monkeypatch.setattr(roi_align_cpu, "MAX_TERMS", 5000)
+    monkeypatch.setattr(roi_align_cpu, "KEPT_TERMS", kept_terms)
     parts = roi_align(features, rois, output_size=7, stride=8)
     parts_grad = torch.autograd.grad(parts.square().sum(), features)[0]
     torch.testing.assert_close(parts, whole)

@@ -42,8 +42,17 @@ class Standardiser:
 
     @staticmethod
     def _compute(weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        mean, std = _moments(weight)
-        return gamma * (weight - mean) / std + beta
+        """As a batch norm of one batch with a channel per filter, several times as fast as the formula in tensors.
+
+        Batch norm's variance is the biased one, ``share`` times the unbiased.
+        """
+        filters, size = len(weight), weight[0].numel()
+        share = (size - 1) / size
+        rows = weight.permute(0, 2, 3, 1).reshape(1, filters, size)  # a view where the memory is channels last
+        rows = F.batch_norm(
+            rows, None, None, gamma.flatten() * share**0.5, beta.flatten(), training=True, eps=EPSILON * share
+        )
+        return rows.view(weight.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
 def _add_filters(module: nn.Module, in_channels: int, out_channels: int, *, kernel_size: int, groups: int) -> None:

@@ -71,8 +71,10 @@ class MaskHead(nn.Module):
         """
         weight = self.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * channels, channels)
         bias = self.upsample.get_parameter("bias").repeat(4)
-        cells = F.linear(feature.permute(0, 2, 3, 1), weight, bias)
-        return F.relu(cells, inplace=True).unflatten(3, (4, -1))
+        cells = feature.permute(0, 2, 3, 1)
+        # As a plain matrix, which may be changed in place; of a view of one autograd would keep copies.
+        upsampled = F.relu(F.linear(cells.flatten(0, 2), weight, bias), inplace=True)
+        return upsampled.view(*cells.shape[:3], 4, self.upsample.out_channels)
 
 
 def _unfolded(cells: Tensor) -> Tensor:
