@@ -172,6 +172,8 @@ class OptimConfig(Block):
     """Optimiser steps of linear warm-up."""
     warmup_factor: Fraction = 0.001
     """The warm-up starts at this share of the learning rate."""
+    decay: Literal["milestones", "linear"] = "milestones"
+    """After the warm-up. ``milestones``: as published. ``linear``: to 0 at the end; best where training is short."""
     milestones: tuple[PositiveInt, ...] = (8, 11)
     """Epochs after which the learning rate is multiplied by ``gamma``."""
     gamma: PositiveFloat = 0.1

@@ -14,11 +14,12 @@ from dsctool.config.schema import OptimConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then a drop at each milestone.
+    """Linear warm-up, then a drop at each milestone or a straight line to zero.
 
     base_lr: learning rate after the warm-up, scaled to the effective batch.
     warmup_steps, warmup_factor: step i of the warm-up uses ``lr * (1 - (1 - i / warmup_steps) * (1 - warmup_factor))``.
     milestones: optimiser steps from which the learning rate is multiplied by ``gamma`` once more.
+    steps: optimiser steps of the whole run, over which the rate falls to zero in a straight line; None: it does not.
     """
 
     base_lr: float
@@ -26,24 +27,29 @@ class Schedule:
     warmup_factor: float
     milestones: tuple[int, ...]
     gamma: float
+    steps: int | None = None
 
     def at(self, step: int) -> float:
         """Learning rate of the 0-based optimiser step ``step``."""
         rate = self.base_lr * self.gamma ** bisect_right(self.milestones, step)
+        if self.steps is not None:
+            rate *= 1 - step / self.steps
         if step < self.warmup_steps:
             rate *= 1 - (1 - step / self.warmup_steps) * (1 - self.warmup_factor)
         return rate
 
 
-def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch: int) -> Schedule:
+def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch: int, epochs: int) -> Schedule:
     """The schedule for ``effective_batch`` images a step: linear scaling from ``config.reference_batch``."""
     scale = effective_batch / config.reference_batch if config.scale_lr else 1.0
+    milestones = config.milestones if config.decay == "milestones" else ()
     return Schedule(
         base_lr=config.lr * scale,
         warmup_steps=config.warmup_steps,
         warmup_factor=config.warmup_factor,
-        milestones=tuple(sorted(epoch * steps_per_epoch for epoch in config.milestones)),
+        milestones=tuple(sorted(epoch * steps_per_epoch for epoch in milestones)),
         gamma=config.gamma,
+        steps=epochs * steps_per_epoch if config.decay == "linear" else None,
     )
 
 
@@ -55,7 +61,11 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         case "adamw":
             return torch.optim.AdamW(
-                parameters, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay
+                parameters,
+                lr=config.lr,
+                betas=(config.momentum, 0.999),
+                weight_decay=config.weight_decay,
+                fused=True,
             )
 
 

@@ -98,7 +98,10 @@ def prepare(
         optimizer.load_state_dict(checkpoint.training.optimizer)
     batches = batches_per_epoch(opened.train_set, config.data, batch_size=config.train.batch_size)
     schedule = build_schedule(
-        config.optim, effective_batch=effective_batch(config), steps_per_epoch=ceil(batches / config.train.accumulate)
+        config.optim,
+        effective_batch=effective_batch(config),
+        steps_per_epoch=ceil(batches / config.train.accumulate),
+        epochs=config.train.epochs,
     )
     return Setup(
         config=config,
@@ -172,6 +175,8 @@ def _shape(setup: Setup) -> str:
     if schedule.warmup_steps >= setup.steps:
         parts[0] += " (longer than the run)"
     reached = [str(step) for step in schedule.milestones if step < setup.steps]
+    if schedule.steps is not None:
+        parts.append("then in a straight line to 0")
     if reached:
         parts.append(f"x {schedule.gamma:g} at step {', '.join(reached)}")
     return ", ".join(parts)

@@ -123,12 +123,14 @@ def test_stopped_by_a_signal_and_resumed(
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, synthetic_root: Path) -> None:
     before = sorted(synthetic_root.rglob("*"))
     done = dsctool(
-        "train", "cascade_mask_rcnn_tiny", *SMALL, "--data", synthetic_root, "--output", tmp_path / "run", "--dry-run"
-    )
+        "train", "cascade_mask_rcnn_tiny", *SMALL, "optim.decay=linear", "--data", synthetic_root,
+        "--output", tmp_path / "run", "--dry-run",
+    )  # fmt: skip
     facts = {line[:16].strip(): line[17:] for line in done.stdout.splitlines()}
     assert facts.keys() >= {"data", "model", "device", "effective batch", "learning rate", "length", "memory", "time"}
     assert facts["effective batch"].startswith("2 images")
     assert facts["learning rate"].startswith("0.00025 = 0.0005 x 2 / 4")
+    assert facts["learning rate"].endswith("then in a straight line to 0")
     assert "s per step" in facts["time"]
     assert not (tmp_path / "run").exists()
     assert sorted(synthetic_root.rglob("*")) == before

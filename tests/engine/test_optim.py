@@ -11,18 +11,20 @@ from dsctool.engine.optim import build_optimizer, build_schedule, clip_gradients
 
 
 def test_linear_scaling_from_the_reference_batch() -> None:
-    schedule = build_schedule(OptimConfig(lr=0.02, reference_batch=16), effective_batch=2, steps_per_epoch=10)
+    schedule = build_schedule(
+        OptimConfig(lr=0.02, reference_batch=16), effective_batch=2, steps_per_epoch=10, epochs=12
+    )
     assert schedule.base_lr == pytest.approx(0.0025)
 
 
 def test_scaling_can_be_switched_off() -> None:
-    schedule = build_schedule(OptimConfig(lr=0.02, scale_lr=False), effective_batch=2, steps_per_epoch=10)
+    schedule = build_schedule(OptimConfig(lr=0.02, scale_lr=False), effective_batch=2, steps_per_epoch=10, epochs=12)
     assert schedule.base_lr == 0.02
 
 
 def test_published_schedule_step_by_step() -> None:
     """The 1x schedule on 16 images a step: mmcv's linear warm-up, then a tenth after epochs 8 and 11."""
-    schedule = build_schedule(OptimConfig(), effective_batch=16, steps_per_epoch=1000)
+    schedule = build_schedule(OptimConfig(), effective_batch=16, steps_per_epoch=1000, epochs=12)
     for step in (0, 1, 250, 499):
         assert schedule.at(step) == pytest.approx(0.02 * (1 - (1 - step / 500) * (1 - 0.001)))
     assert schedule.at(0) == pytest.approx(0.02 * 0.001)
@@ -30,8 +32,15 @@ def test_published_schedule_step_by_step() -> None:
         assert schedule.at(step) == pytest.approx(rate), step
 
 
+def test_linear_decay_ends_at_zero_and_knows_no_milestones() -> None:
+    config = OptimConfig(decay="linear", warmup_steps=4, warmup_factor=0.5, milestones=(1,))
+    schedule = build_schedule(config, effective_batch=16, steps_per_epoch=10, epochs=2)
+    for step, rate in {0: 0.01, 2: 0.015 * 0.9, 4: 0.02 * 0.8, 10: 0.01, 19: 0.001, 20: 0.0}.items():
+        assert schedule.at(step) == pytest.approx(rate), step
+
+
 def test_no_warmup() -> None:
-    schedule = build_schedule(OptimConfig(warmup_steps=0), effective_batch=16, steps_per_epoch=10)
+    schedule = build_schedule(OptimConfig(warmup_steps=0), effective_batch=16, steps_per_epoch=10, epochs=12)
     assert schedule.at(0) == pytest.approx(0.02)
 
 
