@@ -89,6 +89,10 @@ def synth(
     huddle: Annotated[
         float, typer.Option("--huddle", min=0, max=1, help="From 0, all apart, to 1, all in heaps of their class.")
     ] = 0.5,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="NAME,..", help="Only these of crab, eel, fish, pebble, shell and starfish."),
+    ] = None,
 ) -> None:
     """Make a data set of sea animals, shells and pebbles that hide each other, in COCO's format and layout.
 
@@ -98,13 +102,16 @@ def synth(
 
         dsctool data synth --output shapes --images 64 --val-images 16 --seed 1 --huddle 0.8
     """
+    from dsctool.data.scenes import CLASSES
     from dsctool.data.synthetic import synthesize
 
+    names = CLASSES if classes is None else tuple(name.strip() for name in classes.split(","))
     sides = None if size is None else _size(size)
     with counting() as progress:
         synthesize(
-            output, images=images, seed=seed, val_images=val_images, size=sides, huddle=huddle, progress=progress
-        )
+            output, images=images, seed=seed, val_images=val_images, size=sides, huddle=huddle, classes=names,
+            progress=progress,
+        )  # fmt: skip
     typer.echo(f"{output}: {images} training and {val_images} validation images")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsctool.data.scene_figures import CLASSES, Figure, draw_figure
+from dsctool.data.scene_figures import Figure, draw_figure
 from dsctool.structures import Size
 
 SMALLEST_PX = 20
@@ -34,8 +35,8 @@ class Placed:
     left: int
 
 
-def arrange(rng: np.random.Generator, size: Size, huddle: float) -> list[Placed]:
-    """Groups of one class each, about equal in size within a group; from the bottom to the top.
+def arrange(rng: np.random.Generator, size: Size, huddle: float, labels: Sequence[int]) -> list[Placed]:
+    """Groups of one class of ``labels`` each, about equal in size within a group; from the bottom to the top.
 
     An object joins another one of its group, so that their boxes overlap, with a probability of ``huddle``;
     else it lies where it is alone, or is left out where there is no such place. Groups of large objects lie below,
@@ -44,7 +45,7 @@ def arrange(rng: np.random.Generator, size: Size, huddle: float) -> list[Placed]
     placed: list[tuple[float, Placed]] = []
     boxes = np.zeros((0, 4))
     budget = _COVER * size[0] * size[1]
-    for length, label, count in _groups(rng, size):
+    for length, label, count in _groups(rng, size, labels):
         level = -math.log(length) + float(rng.normal(0, 0.25))
         angle, start = float(rng.uniform(0, 2 * math.pi)), len(boxes)
         for _ in range(count):
@@ -61,7 +62,7 @@ def arrange(rng: np.random.Generator, size: Size, huddle: float) -> list[Placed]
     return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
 
 
-def _groups(rng: np.random.Generator, size: Size) -> list[tuple[float, int, int]]:
+def _groups(rng: np.random.Generator, size: Size, labels: Sequence[int]) -> list[tuple[float, int, int]]:
     """Size in pixels, class and number of members, the largest first: a scene has something of every size."""
     count = int(rng.integers(4, 7))
     steps = (np.arange(count) + rng.uniform(0, 1, count)) / count
@@ -71,7 +72,7 @@ def _groups(rng: np.random.Generator, size: Size) -> list[tuple[float, int, int]
     for step in sorted((steps**1.2).tolist(), reverse=True):
         length = low * (max(high / low, 1.0)) ** step
         most = max(2, min(6, int(_GROUP_COVER * size[0] * size[1] / length**2)))
-        groups.append((length, int(rng.integers(len(CLASSES))), int(rng.integers(2, most + 1))))
+        groups.append((length, labels[int(rng.integers(len(labels)))], int(rng.integers(2, most + 1))))
     return groups
 
 

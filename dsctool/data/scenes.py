@@ -44,14 +44,19 @@ class Scene:
     semantic: NDArray[np.uint8]
 
 
-def draw_scene(rng: np.random.Generator, size: Size, huddle: float) -> Scene:
-    """A scene of ``size`` (height, width in pixels); ``huddle`` from 0 (all apart) to 1 (all in heaps)."""
+def draw_scene(
+    rng: np.random.Generator, size: Size, huddle: float, labels: Sequence[int] = range(len(CLASSES))
+) -> Scene:
+    """A scene of ``size`` (height, width in pixels); ``huddle`` from 0 (all apart) to 1 (all in heaps).
+
+    labels: the classes that may occur.
+    """
     ground = draw_ground(rng, size)
     kinds = grit(round(_unit(size), 1))
     strewn = _scattered(rng, size, [kinds[kind] for kind in rng.integers(len(kinds), size=_CRUMBS).tolist()])
     below = _weeds(rng, size, int(rng.integers(1, 5)))
     above = _weeds(rng, size, int(rng.integers(0, 3)))
-    objects = _visible_enough(arrange(rng, size, huddle), above, size)
+    objects = _visible_enough(arrange(rng, size, huddle, labels), above, size)
     picture = ground.picture * (0.94 + 0.26 * caustics(rng, size, 44 * _unit(size)))
     for placed in (*strewn, *below, *objects, *above):
         _paint(picture, placed)

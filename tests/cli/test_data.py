@@ -112,12 +112,14 @@ def test_a_size_that_is_none_is_wrong_usage(tmp_path: Path, size: str) -> None:
     assert "height x width" in run.stderr
 
 
-def test_synth_has_a_size_and_a_huddle(tmp_path: Path) -> None:
-    words = ("--images", 1, "--val-images", 0, "--size", "96x64", "--huddle", 0)
+def test_synth_has_a_size_a_huddle_and_classes(tmp_path: Path) -> None:
+    words = ("--images", 1, "--val-images", 0, "--size", "96x64", "--huddle", 0, "--classes", "fish, eel")
     assert _run("synth", "--output", tmp_path / "set", *words).exit_code == 0
     (split,) = json.loads(_json(tmp_path, "stats", tmp_path / "set"))["splits"]
     assert (split["heights"]["median"], split["widths"]["median"]) == (96, 64)
     assert split["overlapping_same_class"][1:] == [0, 0, 0, 0]
+    categories = json.loads((tmp_path / "set/annotations/instances_train.json").read_text())["categories"]
+    assert [each["name"] for each in categories] == ["eel", "fish"]
     refused = _run("synth", "--output", tmp_path / "other", "--size", "8x8")
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert _run("synth", "--output", tmp_path / "other", "--huddle", 2).exit_code == 2

@@ -161,6 +161,14 @@ def test_huddle_is_the_share_that_overlaps_its_own_kind(tmp_path: Path) -> None:
     assert shares[2] > 0.5
 
 
+def test_chosen_classes_keep_their_ids(tmp_path: Path) -> None:
+    synthesize(tmp_path / "set", images=4, seed=2, size=(96, 96), classes=("shell", "fish"))
+    content = _content(tmp_path / "set")
+    assert [(each["id"], each["name"]) for each in content["categories"]] == [(3, "fish"), (5, "shell")]
+    assert {entry["category_id"] for entry in content["annotations"]} == {3, 5}
+    assert check_data(tmp_path / "set") == []
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -168,6 +176,8 @@ def test_huddle_is_the_share_that_overlaps_its_own_kind(tmp_path: Path) -> None:
         ({"size": (192, 5000)}, "size 192x5000"),
         ({"huddle": 1.5}, "huddle 1.5: must lie between 0"),
         ({"huddle": float("nan")}, "huddle nan"),
+        ({"classes": ("fish", "cat")}, "classes cat: name one or more of crab, eel,"),
+        ({"classes": ()}, "classes none: "),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path: Path, values: dict[str, Any], said: str) -> None:
