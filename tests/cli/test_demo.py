@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A demo of the smallest kind, and what it printed."""
     folder = tmp_path_factory.mktemp("demo") / "made"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_module, "QUICK", Budget(scenes=4, val_scenes=3, side=96, epochs=1, milestones=(1,)))
+        patch.setattr(demo_module, "QUICK", Budget(scenes=4, val_scenes=3, side=96, epochs=1))
         patch.setattr(demo_module, "SHOWN", 2)
         result = run(folder, "--quick")
         assert result.exit_code == 0, result.output
