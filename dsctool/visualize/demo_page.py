@@ -53,7 +53,7 @@ def _header(stats: dict[str, Any], huddle: dict[str, Any], parts: Sequence[Part]
     minutes = sum(part.seconds for part in parts) / 60
     entries = [
         (f"{100 * stats['dsc']['segm']['AP50']:.0f} %", "mask AP50 of the DSC model on scenes it has not seen"),
-        (f"{100 * stats['htc']['segm']['AP50']:.0f} %", "mask AP50 of HTC, trained just as long"),
+        (f"{100 * stats['htc']['segm']['AP50']:.0f} %", "mask AP50 of HTC after as many steps"),
         (f"{whole['images']}", f"scenes to test on, with {whole['instances']} objects"),
         (f"{minutes:.1f} min", "for everything on this page"),
     ]
@@ -96,9 +96,10 @@ def _accuracy(stats: dict[str, Any], parts: Sequence[Part]) -> str:
 
 def _huddles(folder: Path) -> str:
     text = (
-        "The same scores on ever more crowded scenes. In a row T_O, things count as huddled when they overlap a "
-        "neighbour by more than T_O; a column T_P has the scenes of which more than that share is huddled. To the "
-        "lower right it gets harder, and few scenes make the numbers jump: look at the intervals."
+        "How many points of AP the DSC model is ahead of HTC on ever more crowded scenes, and below it the range that "
+        "holds 95 % of such leads when scenes are drawn anew. In a row T_O, things count as huddled when they overlap "
+        "a neighbour by more than T_O; a column T_P has the scenes of which more than that share is huddled. To the "
+        "lower right it gets harder, and few scenes make the numbers jump."
     )
     link = (
         '<p>All of it, with the scenes where the two differ most: <a href="huddle/report.html">huddle report</a>.</p>'
