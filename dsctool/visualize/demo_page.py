@@ -128,8 +128,9 @@ def _stages(folder: Path, images: Sequence[str]) -> str:
 def _switch(folder: Path, images: Sequence[str]) -> str:
     text = (
         "The backbone can look closely or widely (small or large atrous rate) and learns where to do which: the "
-        "switch, 1 for close and 0 for wide, is a map over the picture. Dark is wide. After so short a training it "
-        "has hardly moved from 1, where it starts, so the maps are stretched over their own small range."
+        "switch, 1 for close and 0 for wide, is a map over the picture. Dark is wide. It starts at 1 everywhere and "
+        "may leave that range: blue is below 0. After so short a training it differs more between the stages than "
+        "between places, so each map is stretched over its own range."
     )
     overall = _read(folder / "switch/switch.json")["overall"]
     values = [
