@@ -175,7 +175,7 @@ class OptimConfig(Block):
     decay: Literal["milestones", "linear"] = "milestones"
     """After the warm-up. ``milestones``: as published. ``linear``: to 0 at the end; best where training is short."""
     milestones: tuple[PositiveInt, ...] = (8, 11)
-    """Epochs after which the learning rate is multiplied by ``gamma``."""
+    """With ``decay: milestones``: epochs after which the learning rate is multiplied by ``gamma``."""
     gamma: PositiveFloat = 0.1
     """Factor of the learning rate at each milestone."""
 
