@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from PIL import Image
@@ -38,7 +39,7 @@ def write_demo_page(target: Path, folder: Path, *, images: Sequence[str], parts:
     sections = [
         _header(stats, _read(folder / "huddle/huddle.json"), parts),
         _scenes(folder, images),
-        _accuracy(stats, parts),
+        _accuracy(stats, {name: _training(folder / name) for name, _ in MODELS}),
         _huddles(folder),
         _findings(folder, images),
         _stages(folder, images),
@@ -75,23 +76,28 @@ def _scenes(folder: Path, images: Sequence[str]) -> str:
     return _section("The scenes", text) + _panels(shown)
 
 
-def _accuracy(stats: dict[str, Any], parts: Sequence[Part]) -> str:
+def _accuracy(stats: dict[str, Any], training: dict[str, str]) -> str:
     text = (
         "AP is the usual score of this field: 100 is perfect. AP50 counts a find as right when it covers the object "
         "with at least half of their common area; AP averages over ever stricter demands. Both models had the same "
         "scenes and the same number of steps. Trained so shortly, they are not good yet, and which of the two is ahead "
         "says little about the full-size ones."
     )
-    seconds = {part.command.split()[2]: part.seconds for part in parts if part.title.startswith("Train")}
-    header = ["", "box AP", "box AP50", "mask AP", "mask AP50", "small / medium / large", "trained for"]
+    header = ["", "box AP", "box AP50", "mask AP", "mask AP50", "small / medium / large", "training"]
     rows = []
     for name, title in MODELS:
         box, mask = stats[name]["bbox"], stats[name]["segm"]
         sizes = " / ".join(_points(mask[key]) for key in ("APs", "APm", "APl"))
-        trained = f"{seconds[title.split('(')[1][:-1]]:.0f} s"
         values = [_points(part[key]) for part in (box, mask) for key in ("AP", "AP50")]
-        rows.append([title, *values, sizes, trained])
+        rows.append([title, *values, sizes, training[name]])
     return _section("Two models", text) + cards([plain_table(header, rows)])
+
+
+def _training(run: Path) -> str:
+    """How many steps of how many seconds: also where the run was stopped and went on."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [entry for entry in entries if entry["kind"] == "train"]
+    return f"{steps[-1]['step']} steps of {median(entry['step_time'] for entry in steps):.2f} s"
 
 
 def _huddles(folder: Path) -> str:

@@ -51,6 +51,7 @@ def test_the_page_stands_alone(finished: tuple[Path, str]) -> None:
         assert command.split()[1] in page
     stats = json.loads((finished[0] / "dsc/stats.json").read_text())
     assert f"{100 * stats['segm']['AP50']:.0f} %" in page
+    assert len(re.findall(r"2 steps of \d+\.\d\d s", page)) == 2, "as many for both models"
 
 
 def test_what_has_run_is_not_run_again(finished: tuple[Path, str]) -> None:
