@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from dsctool import interop
     from dsctool.config.loading import load_config
     from dsctool.config.schema import Config
-    from dsctool.engine.checkpoint import load_model
     from dsctool.evaluation.coco import evaluate
-    from dsctool.evaluation.huddle import huddle_report
+    from dsctool.evaluation.huddle.study import huddle_report
+    from dsctool.interop.checkpoint import load_model
     from dsctool.models.detector import Detector
 
 __version__ = "0.1.0"
@@ -40,9 +40,9 @@ __all__ = [
 _HOMES = {
     "Config": "dsctool.config.schema",
     "evaluate": "dsctool.evaluation.coco",
-    "huddle_report": "dsctool.evaluation.huddle",
+    "huddle_report": "dsctool.evaluation.huddle.study",
     "load_config": "dsctool.config.loading",
-    "load_model": "dsctool.engine.checkpoint",
+    "load_model": "dsctool.interop.checkpoint",
 }
 
 

@@ -35,7 +35,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated data set of the standard layout: 8 training and 4 validation images. Not to be written to."""
-    from dsctool.data.synthetic import synthesize
+    from dsctool.data.synthetic.dataset import synthesize
 
     root = tmp_path_factory.mktemp("synthetic") / "shapes"
     synthesize(root, images=8, val_images=4, seed=0)

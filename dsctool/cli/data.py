@@ -102,8 +102,8 @@ def synth(
 
         dsctool data synth --output shapes --images 64 --val-images 16 --seed 1 --huddle 0.8
     """
-    from dsctool.data.scenes import CLASSES
-    from dsctool.data.synthetic import synthesize
+    from dsctool.data.synthetic.dataset import synthesize
+    from dsctool.data.synthetic.scenes import CLASSES
 
     names = CLASSES if classes is None else tuple(name.strip() for name in classes.split(","))
     sides = None if size is None else _size(size)

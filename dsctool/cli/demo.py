@@ -21,7 +21,7 @@ from dsctool.cli.options import Device
 from dsctool.cli.output import prepare_folder, write_json
 
 if TYPE_CHECKING:
-    from dsctool.visualize.demo_page import Part
+    from dsctool.visualize.pages.demo import Part
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def demo(
 
         dsctool demo --output demo
     """
-    from dsctool.visualize.demo_page import write_demo_page
+    from dsctool.visualize.pages.demo import write_demo_page
 
     budget = QUICK if quick else FULL
     record = _Record.at(output, {"quick": quick, "seed": seed})
@@ -215,7 +215,7 @@ class _Record:
 
     def part(self, step: Step) -> Part:
         """A command for the page."""
-        from dsctool.visualize.demo_page import Part
+        from dsctool.visualize.pages.demo import Part
 
         return Part(step.title, step.command, self.seconds[step.command])
 

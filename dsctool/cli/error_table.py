@@ -9,15 +9,15 @@ import typer
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from dsctool.evaluation.errors import ErrorStudy
+    from dsctool.evaluation.error_analysis.study import ErrorStudy
 
 _MISTAKES = 10
 
 
 def show_errors(study: ErrorStudy) -> None:
     """What each type of error costs, what was taken for what, and what NMS removed."""
-    from dsctool.visualize import error_grid as grid
-    from dsctool.visualize.huddle_grid import KIND_NAMES
+    from dsctool.evaluation.error_analysis import rows as grid
+    from dsctool.evaluation.huddle.rows import KIND_NAMES
 
     report = study.report
     for kind, errors in grid.by_kind(report).items():

@@ -17,8 +17,8 @@ from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
     from dsctool.evaluation.coco import Evaluation, Numbers
-    from dsctool.evaluation.errors import ErrorStudy
-    from dsctool.evaluation.huddle import HuddleStudy
+    from dsctool.evaluation.error_analysis.study import ErrorStudy
+    from dsctool.evaluation.huddle.study import HuddleStudy
     from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
 
 MEANINGS = {
@@ -103,8 +103,8 @@ def evaluate(
         dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
     """
     from dsctool.evaluation.coco import evaluate_all
-    from dsctool.evaluation.errors import ErrorSettings, study_errors
-    from dsctool.evaluation.huddle import study_huddles
+    from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
+    from dsctool.evaluation.huddle.study import study_huddles
 
     _check_usage(checkpoint, data, ground_truth, predictions)
     if candidates is not None and errors is None:
@@ -191,7 +191,7 @@ def _as_json(
 
 
 def _write_errors(folder: Path, study: ErrorStudy) -> None:
-    from dsctool.visualize.error_files import write_errors
+    from dsctool.visualize.pages.errors.files import write_errors
 
     write_errors(folder, study)
     typer.echo()

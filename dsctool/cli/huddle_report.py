@@ -90,8 +90,8 @@ def huddle_report(
 
         dsctool huddle-report --checkpoint a/best.pt --baseline-checkpoint b/best.pt --data DIR --output report
     """
-    from dsctool.evaluation.huddle import T_O, T_P, HuddleSettings, study_huddles
-    from dsctool.visualize.huddle_files import write_report
+    from dsctool.evaluation.huddle.study import T_O, T_P, HuddleSettings, study_huddles
+    from dsctool.visualize.pages.huddle.files import write_report
 
     settings = HuddleSettings(
         overlap=overlap.value,

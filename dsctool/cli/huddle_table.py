@@ -9,12 +9,12 @@ import typer
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from dsctool.evaluation.huddle import HuddleStudy
+    from dsctool.evaluation.huddle.study import HuddleStudy
 
 
 def show_huddles(study: HuddleStudy) -> None:
     """AP, box / mask, of every cell, or the difference from the baseline; then how many images that is."""
-    from dsctool.visualize import huddle_grid as grid
+    from dsctool.evaluation.huddle import rows as grid
 
     report = study.report
     names = " / ".join(grid.KIND_NAMES[kind] for kind in grid.kinds(report))

@@ -14,9 +14,10 @@ from dsctool.cli.output import image_progress, prepare_file, prepare_folder, wri
 if TYPE_CHECKING:
     import torch
 
+    from dsctool.data.image_files import ImageFile
     from dsctool.data.records import Category
     from dsctool.data.transforms import SampleInfo
-    from dsctool.engine.inference import ImageFile, Result
+    from dsctool.engine.inference import Result
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Detections
@@ -56,8 +57,8 @@ def predict(
 
         dsctool predict runs/first/best.pt photos/ --output found
     """
+    from dsctool.data.image_files import find_images, identify_images, number_images
     from dsctool.engine.environment import pick_device
-    from dsctool.engine.prediction import find_images, identify_images, number_images
     from dsctool.errors import DsctoolError
 
     chosen = pick_device(device)
@@ -88,7 +89,7 @@ def predict(
 
 def _load(path: Path, device: torch.device, *, candidates: bool) -> Detector:
     from dsctool.config.loading import override_config
-    from dsctool.engine.checkpoint import detector_from, load_checkpoint
+    from dsctool.interop.checkpoint import detector_from, load_checkpoint
 
     checkpoint = load_checkpoint(path)
     if candidates:
@@ -167,7 +168,7 @@ class _Strips:
 
 def _targets(files: list[ImageFile], folder: Path) -> dict[int, Path]:
     """A JPEG in ``folder`` for every file, by image id."""
-    from dsctool.engine.prediction import output_names
+    from dsctool.data.image_files import output_names
 
     names = output_names([file.path for file in files])
     return {file.id: folder / f"{name}.jpg" for file, name in zip(files, names, strict=True)}

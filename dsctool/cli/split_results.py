@@ -44,11 +44,11 @@ def predict_split(
     from dsctool.config.loading import override_config
     from dsctool.data.layout import find_split
     from dsctool.data.loader import eval_loader
-    from dsctool.engine.checkpoint import detector_from, load_checkpoint
-    from dsctool.engine.data import open_evaluation_set
     from dsctool.engine.environment import pick_device
     from dsctool.engine.evaluation import match_categories
     from dsctool.engine.inference import run_inference
+    from dsctool.engine.sets import open_evaluation_set
+    from dsctool.interop.checkpoint import detector_from, load_checkpoint
 
     chosen = pick_device(device)
     checkpoint = load_checkpoint(path)

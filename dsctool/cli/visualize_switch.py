@@ -14,11 +14,11 @@ from dsctool.cli.tables import print_table
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
-    from dsctool.engine.inference import ImageFile
+    from dsctool.data.image_files import ImageFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Size
-    from dsctool.visualize.switch_numbers import ImageNumbers
+    from dsctool.visualize.switch.numbers import ImageNumbers
 
 Objects = dict[int, list[dict[str, Any]]]
 """COCO annotations by image id."""
@@ -65,9 +65,9 @@ def visualize_switch(
 
         dsctool visualize-switch runs/first/best.pt --list
     """
-    from dsctool.engine.checkpoint import load_model
     from dsctool.engine.environment import pick_device
-    from dsctool.visualize.switch import select_layers, switch_layers
+    from dsctool.interop.checkpoint import load_model
+    from dsctool.visualize.switch.record import select_layers, switch_layers
 
     if not list_layers and (not images or output is None):
         raise typer.BadParameter("give IMAGE_OR_DIR... and --output DIR, or --list")
@@ -97,7 +97,7 @@ def visualize_switch(
 
 def _inputs(images: list[Path], ground_truth: Path | None) -> tuple[list[ImageFile], Objects | None]:
     """The images, and with ground truth the annotated instances of each by image id."""
-    from dsctool.engine.prediction import find_images, identify_images, number_images
+    from dsctool.data.image_files import find_images, identify_images, number_images
 
     paths = find_images(images)
     if ground_truth is None:
@@ -147,11 +147,11 @@ def _run(
     style: _Style,
 ) -> list[_Done]:
     """Draws one image after the other; those that cannot be read are reported and left out."""
+    from dsctool.data.image_files import output_names
     from dsctool.engine.inference import image_batches, to_results
-    from dsctool.engine.prediction import output_names
-    from dsctool.visualize.switch import record_switches
-    from dsctool.visualize.switch_files import save_contact_sheet, save_layers, save_maps
-    from dsctool.visualize.switch_numbers import measure
+    from dsctool.visualize.switch.files import save_contact_sheet, save_layers, save_maps
+    from dsctool.visualize.switch.numbers import measure
+    from dsctool.visualize.switch.record import record_switches
 
     names = output_names([file.path for file in files])
     targets = {file.id: name for file, name in zip(files, names, strict=True)}
@@ -194,7 +194,7 @@ def _run(
 
 def _as_json(done: list[_Done], score_threshold: float | None) -> dict[str, object]:
     """The numbers over all images, then of each; without a threshold they are about annotated objects."""
-    from dsctool.visualize.switch_numbers import summarize
+    from dsctool.visualize.switch.numbers import summarize
 
     return {
         "source": "ground truth" if score_threshold is None else "detections",
@@ -213,7 +213,7 @@ def _as_json(done: list[_Done], score_threshold: float | None) -> dict[str, obje
 
 
 def _show(images: list[ImageNumbers], kind: str) -> None:
-    from dsctool.visualize.switch_numbers import summarize
+    from dsctool.visualize.switch.numbers import summarize
 
     summary = summarize(images)
     header = ["layer", "mean", "min", "max", "small", "medium", "large"]

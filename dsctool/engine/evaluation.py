@@ -10,8 +10,8 @@ import torch
 from dsctool.config.schema import DataConfig
 from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
-from dsctool.engine.data import EvaluationSet
 from dsctool.engine.inference import Model, OnImage, Result, run_inference
+from dsctool.engine.sets import EvaluationSet
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
 from dsctool.config.schema import DataConfig
+from dsctool.data.image_files import ImageFile
 from dsctool.data.images import read_image
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, pad_images, test_transform
@@ -115,18 +114,6 @@ def to_results(detections: Detections, image_id: int, categories: Sequence[Categ
         for result, mask in zip(results, masks, strict=True):
             result["segmentation"] = mask
     return results
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """An image to look at.
-
-    id: what results call it. size: ``(h, w)`` that is known about it, which settles its orientation; or None.
-    """
-
-    path: Path
-    id: int
-    size: Size | None = None
 
 
 def image_batches(

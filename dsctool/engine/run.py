@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from dsctool.config.dump import config_to_yaml
-from dsctool.engine.checkpoint import Checkpoint, Metrics, TrainingState, save_checkpoint
 from dsctool.engine.environment import environment
 from dsctool.engine.meters import Window
 from dsctool.engine.progress import Journal, Pace, RunProgress
@@ -20,6 +19,7 @@ from dsctool.engine.signals import StopRequest
 from dsctool.engine.trackers import Tracker, open_trackers
 from dsctool.errors import DsctoolError
 from dsctool.files import write_text
+from dsctool.interop.checkpoint import Checkpoint, Metrics, TrainingState, save_checkpoint
 
 
 @dataclass

@@ -13,15 +13,15 @@ from dsctool.config.schema import Config
 from dsctool.data.checks import Progress
 from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
 from dsctool.data.records import Category
-from dsctool.engine.checkpoint import Checkpoint
-from dsctool.engine.data import RunData, open_data
 from dsctool.engine.environment import describe
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise
+from dsctool.engine.sets import RunData, open_data
+from dsctool.interop.checkpoint import Checkpoint
+from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights, read_state_dict
 from dsctool.interop.published import rename
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
-from dsctool.models.weights import LoadReport, load_backbone_weights, load_weights, read_state_dict
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from dsctool.engine.checkpoint import TrainingState
 from dsctool.files import write_text
+from dsctool.interop.checkpoint import TrainingState
 
 Numbers = Mapping[str, float]
 

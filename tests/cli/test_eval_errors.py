@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
-from dsctool.evaluation.errors import ErrorSettings, study_errors
+from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
 from tests.cli.test_evaluate import save_tiny, val_categories
 from tests.evaluation.crowded import crowded_truth, noisy_results
-from tests.visualize.test_errors import FILES
+from tests.visualize.pages.test_errors import FILES
 
 
 def run(*words: str | Path) -> Result:

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from dsctool.cli.app import app
 from dsctool.config.loading import load_config
 from dsctool.data.records import Category
-from dsctool.engine.checkpoint import Checkpoint, save_checkpoint
 from dsctool.evaluation.coco import STAT_NAMES, evaluate
+from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
 
 

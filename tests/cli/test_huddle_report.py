@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
-from dsctool.evaluation.huddle import huddle_report
+from dsctool.evaluation.huddle.study import huddle_report
 from tests.cli.test_evaluate import save_tiny, val_categories
 from tests.evaluation.crowded import crowded_truth, noisy_results
 

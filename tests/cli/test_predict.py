@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
 from dsctool.config.loading import load_config
+from dsctool.data.image_files import find_images, identify_images, output_names
 from dsctool.data.records import Category
-from dsctool.engine.checkpoint import Checkpoint, save_checkpoint
-from dsctool.engine.prediction import find_images, identify_images, output_names
 from dsctool.errors import DataError
+from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
 
 

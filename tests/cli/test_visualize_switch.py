@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from dsctool.cli.app import app
 from dsctool.config.loading import load_config
 from dsctool.data.records import Category
-from dsctool.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dsctool.interop.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
 from tests.models.tiny import SMALL
 

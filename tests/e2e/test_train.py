@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dsctool.config.loading import load_config
-from dsctool.engine.checkpoint import load_checkpoint, load_model
+from dsctool.interop.checkpoint import load_checkpoint, load_model
 
 SMALL = [
     "data.train_resize.short_sides=[64]",

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dsctool.config.schema import Config
-from dsctool.engine.checkpoint import load_checkpoint
 from dsctool.errors import CheckpointError, ConfigError, DataError
+from dsctool.interop.checkpoint import load_checkpoint
 from tests.engine.fakes import tiny_config
 
 

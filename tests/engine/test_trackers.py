@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dsctool.engine.checkpoint import TrainingState
 from dsctool.engine.trackers import JsonLines, open_trackers
+from dsctool.interop.checkpoint import TrainingState
 
 
 def read(path: Path) -> list[dict[str, object]]:

@@ -14,9 +14,9 @@ import torch
 
 from dsctool.config.loading import load_config
 from dsctool.engine import trainer
-from dsctool.engine.checkpoint import Checkpoint, load_checkpoint
 from dsctool.engine.signals import RunInterruptedError
 from dsctool.errors import TrainingError
+from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 from tests.engine.fakes import Build, FakeDetector, tiny_config
 
 

@@ -1,0 +1,74 @@
+"""What instances are taken for: a matrix over categories at one score and IoU 0.5.
+
+First detections match instances of their own category, as for AP: the diagonal is what AP50 counts as right among the
+detections of that score. Of the wrong ones and the instances that are left, the pairs of highest IoU then belong
+together. Detections without a partner are in the row of the background, instances without one in the column of the
+missed; detections that COCO ignores, such as those on crowds, are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dsctool.evaluation.error_analysis.schema import CategoryName, Confusion
+from dsctool.evaluation.error_analysis.types import FOREGROUND_IOU, Surroundings
+from dsctool.evaluation.matching import Kind, Pairs, match
+from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
+
+
+def confusion_matrix(
+    truth: TruthTable,
+    detections: DetectionTable,
+    pairs: Pairs,
+    around: Surroundings,
+    kind: Kind,
+    *,
+    score_threshold: float,
+) -> Confusion:
+    """Over all categories of the ground truth, in the order of their ids."""
+    kept = detections.score >= score_threshold
+    # A better detection never yields to a worse one, so matching the kept ones alone changes nothing for them; but
+    # those below the threshold must not take instances.
+    matches = match(_of_detections(pairs, kept), truth, detections, kind, ignored=truth.ignored)
+    right = kept & (matches.found & 1 == 1)
+    wrong = kept & ((matches.found | matches.ignored) & 1 == 0)
+    left = ~truth.ignored & ~((matches.taken & 1 == 1) & truth.counted)
+    size = len(truth.categories) + 1
+    matrix = np.zeros((size, size), dtype=np.int64)
+    np.add.at(matrix, (detections.category[right], detections.category[right]), 1)
+    found, instances = _crossed(around, detections, wrong, left)
+    np.add.at(matrix, (truth.category[instances], detections.category[found]), 1)
+    wrong[found], left[instances] = False, False
+    np.add.at(matrix, (size - 1, detections.category[wrong]), 1)
+    np.add.at(matrix, (truth.category[left], size - 1), 1)
+    names = zip(truth.categories, truth.names, strict=True)
+    return Confusion(
+        kind=kind,
+        iou=FOREGROUND_IOU,
+        score_threshold=score_threshold,
+        categories=[CategoryName(id=each, name=name) for each, name in names],
+        matrix=matrix.tolist(),
+    )
+
+
+def _of_detections(pairs: Pairs, kept: Bools) -> Pairs:
+    rows = kept[pairs.detection]
+    return replace(
+        pairs, detection=pairs.detection[rows], truth=pairs.truth[rows], iou=pairs.iou[rows], bits=pairs.bits[rows]
+    )
+
+
+def _crossed(around: Surroundings, detections: DetectionTable, wrong: Bools, left: Bools) -> tuple[Ints, Ints]:
+    """Partners of different categories, by descending IoU, then score; each detection and instance once."""
+    detection, annotation, iou = around.crossed
+    order = np.lexsort((annotation, detection, -detections.score[detection], -iou))
+    free_detections, free_instances = wrong.copy(), left.copy()
+    chosen: list[tuple[int, int]] = []
+    for one, other in zip(detection[order].tolist(), annotation[order].tolist(), strict=True):
+        if free_detections[one] and free_instances[other]:
+            free_detections[one] = free_instances[other] = False
+            chosen.append((one, other))
+    rows = np.asarray(chosen, dtype=np.int64).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]

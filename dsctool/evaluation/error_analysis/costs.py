@@ -1,0 +1,120 @@
+"""What errors cost: AP50 without one type of error, minus AP50.
+
+How each type is mended, as TIDE mends it:
+
+- ``classification``, ``localisation``: the detection finds the instance that it is about, with its score. Where that is
+  found already, or several mended detections are about it, all but the one of highest score are left out.
+- ``both``, ``duplicate``, ``background``, ``elsewhere``: the detection is left out.
+- ``missed``: the instance is not counted. A category of which nothing is left to find counts as 1.
+
+No difference is negative, and with all types mended AP50 is 1. AP50 itself is pycocotools', and so is the matching.
+
+Types and counts are those of TIDE's program (tidecv 1.0.1), and so are costs but for this:
+
+- Which detection finds an instance is settled among those that are mended. The program settles it among all
+  classification and localisation errors, so that mending one type may find nothing where an error of the other type has
+  a higher score; the paper leaves out a detection only where there would be two.
+- Where missed instances leave nothing of a category to find, the program counts it as 0.
+- Categories without instances are not in the mean, detections that COCO ignores (on crowds, say) are no errors, and 100
+  detections per image and category are looked at, all as in COCO; in the program, per image.
+- An IoU of exactly 0.5 is a match, never a localisation error; one of exactly 0.1 is not background.
+- By size, the program selects right detections by their instance and wrong ones by their own area; here, as in COCO,
+  instances of other sizes and what matches them are ignored, and so is what matches nothing and has another size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorType, ErrorView, Loss, ViewName
+from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, Surroundings, TypedErrors, type_errors
+from dsctool.evaluation.matching import Kind, Matches, Pairs, match
+from dsctool.evaluation.precision import Curves, rank
+from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Results matched with the instances that count ``(m,)``, and their errors."""
+
+    truth: TruthTable
+    detections: DetectionTable
+    counted: Bools
+    matches: Matches
+    errors: TypedErrors
+
+
+def diagnose(
+    truth: TruthTable, detections: DetectionTable, pairs: Pairs, around: Surroundings, kind: Kind, *, counted: Bools
+) -> Diagnosis:
+    """counted: ``(m,)``, never crowds or areas out of COCO's range."""
+    matches = match(pairs, truth, detections, kind, ignored=~counted)
+    return Diagnosis(truth, detections, counted, matches, type_errors(truth, around, matches, counted=counted))
+
+
+def measure_losses(diagnosis: Diagnosis, name: ViewName) -> ErrorView:
+    """AP50, and how much of it each type of error costs."""
+    errors, instances = diagnosis.errors, int(np.count_nonzero(diagnosis.counted))
+    counts = {each: int(np.count_nonzero(errors.code == CODES[each])) for each in ERROR_TYPES}
+    counts["missed"] = int(np.count_nonzero(errors.missed))
+    if not instances:
+        nothing = {each: Loss(count=counts[each], difference=None, share=None) for each in ERROR_TYPES}
+        return ErrorView(name=name, instances=0, AP50=-1.0, errors=nothing, false_positives=None, false_negatives=None)
+    start = mended_precision(diagnosis, ())
+    lost = {each: mended_precision(diagnosis, (each,)) - start if counts[each] else 0.0 for each in ERROR_TYPES}
+    total = sum(lost.values())
+    losses = {
+        each: Loss(count=counts[each], difference=lost[each], share=lost[each] / total if total > 0 else None)
+        for each in ERROR_TYPES
+    }
+    false_positives, false_negatives = _one_sided(diagnosis)
+    return ErrorView(
+        name=name,
+        instances=instances,
+        AP50=start,
+        errors=losses,
+        false_positives=false_positives - start,
+        false_negatives=false_negatives - start,
+    )
+
+
+def mended_precision(diagnosis: Diagnosis, types: Collection[ErrorType]) -> float:
+    """AP50 with all errors of some types mended; there must be instances that count."""
+    errors, detections = diagnosis.errors, diagnosis.detections
+    mended = np.isin(errors.code, [CODES[each] for each in types])
+    moved = np.isin(errors.code, [CODES["classification"], CODES["localisation"]])
+    rows = np.flatnonzero(mended & moved)
+    rows = rows[~errors.found[errors.about[rows]]]
+    rows = rows[np.argsort(-detections.score[rows], kind="stable")]
+    _, best = np.unique(errors.about[rows], return_index=True)
+    turned = rows[best]
+    found, left_out = diagnosis.matches.found & 1, diagnosis.matches.ignored & 1 | mended
+    found[turned], left_out[turned] = 1, 0
+    category = detections.category.copy()
+    category[turned] = diagnosis.truth.category[errors.about[turned]]
+    wanted = diagnosis.counted & ~errors.missed if "missed" in types else diagnosis.counted
+    return _precision(diagnosis, found, left_out, category, wanted)
+
+
+def _one_sided(diagnosis: Diagnosis) -> tuple[float, float]:
+    """AP50 without the wrong detections, and with only the found instances to be found."""
+    found, left_out = diagnosis.matches.found & 1, diagnosis.matches.ignored & 1
+    category = diagnosis.detections.category
+    wrong = left_out | (diagnosis.errors.code != NO_ERROR)
+    return (
+        _precision(diagnosis, found, wrong, category, diagnosis.counted),
+        _precision(diagnosis, found, left_out, category, diagnosis.errors.found),
+    )
+
+
+def _precision(diagnosis: Diagnosis, found: Ints, left_out: Ints, category: Ints, wanted: Bools) -> float:
+    """The mean over the categories with instances that count; 1 for those without instances that are wanted."""
+    truth, matches = diagnosis.truth, replace(diagnosis.matches, found=found, ignored=left_out)
+    ranking = rank(truth, replace(diagnosis.detections, category=category), matches, ignored=~wanted)
+    # Only the first threshold has detections here.
+    values = Curves(ranking).average_precision(np.ones((1, ranking.images), dtype=np.int64))[0, 0]
+    measured = np.bincount(truth.category[diagnosis.counted], minlength=ranking.groups) > 0
+    return float(np.where(values < 0, 1.0, values)[measured].mean())

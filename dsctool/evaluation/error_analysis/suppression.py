@@ -1,0 +1,58 @@
+"""How many instances a model had among its candidates, and lost to suppression.
+
+Candidates and detections are matched with the instances in the same way, COCO's: by boxes, at IoU 0.5, within a
+category, by descending score, each instance and each box once. An instance that a candidate has and no detection has
+was *removed*: by NMS, or by the limit of detections per image where that is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dsctool.evaluation.error_analysis.schema import SuppressedInstance, Suppression, SuppressionView, ViewName
+from dsctool.evaluation.matching import find_pairs, match
+from dsctool.evaluation.sources import Predictions
+from dsctool.evaluation.tables import Bools, Floats, TruthTable, detection_table
+
+
+def measure_suppression(
+    candidates: Predictions,
+    results: Predictions,
+    truth: TruthTable,
+    views: Mapping[ViewName, Bools],
+    overlaps: Floats,
+) -> Suppression:
+    """views: the instances ``(m,)`` of each. overlaps: ``(m,)``, the largest of each instance with another one."""
+    before, after = (_matched(each, truth) for each in (candidates, results))
+    removed = before & ~after
+    return Suppression(
+        candidates=len(candidates.results),
+        views=[
+            SuppressionView(
+                name=name,
+                instances=int(np.count_nonzero(chosen)),
+                before=int(np.count_nonzero(before & chosen)),
+                after=int(np.count_nonzero(after & chosen)),
+                removed=int(np.count_nonzero(removed & chosen)),
+            )
+            for name, chosen in views.items()
+        ],
+        removed=[
+            SuppressedInstance(
+                annotation_id=truth.entries[row]["id"],
+                image_id=truth.entries[row]["image_id"],
+                category_id=truth.entries[row]["category_id"],
+                overlap=float(overlaps[row]),
+            )
+            for row in np.flatnonzero(removed).tolist()
+        ],
+    )
+
+
+def _matched(predictions: Predictions, truth: TruthTable) -> Bools:
+    """``(m,)``: the instances that some box has, of however many there are."""
+    boxes = detection_table(predictions, truth, limited=False)
+    matches = match(find_pairs(truth, boxes, "bbox"), truth, boxes, "bbox", ignored=truth.ignored)
+    return ~truth.ignored & (matches.taken & 1 == 1)

@@ -1,0 +1,230 @@
+"""AP where instances huddle: the table over T_O and T_P, and the view of single instances.
+
+Results are matched once; every cell of the table weighs what was matched, and so does the bootstrap. A cell is what
+pycocotools gives when its ``imgIds`` are those of the subset. Which images these are: :mod:`.huddle_subsets`.
+
+The view of single instances is the AP over the instances that are huddled at T_O, in all images that have instances.
+The others are ignored as COCO ignores areas out of range: a detection may match one of them, by ordinary IoU and each
+only once, and then counts neither way; one that matches nothing is a false positive. Crowds stay crowds.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from dsctool.errors import DataError
+from dsctool.evaluation.huddle.results import NOTHING, Bootstrap, MatchedResults, match_results, measure
+from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView, Measured
+from dsctool.evaluation.huddle.subsets import Overlap, images_of_cell, largest_overlaps
+from dsctool.evaluation.matching import Kind
+from dsctool.evaluation.precision import Ranking
+from dsctool.evaluation.sources import (
+    GroundTruth,
+    GroundTruthSource,
+    Predictions,
+    PredictionsSource,
+    check_truth_masks,
+    load_ground_truth,
+    load_predictions,
+)
+from dsctool.evaluation.tables import Bools, Floats, TruthTable, truth_table
+
+T_O = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4)
+"""The published table's rows: an instance is huddled when its largest overlap is greater."""
+T_P = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""The published table's columns: an image counts when its share of huddled instances is greater."""
+
+Progress = Callable[[str, int, int], None]
+"""Told a task's name, how much of it is done, and the total."""
+
+
+@dataclass(frozen=True)
+class HuddleSettings:
+    """What to look at. bootstrap: samples of images behind every interval, 0 for no intervals.
+
+    Raises :class:`DataError` for values that mean nothing.
+    """
+
+    overlap: Overlap = "box"
+    same_class: bool = False
+    t_o: Sequence[float] = T_O
+    t_p: Sequence[float] = T_P
+    bootstrap: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.overlap not in get_args(Overlap):
+            raise DataError(f"overlap is {self.overlap!r}, not one of {', '.join(get_args(Overlap))}")
+        for name, values in (("T_O", self.t_o), ("T_P", self.t_p)):
+            if not values or not all(math.isfinite(value) for value in values):
+                raise DataError(f"{name} is {list(values)}: give finite numbers, at least one")
+            if len(set(values)) < len(values):
+                raise DataError(f"{name} is {list(values)}: a value appears twice")
+        if self.bootstrap < 0 or self.seed < 0:
+            raise DataError(f"bootstrap {self.bootstrap}, seed {self.seed}: both are 0 or more")
+
+
+@dataclass(frozen=True)
+class HuddleStudy:
+    """The report and what it was made from.
+
+    overlaps: ``(m,)``, the largest of each row of ``table``; NaN for crowds. image_precision: ``(images,)``, AP of each
+    image by itself, of masks where all results have them; NaN without instances. notes: why numbers are missing.
+    """
+
+    report: HuddleReport
+    settings: HuddleSettings
+    truth: GroundTruth
+    table: TruthTable
+    overlaps: Floats
+    candidate: Predictions
+    baseline: Predictions | None
+    image_precision: Floats
+    baseline_image_precision: Floats | None
+    notes: list[str]
+
+
+def huddle_report(
+    ground_truth: GroundTruthSource,
+    predictions: PredictionsSource,
+    baseline: PredictionsSource | None = None,
+    overlap: Overlap = "box",
+    same_class: bool = False,
+    *,
+    t_o: Sequence[float] = T_O,
+    t_p: Sequence[float] = T_P,
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> HuddleReport:
+    """AP over T_O and T_P, against a baseline where one is given: what ``huddle.json`` holds.
+
+    Sources are paths or what is in the files; they are not changed. overlap: IoU of boxes, of masks (``mask``), or the
+    intersection of masks over the smaller one (``iomin``). same_class: with instances of the same category only.
+    bootstrap: so many samples of the images, drawn with ``seed``, give every difference a 95 % interval.
+    Raises :class:`DataError`, which names the file and the entry.
+    """
+    settings = HuddleSettings(overlap, same_class, t_o, t_p, bootstrap, seed)
+    return study_huddles(ground_truth, predictions, baseline, settings=settings).report
+
+
+def study_huddles(
+    ground_truth: GroundTruthSource,
+    predictions: PredictionsSource,
+    baseline: PredictionsSource | None = None,
+    *,
+    settings: HuddleSettings | None = None,
+    progress: Progress | None = None,
+) -> HuddleStudy:
+    """:func:`huddle_report` with all that pictures of it need."""
+    settings = settings or HuddleSettings()
+    tell = progress or (lambda task, done, total: None)
+    truth = load_ground_truth(ground_truth)
+    if truth.has_masks:
+        check_truth_masks(truth)
+    elif settings.overlap != "box":
+        raise DataError(f"{truth.name}: has no segmentations, which overlap {settings.overlap!r} needs; use 'box'")
+    table = truth_table(truth)
+    sources = [predictions] if baseline is None else [predictions, baseline]
+    loaded: list[Predictions] = []
+    matched: list[MatchedResults] = []
+    for number, source in enumerate(sources):
+        tell("match", number, len(sources))
+        loaded.append(load_predictions(source, truth))
+        matched.append(match_results(loaded[-1], table, masks=truth.has_masks))
+    tell("match", len(sources), len(sources))
+    overlaps = largest_overlaps(table, settings.overlap, same_class=settings.same_class)
+    kind: Kind = "segm" if all("segm" in each.pairs for each in matched) else "bbox"
+    own_precision, *other_precision = [each.image_precision(kind) for each in matched]
+    return HuddleStudy(
+        report=_report(table, overlaps, matched, settings, tell),
+        settings=settings,
+        truth=truth,
+        table=table,
+        overlaps=overlaps,
+        candidate=loaded[0],
+        baseline=loaded[1] if baseline is not None else None,
+        image_precision=own_precision,
+        baseline_image_precision=other_precision[0] if other_precision else None,
+        notes=_notes(truth, table, loaded),
+    )
+
+
+def _report(
+    table: TruthTable, overlaps: Floats, matched: list[MatchedResults], settings: HuddleSettings, tell: Progress
+) -> HuddleReport:
+    total = len(settings.t_o) * (len(settings.t_p) + 1)
+    measuring = _Measuring(table, overlaps, matched, Bootstrap(settings.bootstrap, settings.seed))
+    cells: list[Cell] = []
+    views: list[InstanceView] = []
+    for t_o in settings.t_o:
+        for t_p in settings.t_p:
+            cells.append(measuring.cell(t_o, t_p))
+            tell("measure", len(cells) + len(views), total)
+        views.append(measuring.instances(t_o))
+        tell("measure", len(cells) + len(views), total)
+    return HuddleReport(
+        overlap=settings.overlap,
+        same_class=settings.same_class,
+        bootstrap=settings.bootstrap,
+        seed=settings.seed,
+        cells=cells,
+        instance_level=views,
+    )
+
+
+class _Measuring:
+    """Measures subsets, each set of images once: neighbouring cells often have the same."""
+
+    def __init__(
+        self, table: TruthTable, overlaps: Floats, matched: Sequence[MatchedResults], bootstrap: Bootstrap
+    ) -> None:
+        self._table = table
+        self._overlaps = overlaps
+        self._matched = matched
+        self._bootstrap = bootstrap
+        self._known: dict[bytes, Measured] = {}
+
+    def cell(self, t_o: float, t_p: float) -> Cell:
+        """The subset (T_O, T_P)."""
+        images = images_of_cell(self._table, self._overlaps, t_o, t_p)
+        key = np.packbits(images).tobytes()
+        if key not in self._known:
+            self._known[key] = self._measure([each.rankings for each in self._matched], images)
+        instances = int(self._table.instances_per_image[images].sum())
+        measured = copy.deepcopy(self._known[key])
+        return Cell(t_o=t_o, t_p=t_p, images=int(np.count_nonzero(images)), instances=instances, **measured)
+
+    def instances(self, t_o: float) -> InstanceView:
+        """The instances that are huddled at T_O, in all images that have instances."""
+        huddled = self._overlaps > t_o
+        images = self._table.instances_per_image > 0
+        measured = NOTHING
+        if huddled.any():
+            measured = self._measure([each.rankings_of(huddled) for each in self._matched], images)
+        return InstanceView(t_o=t_o, instances=int(np.count_nonzero(huddled)), **copy.deepcopy(measured))
+
+    def _measure(self, rankings: list[dict[Kind, Ranking]], images: Bools) -> Measured:
+        if not images.any():
+            return NOTHING
+        return measure(rankings[0], rankings[1] if len(rankings) > 1 else None, images, self._bootstrap)
+
+
+def _notes(truth: GroundTruth, table: TruthTable, results: Sequence[Predictions]) -> list[str]:
+    notes = []
+    without = len(table.images) - int(np.count_nonzero(table.instances_per_image))
+    if without:
+        notes.append(f"{without} of {len(table.images)} images have no instance (crowds are none): in no cell")
+    if not truth.has_masks:
+        notes.append(f"no numbers for masks: {truth.name} has no segmentations")
+    for each in results:
+        if not each.results:
+            notes.append(f"{each.name}: there are no predictions")
+        elif truth.has_masks and not each.has_masks:
+            notes.append(f"no numbers for masks of {each.name}: it has boxes only")
+    return notes

@@ -1,0 +1,27 @@
+"""What the analysis of errors leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dsctool.evaluation.error_analysis.study import ErrorStudy
+from dsctool.files import write_text
+from dsctool.visualize.pages.errors.figures import error_figures
+from dsctool.visualize.pages.errors.page import error_page
+from dsctool.visualize.pages.huddle.figures import save_figure
+
+
+def write_errors(output: Path, study: ErrorStudy) -> list[Path]:
+    """Write ``errors.json``, the pictures and ``errors.html`` to a folder that exists.
+
+    Returns the files, each written whole or not at all.
+    """
+    written = [output / "errors.json"]
+    write_text(written[0], json.dumps(study.report) + "\n")
+    for name, figure in error_figures(study.report).items():
+        save_figure(output / name, figure)
+        written.append(output / name)
+    written.append(output / "errors.html")
+    write_text(written[-1], error_page(study))
+    return written

@@ -1,0 +1,71 @@
+"""What a huddle report leaves in its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from dsctool.evaluation.huddle.rows import KIND_NAMES
+from dsctool.evaluation.huddle.schema import NUMBERS, HuddleReport, Measured
+from dsctool.evaluation.huddle.study import HuddleStudy
+from dsctool.evaluation.matching import KINDS
+from dsctool.files import write_text
+from dsctool.visualize.pages.huddle.figures import heat_maps, save_figure
+from dsctool.visualize.pages.huddle.gallery import gallery
+from dsctool.visualize.pages.huddle.page import report_page
+
+
+def write_report(
+    output: Path,
+    study: HuddleStudy,
+    *,
+    images: Path | None = None,
+    gallery_size: int = 12,
+    score_threshold: float = 0.3,
+) -> list[Path]:
+    """Write ``huddle.json``, ``huddle.csv``, the heat maps and ``report.html`` to a folder that exists.
+
+    images, score_threshold: as in :func:`.huddle_gallery.gallery`. Returns the files, each written whole or not at all.
+    """
+    written = [output / "huddle.json", output / "huddle.csv"]
+    write_text(written[0], json.dumps(study.report, indent=2) + "\n")
+    write_text(written[1], as_csv(study.report))
+    for name, figure in heat_maps(study.report).items():
+        save_figure(output / name, figure)
+        written.append(output / name)
+    entries = gallery(study, images=images, count=gallery_size, score_threshold=score_threshold)
+    written.append(output / "report.html")
+    write_text(written[-1], report_page(study, entries, score_threshold=score_threshold))
+    return written
+
+
+def as_csv(report: HuddleReport) -> str:
+    """The report as a table, a line per cell, then a line per T_O of the view of single instances.
+
+    Columns that a line has nothing for are empty: ``t_p`` and ``images`` in the view of single instances.
+    """
+    numbers = [f"{KIND_NAMES[kind]}_{name}" for kind in KINDS for name in NUMBERS]
+    bounds = [f"{KIND_NAMES[kind]}_difference{end}" for kind in KINDS for end in ("", "_low", "_high")]
+    header = ["view", "t_o", "t_p", "images", "instances", *numbers, *(f"baseline_{name}" for name in numbers), *bounds]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    for cell in report["cells"]:
+        writer.writerow(["cell", cell["t_o"], cell["t_p"], cell["images"], cell["instances"], *_values(cell)])
+    for view in report["instance_level"]:
+        writer.writerow(["instances", view["t_o"], None, None, view["instances"], *_values(view)])
+    return buffer.getvalue()
+
+
+def _values(measured: Measured) -> list[float | None]:
+    values: list[float | None] = []
+    for stats in (measured, measured["baseline"]):
+        for kind in KINDS:
+            numbers = None if stats is None else stats[kind]
+            values += [None if numbers is None else numbers[name] for name in NUMBERS]
+    for kind in KINDS:
+        difference = None if measured["difference"] is None else measured["difference"][kind]
+        values += [None] * 3 if difference is None else [difference["AP"], difference["low"], difference["high"]]
+    return values

@@ -1,0 +1,167 @@
+"""Checkpoints are self-contained, never half-written, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsctool.config.schema import Config
+from dsctool.data.records import Category
+from dsctool.errors import CheckpointError
+from dsctool.interop.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_model, save_checkpoint
+from tests.engine.fakes import FakeDetector, tiny_config
+
+CATEGORIES = [Category(3, "date"), Category(17, "fig")]
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    model = FakeDetector(num_classes=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()
+    return Checkpoint(
+        config=tiny_config(),
+        categories=CATEGORIES,
+        model=model.state_dict(),
+        metrics={"bbox": {"AP": 0.5}, "segm": None},
+        training=TrainingState(step=7, epoch=1, batch=3, optimizer=optimizer.state_dict(), best=0.5),
+    )
+
+
+@pytest.fixture
+def saved(tmp_path: Path, checkpoint: Checkpoint) -> Path:
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    return tmp_path / "last.pt"
+
+
+def test_everything_comes_back(saved: Path, checkpoint: Checkpoint) -> None:
+    loaded = load_checkpoint(saved)
+    assert loaded.config == checkpoint.config
+    assert loaded.config.data.mean == checkpoint.config.data.mean  # the normalisation travels
+    assert loaded.categories == CATEGORIES
+    assert loaded.metrics == checkpoint.metrics
+    assert all(torch.equal(value, loaded.model[name]) for name, value in checkpoint.model.items())
+    assert loaded.training is not None
+    assert checkpoint.training is not None
+    assert (loaded.training.step, loaded.training.epoch, loaded.training.batch) == (7, 1, 3)
+    for index, state in checkpoint.training.optimizer["state"].items():
+        assert torch.equal(state["momentum_buffer"], loaded.training.optimizer["state"][index]["momentum_buffer"])
+
+
+def test_load_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsctool.models.build.build_detector", lambda config, num_classes: FakeDetector(num_classes))
+    model = load_model(saved)
+    assert not model.training
+    assert model.categories == CATEGORIES
+    assert model.config == tiny_config()
+
+
+def test_weights_of_another_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsctool.models.build.build_detector", lambda config, num_classes: FakeDetector(9))
+    with pytest.raises(CheckpointError, match=r"last\.pt.*do not fit(.|\n)*head\.weight"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_cut_short(saved: Path, share: float) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match=r"last\.pt: damaged or cut short"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 100, b"name: htc_tiny\n", b"PK\x03\x04" + b"\x01" * 200, b"\x80\x02."])
+def test_other_files(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.pt: (not a file of plain tensors|damaged)"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_published_file(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "htc.pth")
+    with pytest.raises(CheckpointError, match=r"htc\.pth: not a dsctool checkpoint.*best\.pt"):
+        load_checkpoint(tmp_path / "htc.pth")
+
+
+@pytest.mark.parametrize("key", ["config", "model", "categories"])
+@pytest.mark.parametrize("value", [None, "text", {1: 2}, [{"id": "x", "name": "y"}]])
+def test_parts_of_another_kind(saved: Path, key: str, value: object) -> None:
+    payload = torch.load(saved, weights_only=True)
+    torch.save(payload | {key: value}, saved)
+    with pytest.raises(CheckpointError, match=r"last\.pt: (damaged dsctool checkpoint|its configuration)"):
+        load_checkpoint(saved)
+
+
+class Payload:
+    """Code that unpickling would run."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("executed"),)  # type: ignore[return-value]
+
+
+def test_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": Payload()}, tmp_path / "evil.pt")
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Payload()))
+    for name in ("evil.pt", "evil.pkl"):
+        with pytest.raises(CheckpointError, match="not a file of plain tensors"):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent\.pt: no such file"):
+        load_checkpoint(tmp_path / "absent.pt")
+    with pytest.raises(CheckpointError, match=r"a folder; give a file in it, such as best\.pt"):
+        load_checkpoint(tmp_path)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
+def test_newer_version(saved: Path) -> None:
+    rewrite(saved, version=99)
+    with pytest.raises(CheckpointError, match="checkpoint version 99"):
+        load_checkpoint(saved)
+
+
+def test_a_configuration_that_is_not_valid(saved: Path, checkpoint: Checkpoint) -> None:
+    config = checkpoint.config.model_dump(mode="json")
+    config["optim"]["lr"] = -1
+    rewrite(saved, config=config)
+    with pytest.raises(CheckpointError, match=r"last\.pt(.|\n)*optim\.lr"):
+        load_checkpoint(saved)
+
+
+def test_missing_parts(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    del content["categories"]
+    torch.save(content, saved)
+    with pytest.raises(CheckpointError, match=r"damaged dsctool checkpoint.*categories"):
+        load_checkpoint(saved)
+
+
+def test_a_failed_save_keeps_the_old_file(saved: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(payload: object, file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = saved.read_bytes()
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(saved, checkpoint)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["last.pt"]
+
+
+def test_the_configuration_is_plain(saved: Path) -> None:
+    """Readable without this package: mappings, lists, numbers and text."""
+    content = torch.load(saved, weights_only=True)
+    assert content["format"] == "dsctool-checkpoint"
+    assert content["categories"] == [{"id": 3, "name": "date"}, {"id": 17, "name": "fig"}]
+    assert content["config"]["schema_version"] == 1
+    assert Config.model_validate(content["config"]) == tiny_config()
