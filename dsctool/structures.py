@@ -18,14 +18,30 @@ origin is ``(0, 0, 1, 1)``; width is ``x2 - x1``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 Size = tuple[int, int]
 """``(height, width)`` in pixels."""
+
+Kind = Literal["bbox", "segm"]
+"""What is measured: boxes or masks, as COCO calls them."""
+KINDS: tuple[Kind, Kind] = ("bbox", "segm")
+KIND_NAMES: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
+"""In words."""
+
+Role = Literal["train", "val"]
+"""What a split of a data set is for."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+MEDIUM_AREA, LARGE_AREA = 32.0**2, 96.0**2
+"""COCO's limits between small, medium and large instances, in square pixels."""
 
 
 class _Movable:

@@ -17,7 +17,7 @@ _MISTAKES = 10
 def show_errors(study: ErrorStudy) -> None:
     """What each type of error costs, what was taken for what, and what NMS removed."""
     from dsctool.evaluation.error_analysis import rows as grid
-    from dsctool.evaluation.huddle.rows import KIND_NAMES
+    from dsctool.structures import KIND_NAMES
 
     report = study.report
     for kind, errors in grid.by_kind(report).items():

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def show_huddles(study: HuddleStudy) -> None:
     """AP, box / mask, of every cell, or the difference from the baseline; then how many images that is."""
     from dsctool.evaluation.huddle import rows as grid
+    from dsctool.structures import KIND_NAMES
 
     report = study.report
-    names = " / ".join(grid.KIND_NAMES[kind] for kind in grid.kinds(report))
+    names = " / ".join(KIND_NAMES[kind] for kind in grid.kinds(report))
     header, rows = grid.paper_rows(report, side="candidate")
     typer.echo(f"{names} AP of images whose share of instances that overlap by more than T_O is greater than T_P")
     print_table(header, rows)
@@ -26,7 +27,7 @@ def show_huddles(study: HuddleStudy) -> None:
         typer.echo(f"\n{names} AP minus the baseline's")
         print_table(header, rows)
         for kind in grid.kinds(report) if report["bootstrap"] else []:
-            typer.echo(f"\n95 % interval, {grid.KIND_NAMES[kind]}")
+            typer.echo(f"\n95 % interval, {KIND_NAMES[kind]}")
             print_table(header, grid.interval_rows(report, kind))
     typer.echo("\nimages")
     print_table(header, grid.image_rows(report))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
-    from dsctool.data.checks import Progress
+    from dsctool.structures import Progress
 
 
 def prepare_file(path: Path | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +21,7 @@ from dsctool.data.records import AnnotationFile, ImageInfo, read_annotation_file
 from dsctool.data.rules import check_records
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
 from dsctool.errors import DataError
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being checked, how much of it is done, and of how much."""
+from dsctool.structures import Progress
 
 CategoryTable = dict[int, str]
 """Category names by id."""

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from dsctool.config.schema import SplitConfig
 from dsctool.errors import DataError
-
-Role = Literal["train", "val"]
+from dsctool.structures import Role
 
 _PREFIX = "instances_"
 

@@ -15,11 +15,10 @@ from dsctool.data.faults import exclusions
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import AnnotationFile, read_annotation_file
 from dsctool.data.rules import check_records
+from dsctool.structures import LARGE_AREA, MEDIUM_AREA
 
 OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """An instance is counted when its largest box IoU with another one of its image is greater than this."""
-
-_MEDIUM, _LARGE = 32**2, 96**2  # COCO's limits of area, in square pixels
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ def describe(files: SplitFiles) -> SplitStats:
         images_without_instances=sum(not group for group in groups.values()),
         instances=len(areas),
         crowds=crowds,
-        small=sum(area < _MEDIUM for area in areas),
-        medium=sum(_MEDIUM <= area < _LARGE for area in areas),
-        large=sum(area >= _LARGE for area in areas),
+        small=sum(area < MEDIUM_AREA for area in areas),
+        medium=sum(MEDIUM_AREA <= area < LARGE_AREA for area in areas),
+        large=sum(area >= LARGE_AREA for area in areas),
         instances_per_image=_spread([len(group) for group in groups.values()]),
         widths=_spread([entry["width"] for entry in images]),
         heights=_spread([entry["height"] for entry in images]),

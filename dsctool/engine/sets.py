@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dsctool.config.schema import CascadeRcnnConfig, Config, DataConfig
-from dsctool.data.checks import Progress, check_for_training, check_split, decodes_first
+from dsctool.data.checks import check_for_training, check_split, decodes_first
 from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Exclusions, Fault, exclusions
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.data.records import AnnotationFile, read_annotation_file
+from dsctool.structures import Progress
 
 _SHOWN = 5
 

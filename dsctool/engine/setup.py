@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from dsctool.config.schema import Config
-from dsctool.data.checks import Progress
 from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
 from dsctool.data.records import Category
 from dsctool.engine.environment import describe
@@ -22,6 +21,7 @@ from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weig
 from dsctool.interop.published import rename
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
+from dsctool.structures import Progress
 
 
 @dataclass(frozen=True)

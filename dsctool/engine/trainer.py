@@ -29,6 +29,7 @@ from dsctool.engine.setup import Setup, prepare, summary
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.evaluation.coco import Stats
+from dsctool.structures import KIND_NAMES, KINDS
 
 
 def train(
@@ -171,7 +172,7 @@ def evaluate(run: Run) -> None:
 def record(run: Run, stats: Stats) -> None:
     """Show and record COCO numbers; strictly better ones replace ``best.pt``."""
     run.metrics = {"bbox": stats["bbox"], "segm": stats["segm"]}
-    kinds = {kind: numbers for kind, numbers in run.metrics.items() if numbers is not None}
+    kinds = {kind: numbers for kind in KINDS if (numbers := stats[kind]) is not None}
     run.track("eval", {f"{kind}_{name}": value for kind, numbers in kinds.items() for name, value in numbers.items()})
     score = kinds.get("segm", kinds["bbox"])["AP"]
     better = run.best is None or score > run.best
@@ -179,13 +180,10 @@ def record(run: Run, stats: Stats) -> None:
         run.best = score
         run.save_best()
     shown = "  ".join(
-        f"{WORDS[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f}, AP75 {numbers['AP75']:.4f})"
+        f"{KIND_NAMES[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f}, AP75 {numbers['AP75']:.4f})"
         for kind, numbers in kinds.items()
     )
     run.journal.say(f"{run.epoch_name}  {shown}  {'best so far' if better else f'best {run.best:.4f}'}")
-
-
-WORDS = {"bbox": "box", "segm": "mask"}
 
 
 def evaluations_left(run: Run) -> int:

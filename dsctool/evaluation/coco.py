@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -21,6 +21,7 @@ from dsctool.evaluation.sources import (
     load_ground_truth,
     load_predictions,
 )
+from dsctool.structures import Kind
 
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve numbers in pycocotools' order."""
@@ -88,7 +89,7 @@ def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource
     return Evaluation(stats, _class_stats(truth, boxes, masks), _notes(truth, results, stats))
 
 
-def _run(truth: GroundTruth, predictions: Predictions, kind: Literal["bbox", "segm"]) -> COCOeval:
+def _run(truth: GroundTruth, predictions: Predictions, kind: Kind) -> COCOeval:
     """Matched and accumulated; what pycocotools prints is dropped, its exceptions are not."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = _coco(truth, truth.annotations)
@@ -113,7 +114,7 @@ def _coco(truth: GroundTruth, annotations: list[dict[str, object]]) -> COCO:
     return coco
 
 
-def _as_given(result: dict[str, object], kind: Literal["bbox", "segm"]) -> dict[str, object]:
+def _as_given(result: dict[str, object], kind: Kind) -> dict[str, object]:
     """A copy for pycocotools to write into; with a box in it, the box's area would count for the mask."""
     return {key: value for key, value in result.items() if kind == "bbox" or key != "bbox"}
 

@@ -9,16 +9,13 @@ and thresholds are the bits of an integer: bit ``t`` stands for ``IOU_THRESHOLDS
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
-
-Kind = Literal["bbox", "segm"]
-KINDS: tuple[Kind, Kind] = ("bbox", "segm")
+from dsctool.structures import Kind
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's, computed as pycocotools computes them."""

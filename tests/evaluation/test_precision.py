@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dsctool.evaluation.huddle.results import match_results
-from dsctool.evaluation.matching import Kind
 from dsctool.evaluation.precision import Curves, mean_precision
 from dsctool.evaluation.sources import check_truth_masks, load_ground_truth, load_predictions
 from dsctool.evaluation.tables import truth_table
+from dsctool.structures import Kind
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results, pycocotools_numbers
 
 

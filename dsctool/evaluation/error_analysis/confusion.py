@@ -14,8 +14,9 @@ import numpy as np
 
 from dsctool.evaluation.error_analysis.schema import CategoryName, Confusion
 from dsctool.evaluation.error_analysis.types import FOREGROUND_IOU, Surroundings
-from dsctool.evaluation.matching import Kind, Pairs, match
+from dsctool.evaluation.matching import Pairs, match
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
+from dsctool.structures import Kind
 
 
 def confusion_matrix(

@@ -31,9 +31,10 @@ import numpy as np
 
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorType, ErrorView, Loss, ViewName
 from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, Surroundings, TypedErrors, type_errors
-from dsctool.evaluation.matching import Kind, Matches, Pairs, match
+from dsctool.evaluation.matching import Matches, Pairs, match
 from dsctool.evaluation.precision import Curves, rank
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
+from dsctool.structures import Kind
 
 
 @dataclass(frozen=True)

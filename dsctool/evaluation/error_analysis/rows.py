@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView, Suppression
 from dsctool.evaluation.huddle.rows import points
-from dsctool.evaluation.matching import KINDS, Kind
+from dsctool.structures import KINDS, Kind
 
 BACKGROUND, MISSED = "(background)", "(missed)"
 """What stands in for a category where there is no instance, or no detection."""

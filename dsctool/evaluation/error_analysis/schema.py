@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Literal, TypedDict
 
 from dsctool.evaluation.huddle.subsets import Overlap
-from dsctool.evaluation.matching import Kind
+from dsctool.structures import Kind
 
 ErrorType = Literal["classification", "localisation", "both", "duplicate", "background", "missed", "elsewhere"]
 ERROR_TYPES: tuple[ErrorType, ...] = (

@@ -16,7 +16,7 @@ from dsctool.evaluation.error_analysis.schema import VIEWS, ErrorReport, Errors,
 from dsctool.evaluation.error_analysis.suppression import measure_suppression
 from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU, Surroundings, surroundings
 from dsctool.evaluation.huddle.subsets import Overlap, largest_overlaps
-from dsctool.evaluation.matching import KINDS, Kind, Pairs, find_pairs, match
+from dsctool.evaluation.matching import Pairs, find_pairs, match
 from dsctool.evaluation.sources import (
     GroundTruth,
     GroundTruthSource,
@@ -27,11 +27,12 @@ from dsctool.evaluation.sources import (
     load_predictions,
 )
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, TruthTable, detection_table, truth_table
+from dsctool.structures import KINDS, LARGE_AREA, MEDIUM_AREA, Kind
 
 SIZES: dict[ViewName, tuple[float, float]] = {
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e5**2),
+    "small": (0.0, MEDIUM_AREA),
+    "medium": (MEDIUM_AREA, LARGE_AREA),
+    "large": (LARGE_AREA, 1e5**2),
 }
 """COCO's ranges of areas in pixels; both ends belong to them."""
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from dsctool.evaluation.coco import Numbers
 from dsctool.evaluation.huddle.schema import NUMBERS, Difference, Differences, HuddleStats, Measured
-from dsctool.evaluation.matching import IOU_THRESHOLDS, KINDS, Kind, Pairs, find_pairs, match
+from dsctool.evaluation.matching import IOU_THRESHOLDS, Pairs, find_pairs, match
 from dsctool.evaluation.precision import Curves, Ranking, mean_precision, rank, rank_by_image
 from dsctool.evaluation.sources import Predictions
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable, detection_table
+from dsctool.structures import KINDS, Kind
 
 _BATCH = 8  # bootstrap samples at a time: memory, not results, depends on it
 _BOUNDS = (2.5, 97.5)

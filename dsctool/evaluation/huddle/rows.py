@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport, Measured
-from dsctool.evaluation.matching import Kind
+from dsctool.structures import Kind
 
 Side = Literal["candidate", "baseline"]
-KIND_NAMES: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
 
 Grid = NDArray[np.float64]
 """``(T_O, T_P)``, NaN where there is nothing."""

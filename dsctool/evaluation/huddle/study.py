@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -22,7 +22,6 @@ from dsctool.errors import DataError
 from dsctool.evaluation.huddle.results import NOTHING, Bootstrap, MatchedResults, match_results, measure
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView, Measured
 from dsctool.evaluation.huddle.subsets import Overlap, images_of_cell, largest_overlaps
-from dsctool.evaluation.matching import Kind
 from dsctool.evaluation.precision import Ranking
 from dsctool.evaluation.sources import (
     GroundTruth,
@@ -34,14 +33,12 @@ from dsctool.evaluation.sources import (
     load_predictions,
 )
 from dsctool.evaluation.tables import Bools, Floats, TruthTable, truth_table
+from dsctool.structures import Kind, Progress
 
 T_O = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4)
 """The published table's rows: an instance is huddled when its largest overlap is greater."""
 T_P = (0.0, 0.1, 0.2, 0.3, 0.4)
 """The published table's columns: an image counts when its share of huddled instances is greater."""
-
-Progress = Callable[[str, int, int], None]
-"""Told a task's name, how much of it is done, and the total."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.structures import Size
+from dsctool.structures import LARGE_AREA, MEDIUM_AREA, Size
 from dsctool.visualize.switch.record import SwitchMap, SwitchRecord, Values
 
-MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
 """Smallest areas of medium and of large objects, in square pixels of the original image (COCO's limits)."""
 
 CocoObject = Mapping[str, Any]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dsctool.evaluation.error_analysis.rows import BACKGROUND, MISSED, by_kind, view_text
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView, ViewName
-from dsctool.evaluation.huddle.rows import KIND_NAMES
+from dsctool.structures import KIND_NAMES
 
 _GROUPS: tuple[tuple[ViewName, ...], ...] = (("all", "huddled", "lone"), ("small", "medium", "large"))
 _BARS = ("#4a5866", "#1a6fd0", "#7cc7ba")

@@ -19,7 +19,8 @@ from dsctool.evaluation.error_analysis.rows import (
 )
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, CurveSet, ErrorReport, Errors, Suppression
 from dsctool.evaluation.error_analysis.study import ErrorStudy
-from dsctool.evaluation.huddle.rows import KIND_NAMES, points
+from dsctool.evaluation.huddle.rows import points
+from dsctool.structures import KIND_NAMES
 from dsctool.visualize.pages.html import HeatCell, cards, facts, heat_table, page, plain_table
 
 _MOST_CATEGORIES = 20

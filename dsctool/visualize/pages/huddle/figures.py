@@ -12,7 +12,6 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from dsctool.evaluation.huddle.rows import (
-    KIND_NAMES,
     Grid,
     axes,
     difference_grid,
@@ -24,6 +23,7 @@ from dsctool.evaluation.huddle.rows import (
 )
 from dsctool.evaluation.huddle.schema import HuddleReport
 from dsctool.files import whole_file
+from dsctool.structures import KIND_NAMES
 
 
 def _colors(name: str, *colors: str) -> Colormap:

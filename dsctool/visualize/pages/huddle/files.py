@@ -7,11 +7,10 @@ import io
 import json
 from pathlib import Path
 
-from dsctool.evaluation.huddle.rows import KIND_NAMES
 from dsctool.evaluation.huddle.schema import NUMBERS, HuddleReport, Measured
 from dsctool.evaluation.huddle.study import HuddleStudy
-from dsctool.evaluation.matching import KINDS
 from dsctool.files import write_text
+from dsctool.structures import KIND_NAMES, KINDS
 from dsctool.visualize.pages.huddle.figures import heat_maps, save_figure
 from dsctool.visualize.pages.huddle.gallery import gallery
 from dsctool.visualize.pages.huddle.page import report_page

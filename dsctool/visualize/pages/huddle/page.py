@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from dsctool.evaluation.huddle.rows import (
-    KIND_NAMES,
     Grid,
     Side,
     axes,
@@ -28,7 +27,7 @@ from dsctool.evaluation.huddle.rows import (
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport
 from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.evaluation.huddle.subsets import Overlap
-from dsctool.evaluation.matching import Kind
+from dsctool.structures import KIND_NAMES, Kind
 from dsctool.visualize.pages.html import (
     HeatCell,
     bar_chart,
