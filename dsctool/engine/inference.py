@@ -58,6 +58,25 @@ class Model(Protocol):
         """Switch between training and evaluation."""
 
 
+def detections(
+    model: Model, batches: Iterable[Batch], *, device: torch.device, stage_masks: bool = False
+) -> Iterator[tuple[SampleInfo, Detections]]:
+    """What ``model`` finds in every image of ``batches``, in their order: the one loop that runs a model over images.
+
+    model: on ``device``; it runs in eval mode, and is back in the mode it came in when the iteration ends or is closed.
+    stage_masks: give the masks of every stage as well.
+    """
+    with _evaluating(model):
+        for images, _, infos in batches:
+            found = model.detect(
+                images.tensor.to(device),
+                images.sizes,
+                [info.original_size for info in infos],
+                stage_masks=stage_masks,
+            )
+            yield from zip(infos, found, strict=True)
+
+
 def run_inference(
     model: Model,
     loader: Iterable[Batch],
@@ -75,24 +94,15 @@ def run_inference(
     what suppression chose from, where the model's configuration keeps it (``postprocess.keep_candidates``).
     """
     results: list[Result] = []
-    with _evaluating(model):
-        for images, _, infos in loader:
-            original_sizes = [info.original_size for info in infos]
-            found = model.detect(
-                images.tensor.to(device, non_blocking=True),
-                images.sizes,
-                original_sizes,
-                stage_masks=on_stages is not None,
-            )
-            for info, detections in zip(infos, found, strict=True):
-                own = to_results(detections, info.image_id, categories)
-                results += own
-                if on_stages is not None:
-                    on_stages(info, detections)
-                if on_candidates is not None and detections.candidates is not None:
-                    on_candidates(info, to_results(detections.candidates, info.image_id, categories))
-                if on_image is not None:
-                    on_image(info, own)
+    for info, found in detections(model, loader, device=device, stage_masks=on_stages is not None):
+        own = to_results(found, info.image_id, categories)
+        results += own
+        if on_stages is not None:
+            on_stages(info, found)
+        if on_candidates is not None and found.candidates is not None:
+            on_candidates(info, to_results(found.candidates, info.image_id, categories))
+        if on_image is not None:
+            on_image(info, own)
     return results
 
 

@@ -84,6 +84,17 @@ class Detector(nn.Module):
         levels: list[Tensor] = self.neck(self.backbone(images))
         return levels if self.rfp is None else self.rfp(images, levels, fpn=self.neck, backbone=self.backbone)
 
+    @property
+    def backbones(self) -> list[ResNet]:
+        """The backbone of every pass that has one of its own, first to last."""
+        return [self.backbone, *(self.rfp.backbones if self.rfp is not None else ())]
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None
+    ) -> dict[str, Tensor]:
+        """:meth:`losses`, as the call that wrappers such as ``DistributedDataParallel`` see."""
+        return self.losses(images, targets, sizes)
+
     def losses(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None
     ) -> dict[str, Tensor]:
