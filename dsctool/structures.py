@@ -18,9 +18,10 @@ origin is ``(0, 0, 1, 1)``; width is ``x2 - x1``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from itertools import accumulate
+from typing import Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -115,6 +116,58 @@ class StageMasks(_Movable):
     name: str
     boxes: Tensor
     probs: Tensor
+
+
+@dataclass(frozen=True)
+class RoiMasks(_Movable):
+    """What a cascade thinks of the masks of R RoIs.
+
+    probs: ``(R, s, s)`` float32 in [0, 1], each of one class and spread over its RoI.
+    stages: the same RoIs as every stage of the cascade sees them, first to last.
+    """
+
+    probs: Tensor
+    stages: tuple[StageMasks, ...]
+
+    @staticmethod
+    def cat(parts: Sequence[RoiMasks]) -> RoiMasks:
+        """All rows of ``parts``, in order; at least one part."""
+        by_stage = zip(*(part.stages for part in parts), strict=True)
+        return RoiMasks(
+            torch.cat([part.probs for part in parts]),
+            tuple(
+                StageMasks(same[0].name, torch.cat([m.boxes for m in same]), torch.cat([m.probs for m in same]))
+                for same in by_stage
+            ),
+        )
+
+    def split(self, counts: Sequence[int]) -> list[RoiMasks]:
+        """The first ``counts[0]`` rows, the next ``counts[1]``, and so on."""
+        bounds = [(end - count, end) for count, end in zip(counts, accumulate(counts), strict=True)]
+        return [
+            RoiMasks(self.probs[a:b], tuple(StageMasks(m.name, m.boxes[a:b], m.probs[a:b]) for m in self.stages))
+            for a, b in bounds
+        ]
+
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Scored(Generic[State]):
+    """What a cascade made of the proposals of a batch, before anything is suppressed.
+
+    boxes: per image ``(n_i, 4)`` in the canvas's pixels, one for every proposal, in the proposals' order.
+    scores: per image ``(n_i, K)`` float32, without the background.
+    semantic: ``(N, C, H/8, W/8)``, the semantic branch's map, from which its ``predict`` makes class logits, and the
+        feature embedded in it; None without the branch.
+    state: what the cascade's masks need to know of its stages.
+    """
+
+    boxes: list[Tensor]
+    scores: list[Tensor]
+    semantic: tuple[Tensor, Tensor] | None
+    state: State
 
 
 @dataclass(frozen=True)

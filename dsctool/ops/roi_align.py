@@ -19,9 +19,9 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from dsctool.ops.roi_align_cpu import sparse_roi_align
 
 
-def boxes_to_rois(boxes: Sequence[Tensor]) -> Tensor:
-    """Boxes ``(n_i, 4)`` of every image -> ``(R, 5)`` RoIs, in the same order."""
-    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)])
+def boxes_to_rois(boxes: Sequence[Tensor], *, first: int = 0) -> Tensor:
+    """Boxes ``(n_i, 4)`` of every image, from the batch's image ``first`` on -> ``(R, 5)`` RoIs, in the same order."""
+    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes, start=first)])
 
 
 def roi_levels(boxes: Tensor, *, num_levels: int, finest_size: float = 56.0) -> Tensor:
