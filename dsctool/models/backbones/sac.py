@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import every
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
+from dsctool.ops.precision import at_least_float32, full_precision
 
 EPSILON = 1e-5
 """Added to the variance of a filter."""
@@ -165,17 +166,19 @@ class SwitchableAtrousConv(nn.Module):
         nn.init.ones_(self.switch.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``; any size."""
-        x = x + self.pre_context(F.adaptive_avg_pool2d(x, 1))
-        # Reflection needs three cells; smaller maps, which the published layer refuses, repeat their border.
-        border = "reflect" if min(x.shape[-2:]) >= 3 else "replicate"
-        average = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode=border), kernel_size=5, stride=1)
-        switch = self.switch(every(average, self.stride))  # S(x), linear: neither squashed nor cut
-        weight = self.standardise(self.weight, self.weight_gamma, self.weight_beta)
-        small = self._conv(x, average, self.offset_s, weight, dilation=1)
-        large = self._conv(x, average, self.offset_l, weight + self.weight_diff, dilation=LARGE_DILATION)
-        out = switch * small + (1 - switch) * large
-        return out + self.post_context(F.adaptive_avg_pool2d(out, 1))
+        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)`` float32; any size."""
+        with full_precision(x.device):  # S(x) has no bounds and weighs two maps, the contexts are sums over the image
+            x = at_least_float32(x)
+            x = x + self.pre_context(F.adaptive_avg_pool2d(x, 1))
+            # Reflection needs three cells; smaller maps, which the published layer refuses, repeat their border.
+            border = "reflect" if min(x.shape[-2:]) >= 3 else "replicate"
+            average = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode=border), kernel_size=5, stride=1)
+            switch = self.switch(every(average, self.stride))  # S(x), linear: neither squashed nor cut
+            weight = self.standardise(self.weight, self.weight_gamma, self.weight_beta)
+            small = self._conv(x, average, self.offset_s, weight, dilation=1)
+            large = self._conv(x, average, self.offset_l, weight + self.weight_diff, dilation=LARGE_DILATION)
+            out = switch * small + (1 - switch) * large
+            return out + self.post_context(F.adaptive_avg_pool2d(out, 1))
 
     def _conv(self, x: Tensor, average: Tensor, offset: nn.Conv2d | None, weight: Tensor, *, dilation: int) -> Tensor:
         if offset is None:
@@ -208,13 +211,15 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.conv_offset.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``."""
-        return self.sample(
-            x,
-            self.conv_offset(x),
-            self.weight,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=1,
-            groups=self.groups,
-        )
+        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)`` float32."""
+        with full_precision(x.device):
+            x = at_least_float32(x)
+            return self.sample(
+                x,
+                self.conv_offset(x),
+                self.weight,
+                stride=self.stride,
+                padding=self.padding,
+                dilation=1,
+                groups=self.groups,
+            )
