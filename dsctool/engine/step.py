@@ -51,6 +51,7 @@ def optimizer_step(
         raise
     set_learning_rate(optimizer, rate)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # an evaluation that follows has their memory, and may keep what it derives
     losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
     return StepResult(losses, norm, sum(len(infos) for _, _, infos in batches))
 
