@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,14 +11,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from dsctool.coco_results import Result, Rle
 from dsctool.data.images import read_image
 from dsctool.files import whole_file
-from dsctool.ops.masks import Rle
 from dsctool.structures import Size
 from dsctool.visualize.draw import draw_instances
-
-if TYPE_CHECKING:
-    from dsctool.engine.inference import Result
 
 
 def save_overlay(
