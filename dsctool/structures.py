@@ -18,13 +18,24 @@ origin is ``(0, 0, 1, 1)``; width is ``x2 - x1``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from typing import Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dsctool.coco_results import Result, coco_results, encode_bitmap
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from dsctool.data.images import ImageSource
+    from dsctool.data.records import Category
 
 Size = tuple[int, int]
 """``(height, width)`` in pixels."""
@@ -207,6 +218,15 @@ class Detections(_Movable):
         )
 
 
+class InstanceArrays(NamedTuple):
+    """:class:`Instances` as numpy arrays of the same shapes and types."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None
+
+
 @dataclass(frozen=True)
 class Instances(_Movable):
     """Finished results for one image.
@@ -215,12 +235,92 @@ class Instances(_Movable):
     scores: ``(n,)`` float32.
     labels: ``(n,)`` int64, 0-based contiguous.
     masks: ``(n, h, w)`` bool at the size asked for; None for box-only detectors.
+    size: the ``(h, w)`` in pixels that they are in; taken from the masks where it is not given.
+    categories: the class of each label; without them a class is called by its number, from 1.
+    image: the picture, ``(3, h, w)`` uint8 RGB, where it was kept: three bytes a pixel, where a mask takes one.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    size: Size | None = None
+    categories: tuple[Category, ...] = ()
+    image: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.masks is not None:
+            object.__setattr__(self, "size", tuple(self.masks.shape[-2:]))
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | NDArray[Any] | Tensor) -> Self:
+        """The instances of ``rows``, as in ``found[found.scores > 0.5]``: a number, a slice, int64 or bool ``(m,)``."""
+        chosen = rows if isinstance(rows, slice) else torch.as_tensor(rows, device=self.boxes.device).reshape(-1)
+        if isinstance(chosen, Tensor) and not len(chosen):
+            chosen = chosen.long()  # an empty list has no type
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+        )
+
+    def __repr__(self) -> str:
+        where = "" if self.size is None else f" in {self.size[0]} x {self.size[1]}"
+        kinds = [f"{number} {name}" for name, number in self.counts().items()]
+        listed = ", ".join(kinds[:5] + ["..."] * (len(kinds) > 5))
+        return f"Instances({len(self)}{where}{': ' * bool(listed)}{listed})"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture with the instances on it, at most 1,024 pixels a side."""
+        if self.image is None:
+            return None
+        picture = self.draw()
+        picture.thumbnail((1024, 1024))
+        return picture._repr_png_()
+
+    @property
+    def names(self) -> list[str]:
+        """The class of every instance, in words."""
+        return [self.categories[i].name if self.categories else f"class {i + 1}" for i in self.labels.tolist()]
+
+    @property
+    def areas(self) -> Tensor:
+        """``(n,)`` float32, in square pixels: of the masks, or of the boxes where there are none."""
+        if self.masks is not None:
+            return self.masks.flatten(1).sum(dim=1).float()
+        return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
+
+    def counts(self) -> dict[str, int]:
+        """How many instances there are of each class that was found, the most frequent first."""
+        return dict(Counter(self.names).most_common())
+
+    def numpy(self) -> InstanceArrays:
+        """Boxes, scores, labels and masks as numpy arrays."""
+        masks = None if self.masks is None else self.masks.cpu().numpy()
+        return InstanceArrays(self.boxes.cpu().numpy(), self.scores.cpu().numpy(), self.labels.cpu().numpy(), masks)
+
+    def to_coco(self, image_id: int) -> list[Result]:
+        """COCO results, as ``dsctool eval --predictions`` reads them; ``image_id`` is that of the annotation file."""
+        return coco_results(
+            boxes=self.boxes,
+            scores=self.scores,
+            masks=None if self.masks is None else [encode_bitmap(mask) for mask in self.masks],
+            category_ids=[self.categories[i].id if self.categories else i + 1 for i in self.labels.tolist()],
+            image_id=image_id,
+        )
+
+    def draw(self, image: ImageSource | None = None) -> Image:
+        """The picture with masks, boxes where there are no masks, names and scores on it.
+
+        image: what to draw on, anything that ``predict_images`` takes; None: the picture that was kept.
+
+        Raises:
+            DataError: there is no picture, or it cannot be used, or has another size than the instances.
+        """
+        from dsctool.visualize.overlays import draw_found
+
+        return draw_found(self, image)

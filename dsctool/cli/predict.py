@@ -14,10 +14,10 @@ from dsctool.cli.output import image_progress, prepare_file, prepare_folder, wri
 if TYPE_CHECKING:
     import torch
 
+    from dsctool.coco_results import Result
     from dsctool.data.image_files import ImageFile
     from dsctool.data.records import Category
     from dsctool.data.transforms import SampleInfo
-    from dsctool.engine.inference import Result
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Detections

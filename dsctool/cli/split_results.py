@@ -12,8 +12,8 @@ import typer
 from dsctool.cli.output import counting, image_progress
 
 if TYPE_CHECKING:
+    from dsctool.coco_results import Result
     from dsctool.data.layout import SplitFiles
-    from dsctool.engine.inference import Result
     from dsctool.evaluation.sources import GroundTruthSource
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from dsctool.coco_results import Result
 from dsctool.config.schema import DataConfig
 from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
-from dsctool.engine.inference import Model, OnImage, Result, run_inference
+from dsctool.engine.inference import Model, OnImage, run_inference
 from dsctool.engine.sets import EvaluationSet
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all

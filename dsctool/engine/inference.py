@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NotRequired, Protocol, TypedDict
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dsctool.coco_results import Result, coco_results
 from dsctool.config.schema import DataConfig
 from dsctool.data.image_files import ImageFile
 from dsctool.data.images import read_image
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, pad_images, test_transform
 from dsctool.errors import DataError
-from dsctool.ops.masks import Rle, encode_masks
+from dsctool.ops.masks import encode_masks
 from dsctool.structures import Detections, Size
-
-
-class Result(TypedDict):
-    """One detection as COCO's results files have it.
-
-    bbox: ``[x, y, width, height]`` in pixels of the original image. segmentation: absent without masks.
-    """
-
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    score: float
-    segmentation: NotRequired[Rle]
-
 
 OnImage = Callable[[SampleInfo, list[Result]], None]
 """Called after every image with its results, by descending score."""
@@ -108,22 +95,14 @@ def run_inference(
 
 def to_results(detections: Detections, image_id: int, categories: Sequence[Category]) -> list[Result]:
     """The detections of one image as COCO results."""
-    boxes = detections.boxes.float()
-    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-    results = [
-        Result(image_id=image_id, category_id=categories[label].id, bbox=box, score=score)
-        for label, box, score in zip(
-            detections.labels.tolist(),
-            [_shortest(box) for box in corners.cpu()],
-            _shortest(detections.scores.float().cpu()),
-            strict=True,
-        )
-    ]
-    if detections.mask_probs is not None:
-        masks = encode_masks(detections.mask_probs, detections.boxes, detections.size)
-        for result, mask in zip(results, masks, strict=True):
-            result["segmentation"] = mask
-    return results
+    probs = detections.mask_probs
+    return coco_results(
+        boxes=detections.boxes,
+        scores=detections.scores,
+        masks=None if probs is None else encode_masks(probs, detections.boxes, detections.size),
+        category_ids=[categories[label].id for label in detections.labels.tolist()],
+        image_id=image_id,
+    )
 
 
 def image_batches(
@@ -153,8 +132,3 @@ def _evaluating(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _shortest(values: Tensor) -> list[float]:
-    """The shortest decimals that give back the same float32: half the text of a results file."""
-    return [float(str(value)) for value in values.numpy()]

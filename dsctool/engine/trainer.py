@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from dsctool.coco_results import Result
 from dsctool.config.schema import Config, TrainConfig
 from dsctool.data.samplers import mixed_seed
 from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.environment import pick_device
 from dsctool.engine.evaluation import evaluate_detector, match_categories
-from dsctool.engine.inference import Result
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.preflight import refuse_changes, refuse_existing, resumable
 from dsctool.engine.progress import counting

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from dsctool.errors import DataError
 from dsctool.models.backbones.resnet import ResNet
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
@@ -23,7 +24,10 @@ from dsctool.structures import Detections, Instances, RoiMasks, Scored, Size, St
 
 if TYPE_CHECKING:
     from dsctool.config.schema import Config
+    from dsctool.data.images import ImageSource
     from dsctool.data.records import Category
+
+    _Source = TypeVar("_Source", bound=ImageSource)
 
 
 MASK_ROIS = 250
@@ -221,17 +225,72 @@ class Detector(nn.Module):
         """Finished results of every image, masks pasted to bool bitmaps; arguments as for :meth:`detect`.
 
         A bitmap per instance is held at full size: for large images use :meth:`detect` and
-        :func:`dsctool.ops.masks.encode_masks`.
+        :func:`dsctool.ops.masks.encode_masks`. Images as they come go to :meth:`predict_images`.
+
+        Raises:
+            DataError: ``images`` is no batch of normalised images.
         """
-        return [
-            Instances(
-                boxes=found.boxes,
-                scores=found.scores,
-                labels=found.labels,
-                masks=None if found.mask_probs is None else paste_masks(found.mask_probs, found.boxes, found.size),
-            )
-            for found in self.detect(images, sizes, original_sizes)
-        ]
+        _check_normalised(images)
+        categories = getattr(self, "categories", ())
+        return [to_instances(found, categories=categories) for found in self.detect(images, sizes, original_sizes)]
+
+    @overload
+    def predict_images(self, images: ImageSource, *, score: float = 0.3) -> Instances: ...
+
+    @overload
+    def predict_images(self, images: list[_Source] | tuple[_Source, ...], *, score: float = 0.3) -> list[Instances]: ...
+
+    def predict_images(self, images: Any, *, score: float = 0.3) -> Instances | list[Instances]:
+        """What is in an image, or in each image of a list, in its own pixels, with the names of the classes.
+
+        Every image is resized, normalised and padded as the configuration says, and runs by itself. Results are on
+        the CPU and keep their image, so that :meth:`Instances.draw` needs none. All of a list's images and masks are
+        held at once: for thousands of files use :func:`dsctool.predict_images`.
+
+        Args:
+            images: a path, a Pillow image, or an ``(h, w, 3)`` uint8 array in RGB order, read by the same rules as
+                files (:data:`~dsctool.data.images.ImageSource`); or a list of these.
+            score: what scores less is left out, as is what the configuration's ``postprocess.score_threshold`` drops.
+
+        Raises:
+            DataError: an image cannot be read, or is none of these.
+        """
+        from dsctool.engine.pictures import find_instances
+
+        if isinstance(images, list | tuple):
+            return find_instances(self, images, score=score)
+        return find_instances(self, [images], score=score)[0]
+
+
+def to_instances(found: Detections, *, categories: Sequence[Category] = (), image: Tensor | None = None) -> Instances:
+    """Detections with their masks pasted to bitmaps; ``image`` ``(3, h, w)`` uint8 is kept with them."""
+    return Instances(
+        boxes=found.boxes,
+        scores=found.scores,
+        labels=found.labels,
+        masks=None if found.mask_probs is None else paste_masks(found.mask_probs, found.boxes, found.size),
+        size=found.size,
+        categories=tuple(categories),
+        image=image,
+    )
+
+
+def _check_normalised(images: object) -> None:
+    """Refuse what is no ``(N, 3, H, W)`` batch of normalised images, before it gives wrong results."""
+    if not isinstance(images, Tensor):
+        problem = f"it is a {type(images).__name__}"
+    elif images.ndim != 4 or images.shape[1] != 3:
+        problem = f"its shape is {tuple(images.shape)}"
+    elif not images.is_floating_point():
+        problem = f"its values are {str(images.dtype).removeprefix('torch.')}"
+    elif images.numel() and images.min() >= 0 and 0 < images.max() <= 1:
+        problem = "all its values are from 0 to 1, so the mean colour has not been subtracted"
+    else:
+        return
+    raise DataError(
+        f"predict() takes a (N, 3, H, W) float tensor of normalised images, and this is none: {problem}. Paths, Pillow "
+        "images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the model needs it."
+    )
 
 
 def _sizes(images: Tensor, sizes: Sequence[Size] | None) -> list[Size]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypedDict
 
 import torch
 from pycocotools import mask as coco_mask
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from dsctool.coco_results import Rle
 from dsctool.ops.precision import full_precision
 from dsctool.structures import Size
 
@@ -26,13 +26,6 @@ TILE_PIXELS = 1 << 21
 """Most pixels sampled at once; about 16 bytes each are alive at the peak."""
 BITMAP_VALUES = 1 << 25
 """Most bitmap pixels that :func:`mask_targets` holds as float32 at once."""
-
-
-class Rle(TypedDict):
-    """COCO's compressed run-length encoding, column by column."""
-
-    size: list[int]
-    counts: str
 
 
 def paste_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5) -> Tensor:

@@ -1,10 +1,9 @@
-"""Pictures of a detector's results, as files."""
+"""Pictures of a detector's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,14 +11,28 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from dsctool.data.images import read_image
+from dsctool.coco_results import Result, Rle
+from dsctool.data.images import ImageSource, image_pixels, read_image
+from dsctool.errors import DataError
 from dsctool.files import whole_file
-from dsctool.ops.masks import Rle
-from dsctool.structures import Size
+from dsctool.structures import Instances, Size
 from dsctool.visualize.draw import draw_instances
 
-if TYPE_CHECKING:
-    from dsctool.engine.inference import Result
+
+def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Image:
+    """Instances on ``image``, or on the picture that they carry, at its size.
+
+    Raises:
+        DataError: there is no picture, or it cannot be used, or has another size than the instances.
+    """
+    source = found.image if image is None else image
+    if source is None:
+        raise DataError("these instances carry no picture: give one, as in draw('photo.jpg')")
+    pixels = image_pixels(source)
+    size = (pixels.shape[-2], pixels.shape[-1])
+    if found.size not in (None, size):
+        raise DataError(f"the picture has {size} pixels, these instances are in {found.size} (height, width)")
+    return draw_instances(pixels, boxes=found.boxes, names=found.names, scores=found.scores, masks=found.masks)
 
 
 def save_overlay(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from dsctool.data.images import image_size, read_image
+from dsctool.data.images import image_pixels, image_size, read_image
 from dsctool.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -67,6 +67,21 @@ def test_sixteen_bits_keep_the_high_byte(tmp_path: Path) -> None:
 def test_cmyk_looks_like_the_colours_it_was_made_from(tmp_path: Path) -> None:
     read = _read(tmp_path, Image.fromarray(SMOOTH).convert("CMYK"), "image.jpg")
     assert np.abs(read.astype(int) - SMOOTH).max() < 12
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "HSV", "YCbCr"])
+def test_pictures_in_memory_are_read_as_from_a_file(tmp_path: Path, mode: str) -> None:
+    grey = (RGB[..., 0].astype(np.uint16) << 8) | 77
+    picture = Image.fromarray(grey) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    pixels = image_pixels(picture)
+    assert (pixels.shape, pixels.dtype, pixels.is_contiguous()) == ((3, 24, 40), torch.uint8, True)
+    suffix = {"PA": None, "RGBX": "tiff", "CMYK": "tiff", "HSV": None, "YCbCr": "tiff"}.get(mode, "png")
+    if suffix is None:  # no file holds these
+        assert (pixels.permute(1, 2, 0).numpy() == np.asarray(picture.convert("RGB"))).all()
+    else:
+        picture.save(tmp_path / f"image.{suffix}")
+        assert (read_image(tmp_path / f"image.{suffix}") == pixels).all()
+        assert (image_pixels(str(tmp_path / f"image.{suffix}")) == pixels).all()
 
 
 def test_floating_point_is_refused(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
+from dsctool.coco_results import Result
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.image_files import ImageFile
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.evaluation import evaluate_detector, match_categories
-from dsctool.engine.inference import Result, image_batches, run_inference, to_results
+from dsctool.engine.inference import image_batches, run_inference, to_results
 from dsctool.engine.sets import open_evaluation_set
 from dsctool.errors import DataError
 from dsctool.ops.masks import paste_masks

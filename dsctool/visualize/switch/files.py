@@ -17,7 +17,7 @@ from dsctool.visualize.switch.record import SwitchRecord
 from dsctool.visualize.switch.sheet import Sheet, picture_size, save_layer, save_sheet
 
 if TYPE_CHECKING:
-    from dsctool.engine.inference import Result
+    from dsctool.coco_results import Result
 
 
 def save_maps(target: Path, record: SwitchRecord) -> None:
