@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.coco import CocoDataset
-from dsctool.data.samplers import EpochBatches, SampleKey, count_batches
+from dsctool.data.samplers import ALONE, EpochBatches, Ranks, SampleKey, count_batches
 from dsctool.data.transforms import Batch, Sample, collate
 from dsctool.errors import DataError
 
@@ -60,14 +60,21 @@ class _Caught(Dataset[Sample | DataError]):
 
 
 def train_loader(
-    dataset: CocoDataset, config: DataConfig, *, batch_size: int, seed: int, epoch: int, start_batch: int = 0
+    dataset: CocoDataset,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+    ranks: Ranks = ALONE,
 ) -> BatchLoader:
-    """The training batches of one epoch from ``start_batch`` on.
+    """The training batches of one epoch from ``start_batch`` on, as :class:`EpochBatches` gives them to a process.
 
     Every image comes once; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
     """
     batches = EpochBatches(
-        _groups(dataset, config), batch_size=batch_size, seed=seed, epoch=epoch, start_batch=start_batch
+        _groups(dataset, config), batch_size=batch_size, seed=seed, epoch=epoch, start_batch=start_batch, ranks=ranks
     )
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
@@ -80,12 +87,11 @@ def train_loader(
     return BatchLoader(loader, len(loader), dataset)
 
 
-def eval_loader(dataset: CocoDataset, config: DataConfig, *, batch_size: int = 1) -> BatchLoader:
-    """All images in the order of the data set."""
+def eval_loader(dataset: CocoDataset, config: DataConfig) -> BatchLoader:
+    """All images, one by one in the order of the data set."""
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
         sampler=SequentialSampler(dataset),
-        batch_size=batch_size,
         num_workers=config.workers,
         collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
         worker_init_fn=_start_worker,
@@ -94,9 +100,9 @@ def eval_loader(dataset: CocoDataset, config: DataConfig, *, batch_size: int = 1
     return BatchLoader(loader, len(loader), dataset)
 
 
-def batches_per_epoch(dataset: CocoDataset, config: DataConfig, *, batch_size: int) -> int:
+def batches_per_epoch(dataset: CocoDataset, config: DataConfig, *, batch_size: int, ranks: Ranks = ALONE) -> int:
     """Batches of :func:`train_loader` in one epoch."""
-    return count_batches(_groups(dataset, config), batch_size)
+    return count_batches(_groups(dataset, config), batch_size, world=ranks.world)
 
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:
