@@ -40,7 +40,8 @@ class BatchLoader(Iterable[Batch]):
         for batch in self._loader:
             if isinstance(batch, DataError):
                 raise batch
-            yield batch
+            images, targets, infos = batch  # a list, where its memory is pinned
+            yield images, targets, infos
 
 
 class _Caught(Dataset[Sample | DataError]):
@@ -68,10 +69,12 @@ def train_loader(
     epoch: int,
     start_batch: int = 0,
     ranks: Ranks = ALONE,
+    pin_memory: bool = False,
 ) -> BatchLoader:
     """The training batches of one epoch from ``start_batch`` on, as :class:`EpochBatches` gives them to a process.
 
     Every image comes once; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
+    pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
     """
     batches = EpochBatches(
         _groups(dataset, config), batch_size=batch_size, seed=seed, epoch=epoch, start_batch=start_batch, ranks=ranks
@@ -83,6 +86,7 @@ def train_loader(
         collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws from the global one
+        pin_memory=pin_memory,
     )
     return BatchLoader(loader, len(loader), dataset)
 

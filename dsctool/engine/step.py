@@ -72,7 +72,9 @@ def part_of(loss: str) -> str:
 def _backward(model: nn.Module, batch: Batch, *, share: float) -> dict[str, Tensor]:
     images, targets, _ = batch
     device = next(model.parameters()).device
-    losses: dict[str, Tensor] = model(images.tensor.to(device), [t.to(device) for t in targets], images.sizes)
+    images = images.to(device, non_blocking=True)  # from the pinned memory of the loader
+    targets = [target.to(device, non_blocking=True) for target in targets]
+    losses: dict[str, Tensor] = model(images.tensor, targets, images.sizes)
     total = torch.stack(list(losses.values())).sum()
     (total * share).backward()
     return {name: loss.detach() for name, loss in losses.items()}

@@ -93,6 +93,14 @@ def test_loading_leaves_the_global_generator_alone(synthetic_root: Path, workers
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_in_pinned_memory_are_the_same(synthetic_root: Path) -> None:
+    dataset, config = _dataset(synthetic_root), _config(1)
+    pinned = list(train_loader(dataset, config, batch_size=3, seed=7, epoch=0, pin_memory=True))
+    assert all(map(_equal, pinned, _epoch(dataset)))
+    assert all(images.tensor.is_pinned() and targets[0].boxes.is_pinned() for images, targets, _ in pinned)
+
+
 def test_evaluation_keeps_the_order(synthetic_root: Path) -> None:
     files = find_split(synthetic_root, SplitConfig(), "val")
     dataset = CocoDataset.for_evaluation(files, _config(0))
