@@ -16,11 +16,10 @@ from dsctool.data.records import Category
 from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine.environment import describe
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
-from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise
+from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.sets import RunData, open_data
-from dsctool.interop.checkpoint import Checkpoint
-from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights, read_state_dict
-from dsctool.interop.published import rename
+from dsctool.interop.checkpoint import Checkpoint, read_weights
+from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
 from dsctool.structures import Progress
@@ -79,6 +78,7 @@ class Setup:
             epoch=epoch,
             start_batch=start,
             ranks=self.ranks,
+            pin_memory=self.device.type == "cuda",
         )
 
 
@@ -93,11 +93,11 @@ def prepare(
     ranks: Ranks = ALONE,
     build: Build = build_detector,
 ) -> Setup:
-    """Check configuration and data, and build the model with its first weights.
+    """Check configuration and data, build the model with its first weights, and try a new one on validation images.
 
     checkpoint: the state that a resumed run continues from.
     provenance: who set each configuration value, for messages.
-    progress: told how many images are checked.
+    progress: told how many images are checked and tried.
     ranks: which of the processes of the run this one is. build: makes the model.
     Raises ConfigError, DataError or CheckpointError.
     """
@@ -114,6 +114,8 @@ def prepare(
         notes = []
         model.load_state_dict(dict(checkpoint.model))
     model.to(device).train()
+    if checkpoint is None and opened.val is not None:
+        try_detection(model, opened.val, config.data, device=device, progress=progress)
     optimizer = build_optimizer(model, config.optim)
     if checkpoint is not None and checkpoint.training is not None:
         optimizer.load_state_dict(checkpoint.training.optimizer)
@@ -149,7 +151,7 @@ def _load_first_weights(model: Detector, config: Config) -> list[str]:
             lines += _account(f"model.backbone.weights={backbone}", load_backbone_weights(part, backbone))
     if train.weights is not None:
         source = f"train.weights={train.weights}"
-        state = {rename(name): value for name, value in read_state_dict(Path(train.weights)).items()}
+        state = read_weights(Path(train.weights))
         lines += _account(source, load_weights(model, state, source=source, allow_partial=train.partial_weights))
     return lines
 

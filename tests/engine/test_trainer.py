@@ -15,6 +15,7 @@ import torch
 from dsctool.config.loading import load_config
 from dsctool.data.samplers import Ranks
 from dsctool.engine import trainer
+from dsctool.engine.preflight import TRIED
 from dsctool.engine.recorder import Recorder
 from dsctool.engine.signals import RunInterruptedError
 from dsctool.errors import TrainingError
@@ -91,7 +92,7 @@ def test_the_runs_are_not_trivially_equal(tmp_path: Path, run: Callable[..., str
 def test_stopped_during_an_evaluation(tmp_path: Path, run: Callable[..., str]) -> None:
     run(tmp_path / "whole")
     with pytest.raises(RunInterruptedError):
-        run(tmp_path / "cut", prepare=kill_at(2, during="detect"))
+        run(tmp_path / "cut", prepare=kill_at(TRIED + 2, during="detect"))
     stopped = load_checkpoint(tmp_path / "cut" / "last.pt").training
     assert stopped is not None
     assert (stopped.step, stopped.epoch, stopped.batch) == (4, 0, 4)  # no step is lost, the evaluation is still due
