@@ -59,18 +59,27 @@ MEDIUM_AREA, LARGE_AREA = 32.0**2, 96.0**2
 class _Movable:
     """Dataclasses whose tensors move together."""
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same data with every tensor field on ``device``."""
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same data with every tensor field on ``device``; non_blocking: as torch has it, for pinned memory."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same data in page-locked memory; data loaders call it."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
-            values[field.name] = _moved(getattr(self, field.name), device)
+            values[field.name] = _moved(getattr(self, field.name), move)
         return type(self)(**values)
 
 
-def _moved(value: object, device: torch.device | str) -> object:
-    if isinstance(value, Tensor | _Movable):
-        return value.to(device)
-    return tuple(_moved(part, device) for part in value) if isinstance(value, tuple) else value
+def _moved(value: object, move: Callable[[Tensor], Tensor]) -> object:
+    if isinstance(value, Tensor):
+        return move(value)
+    if isinstance(value, _Movable):
+        return value._moved(move)
+    return tuple(_moved(part, move) for part in value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
