@@ -38,6 +38,7 @@ DECODE_ERRORS = (
 )
 """What Pillow raises on files that it cannot decode."""
 
+# Pillow's exif_transpose turns the same way, but also writes the EXIF block anew, and fails on broken ones.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -16,6 +16,7 @@ from dsctool.data.coco import CocoDataset
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.data.records import Category
 from dsctool.data.samplers import SampleKey
+from dsctool.data.segmentations import segmentation_problem
 from dsctool.data.semantic import draw_semantic_map
 from dsctool.errors import DataError
 from tests.data.tiny import tiny_content, write_tiny
@@ -95,6 +96,24 @@ def test_faulty_entries_are_refused_without_a_check_before(tmp_path: Path) -> No
     files = write_tiny(tmp_path, content)
     with pytest.raises(DataError, match="annotation 11: missing key 'bbox'"):
         CocoDataset.for_training(files, _config())
+
+
+def test_no_segmentation_reaches_pycocotools_unchecked_and_none_is_checked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    judge = segmentation_problem
+    monkeypatch.setattr(
+        "dsctool.data.rules.segmentation_problem", lambda *given: (seen.append(given[0]), judge(*given))[1]
+    )
+    content = tiny_content()
+    dataset = CocoDataset.for_training(write_tiny(tmp_path / "good", content), _config("instances"))
+    for _ in range(2):
+        assert [len(dataset[index].targets.labels) for index in range(2)] == [2, 0]
+    assert len(seen) == len(content["annotations"])
+    content["annotations"][0]["segmentation"] = [[1, 1, 1e11, 1, 9, 9]]
+    with pytest.raises(DataError, match="annotation 11: polygon 1 reaches far out"):
+        CocoDataset.for_training(write_tiny(tmp_path / "bad", content), _config())
 
 
 def test_a_broken_image_names_file_and_id(tmp_path: Path) -> None:
