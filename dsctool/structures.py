@@ -96,12 +96,13 @@ class ImageBatch(_Movable):
 
 @dataclass(frozen=True)
 class Targets(_Movable):
-    """The annotation of one image, in the pixels of the batch's canvas.
+    """What losses compare the predictions of one image with, in the pixels of the batch's canvas.
 
     boxes: ``(G, 4)`` float32, instances that are not crowds.
     labels: ``(G,)`` int64, 0-based contiguous classes.
     masks: ``(G, h, w)`` bool (or uint8 0/1), one bitmap per box; None for detectors without masks.
-    crowd: ``(c, 4)`` float32 boxes of crowd regions; the published recipes leave them without effect.
+    crowd: ``(c, 4)`` float32 boxes of crowd regions, for who shows or counts what is in a batch; no loss looks at them,
+        as published.
     semantic: ``(H/8, W/8)`` int64 class per stride-8 cell, 255 = ignored; None without a semantic branch.
     """
 

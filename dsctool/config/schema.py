@@ -215,8 +215,7 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _masks_for_mask_nms(self) -> Self:
-        cascade = self.model.cascade
-        if self.postprocess.nms == "mask" and isinstance(cascade, CascadeRcnnConfig) and cascade.mask_head is None:
+        if self.postprocess.nms == "mask" and not self.model.cascade.has_masks:
             raise ValueError("postprocess.nms=mask needs a mask head: this model has boxes only")
         return self
 

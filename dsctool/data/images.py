@@ -45,6 +45,7 @@ ImageSource = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A picture as a program has it: a file's path, a Pillow image, ``(h, w, 3)`` uint8 in RGB order (also ``(h, w)`` grey
 and ``(h, w, 4)`` with alpha), or a ``(3, h, w)`` uint8 tensor. OpenCV's arrays are BGR: give ``array[..., ::-1]``."""
 
+# Pillow's exif_transpose turns the same way, but also writes the EXIF block anew, and fails on broken ones.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -14,7 +14,7 @@ from dsctool.config.schema import DataConfig
 from dsctool.data.image_files import ImageFile
 from dsctool.data.images import read_image
 from dsctool.data.records import Category
-from dsctool.data.transforms import Batch, SampleInfo, pad_images, test_transform
+from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.errors import DataError
 from dsctool.ops.masks import encode_masks
 from dsctool.structures import Detections, Size
@@ -112,7 +112,7 @@ def image_batches(
 
     Files that cannot be read are given to ``on_fault`` and left out.
     """
-    transform = test_transform(config)
+    transform = inference_transform(config)
     for file in files:
         try:
             pixels = read_image(file.path, file.size)

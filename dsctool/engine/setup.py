@@ -167,8 +167,7 @@ def summary(setup: Setup) -> dict[str, str]:
     train, optim, batch = config.train, config.optim, effective_batch(config, setup.ranks)
     processes = f" x {setup.ranks.world} processes" if setup.ranks.world > 1 else ""
     images = len(setup.data.train_set)
-    annotations = (annotation for index in range(images) for annotation in setup.data.train_set.annotations(index))
-    instances = sum(not annotation.crowd for annotation in annotations)
+    instances = setup.data.train_set.num_instances
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in setup.model.parameters()]
     trainable = sum(size for size, trains in sizes if trains)
     scaling = f" = {optim.lr:g} x {batch} / {optim.reference_batch}" if optim.scale_lr else ""

@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.config.schema import (
     BackboneConfig,
     CascadeRcnnConfig,
@@ -39,7 +40,6 @@ from dsctool.ops import mmcv_backend
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
 
 COCO_CLASSES = 80
-STUFFTHINGMAPS_CLASSES = 183
 
 
 def build_detector(config: Config, *, num_classes: int | None = None) -> Detector:

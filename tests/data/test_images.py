@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -121,6 +122,14 @@ def test_exif_orientations_are_pillows(tmp_path: Path, orientation: int) -> None
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     assert (read_image(path).permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_an_image_with_a_broken_exif_entry_is_turned_as_well(tmp_path: Path) -> None:
+    """The camera's model is a floating-point number here: Pillow reads the block, and cannot write it."""
+    orientation, model = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0), struct.pack("<HHIf", 0x110, 11, 1, 1.5)
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + model + bytes(4)
+    Image.fromarray(RGB).save(tmp_path / "image.jpg", exif=block)
+    assert read_image(tmp_path / "image.jpg").shape == (3, 40, 24)
 
 
 def test_another_size_is_an_error_that_says_both(tmp_path: Path) -> None:
