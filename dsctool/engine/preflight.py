@@ -8,8 +8,8 @@ from pathlib import Path
 from dsctool.config.dump import diff_configs
 from dsctool.config.schema import Config
 from dsctool.data.coco import CocoDataset
-from dsctool.engine.evaluation import match_categories
 from dsctool.engine.sets import RunData, semantic_channels
+from dsctool.engine.split_results import match_categories
 from dsctool.errors import CheckpointError, ConfigError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 

@@ -18,12 +18,8 @@ from dsctool.data.records import LARGEST_NUMBER, json_kind
 from dsctool.data.rle import decompress_runs
 from dsctool.data.segmentations import strays
 from dsctool.errors import DataError
+from dsctool.evaluation.numbering import check_numbering
 from dsctool.files import read_json
-
-GroundTruthSource = str | Path | Mapping[str, Any]
-"""A COCO annotation file, or what is in it."""
-PredictionsSource = str | Path | Sequence[Mapping[str, Any]]
-"""A COCO results file, or the list in it."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,16 @@ class Predictions:
     has_masks: bool
 
 
+GroundTruthSource = str | Path | Mapping[str, Any] | GroundTruth
+"""A COCO annotation file, what is in it, or that read."""
+PredictionsSource = str | Path | Sequence[Mapping[str, Any]] | Predictions
+"""A COCO results file, the list in it, or that read."""
+
+
 def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
     """Reads and checks ground truth; ``DataError`` names the file and the annotation id."""
+    if isinstance(source, GroundTruth):
+        return source
     name, data = _read(source, "ground truth")
     if not isinstance(data, Mapping):
         raise DataError(f"{name}: a COCO annotation file holds one object, this holds {json_kind(data)}")
@@ -76,6 +80,10 @@ def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
 
 def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictions:
     """Reads and checks results against the ground truth; ``DataError`` names the file and the index."""
+    if isinstance(source, Predictions):
+        return source
+    if isinstance(source, str | Path):
+        check_numbering(Path(source), truth.images, truth.name)
     name, data = _read(source, "predictions")
     if not isinstance(data, Sequence):
         raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
