@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.images import ImageSource, image_pixels
-from dsctool.data.transforms import Batch, SampleInfo, pad_images, test_transform
+from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.inference import detections
 from dsctool.models.detector import Detector, to_instances
 from dsctool.structures import Instances
@@ -27,7 +27,7 @@ def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: fl
 
 def _one_by_one(pictures: Sequence[Tensor], config: DataConfig) -> Iterator[Batch]:
     """Pictures ``(3, h, w)`` uint8 RGB, each as a batch of its own."""
-    transform = test_transform(config)
+    transform = inference_transform(config)
     for number, picture in enumerate(pictures, start=1):
         info = SampleInfo(image_id=number, original_size=(picture.shape[-2], picture.shape[-1]), file_name="")
         yield pad_images([transform.image(picture)], config.pad_divisor), [], [info]

@@ -12,9 +12,9 @@ from dsctool.config.dump import diff_configs
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.loader import eval_loader
-from dsctool.engine.evaluation import match_categories
 from dsctool.engine.inference import Model, detections, to_results
 from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
+from dsctool.engine.split_results import match_categories
 from dsctool.errors import CheckpointError, ConfigError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 from dsctool.structures import Progress

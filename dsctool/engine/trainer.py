@@ -9,18 +9,17 @@ resumed ends with the weights of one that never stopped: bit for bit on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from dsctool.coco_results import Result
 from dsctool.config.schema import Config, TrainConfig
 from dsctool.data.samplers import ALONE, Ranks, mixed_seed
-from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
-from dsctool.engine.evaluation import evaluate_detector, match_categories
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.preflight import refuse_changes, refuse_existing, resumable
 from dsctool.engine.progress import counting
@@ -28,6 +27,7 @@ from dsctool.engine.recorder import open_recorder
 from dsctool.engine.run import Run
 from dsctool.engine.setup import Build, Setup, prepare, summary
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
+from dsctool.engine.split_results import Found, evaluate_detector, match_categories
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.evaluation.coco import Stats
 from dsctool.models.build import build_detector
@@ -164,22 +164,22 @@ def evaluate(run: Run) -> None:
     """Measure the detector on the validation images; the best so far becomes ``best.pt``."""
     setup, data = run.setup, run.setup.data.val
     assert data is not None
-    total = len(data.dataset)
-    done = 0
-
-    def on_image(info: SampleInfo, results: Sequence[Result]) -> None:
-        nonlocal done
-        done += 1
-        run.recorder.progress.status(f"evaluating {done}/{total}")
-        run.stop.check()
-
     run.pace.restart()
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
     evaluation, _ = evaluate_detector(
-        setup.model, data, setup.config.data, categories, device=setup.device, on_image=on_image
-    )
+        setup.model, data, setup.config.data, categories,
+        device=setup.device, watch=partial(watched, run, len(data.dataset)),
+    )  # fmt: skip
     run.pace.evaluated()
     record(run, evaluation.stats)
+
+
+def watched(run: Run, total: int, images: Iterator[Found]) -> Iterator[Found]:
+    """Say how far an evaluation is; a run that was asked to stop stops between two images."""
+    for done, image in enumerate(images, start=1):
+        run.recorder.progress.status(f"evaluating {done}/{total}")
+        run.stop.check()
+        yield image
 
 
 def record(run: Run, stats: Stats) -> None:

@@ -18,6 +18,7 @@ from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, annotation_file
 from dsctool.data.rle import decompress_runs
 from dsctool.data.segmentations import strays
 from dsctool.errors import DataError
+from dsctool.evaluation.numbering import check_numbering
 from dsctool.files import read_json
 
 
@@ -79,6 +80,8 @@ def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictio
     """Reads and checks results against the ground truth, once; ``DataError`` names the file and the index."""
     if isinstance(source, Predictions):
         return source
+    if isinstance(source, str | Path):
+        check_numbering(Path(source), truth.images, truth.name)
     name, data = (str(source), read_json(Path(source))) if isinstance(source, str | Path) else ("predictions", source)
     if not isinstance(data, Sequence):
         raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")

@@ -13,15 +13,15 @@ A checkpoint is a ``torch.save`` file of plain containers and tensors, so that r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from dsctool.config.loading import config_from_mapping
+from dsctool.config.loading import config_from_mapping, override_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError, ConfigError
@@ -126,12 +126,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state if _is_own(content) else {rename(name): value for name, value in state.items()}
 
 
-def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> Detector:
+def load_model(path: Path | str, *, overrides: Sequence[str] = (), device: torch.device | str = "cpu") -> Detector:
     """The detector of a checkpoint in eval mode, with ``.config`` and ``.categories`` set.
 
-    Raises CheckpointError as :func:`load_checkpoint`, and when the weights do not fit the configuration.
+    overrides: ``key=value`` changes of its configuration, such as ``postprocess.nms=mask``. ``data.semantic`` stays as
+    it is: it says which branch there are weights for.
+
+    Raises CheckpointError as :func:`load_checkpoint`, and when the weights do not fit the configuration; ConfigError
+    for overrides that are none.
     """
-    return detector_from(load_checkpoint(path), source=path).to(device)
+    checkpoint = load_checkpoint(path)
+    if overrides:
+        config = override_config(checkpoint.config, overrides, source=str(path))
+        data = config.data.model_copy(update={"semantic": checkpoint.config.data.semantic})
+        checkpoint = replace(checkpoint, config=config.model_copy(update={"data": data}))
+    return detector_from(checkpoint, source=path).to(device)
 
 
 def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:

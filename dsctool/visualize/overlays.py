@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from dsctool.coco_results import Result, Rle
-from dsctool.data.images import ImageSource, image_pixels, read_image
+from dsctool.data.images import ImageSource, image_pixels
 from dsctool.errors import DataError
 from dsctool.files import whole_file
 from dsctool.structures import Instances, Size
@@ -36,17 +36,17 @@ def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Imag
 
 
 def save_overlay(
-    target: Path, image: Path, results: Sequence[Result], names: Mapping[int, str], *, size: Size, threshold: float
+    target: Path, image: Tensor, results: Sequence[Result], names: Mapping[int, str], *, threshold: float
 ) -> None:
     """Write ``image`` with its results of at least ``threshold`` as JPEG to ``target``, whole or not at all.
 
-    names: of the categories, by id. size: ``(h, w)`` that the results are in.
+    image: ``(3, h, w)`` uint8 RGB. names: of the categories, by id.
     """
     shown = [result for result in results if result["score"] >= threshold]
     corners = [(x, y, x + width, y + height) for x, y, width, height in (result["bbox"] for result in shown)]
     masks = [result["segmentation"] for result in shown if "segmentation" in result]
     picture = draw_instances(
-        read_image(image, size),
+        image,
         boxes=corners,
         names=[names[result["category_id"]] for result in shown],
         scores=[result["score"] for result in shown],
