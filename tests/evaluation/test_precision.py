@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsctool.evaluation.huddle.results import match_results
+from dsctool.evaluation.huddle.matched import match_results
 from dsctool.evaluation.precision import Curves, mean_precision
 from dsctool.evaluation.sources import check_truth_masks, load_ground_truth, load_predictions
 from dsctool.evaluation.tables import truth_table

@@ -1,0 +1,1 @@
+"""Where AP is lost. To be read in this order: types, costs, confusion, curves, suppression, schema, study, rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +11,13 @@ from pycocotools import mask as coco_mask
 
 from dsctool.errors import DataError
 from dsctool.evaluation.error_analysis.confusion import confusion_matrix
-from dsctool.evaluation.error_analysis.costs import Diagnosis, diagnose, measure_losses
+from dsctool.evaluation.error_analysis.costs import diagnose, measure_costs
 from dsctool.evaluation.error_analysis.curves import curve_set
 from dsctool.evaluation.error_analysis.schema import VIEWS, ErrorReport, Errors, ErrorView, ViewName
 from dsctool.evaluation.error_analysis.suppression import measure_suppression
 from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU, Surroundings, surroundings
-from dsctool.evaluation.huddle.subsets import Overlap, largest_overlaps
 from dsctool.evaluation.matching import Pairs, find_pairs, match
+from dsctool.evaluation.overlaps import Overlap, largest_overlaps
 from dsctool.evaluation.sources import (
     GroundTruth,
     GroundTruthSource,
@@ -83,9 +84,11 @@ def study_errors(
         check_truth_masks(truth)
     table = truth_table(truth)
     overlaps = largest_overlaps(table, settings.overlap, same_class=False)
+    views = {name: _counted(table, name, overlaps, settings.t_o) for name in VIEWS}
     results = load_predictions(predictions, truth)
+    before = None if candidates is None else load_predictions(candidates, truth)
     compared = {kind: _compare(results, table, kind) for kind in _kinds(truth, results)}
-    errors = {kind: _errors(each, overlaps, settings) for kind, each in compared.items()}
+    errors = {kind: _errors(each, views) for kind, each in compared.items()}
     shown: Kind = "segm" if "segm" in compared else "bbox"
     own = compared[shown]
     report = ErrorReport(
@@ -98,13 +101,20 @@ def study_errors(
         confusion=confusion_matrix(
             table, own.detections, own.pairs, own.around, shown, score_threshold=settings.score_threshold
         ),
-        suppression=None,
+        suppression=None if before is None else measure_suppression(before, results, table, views, overlaps),
     )
-    before = None if candidates is None else load_predictions(candidates, truth)
-    if before is not None:
-        chosen = {name: _counted(table, name, overlaps, settings.t_o) for name in VIEWS}
-        report["suppression"] = measure_suppression(before, results, table, chosen, overlaps)
     return ErrorStudy(report, truth.name, results.name, _notes(truth, results, before))
+
+
+def _counted(table: TruthTable, name: ViewName, overlaps: Floats, t_o: float) -> Bools:
+    """``(m,)``: the instances of a view."""
+    instances = ~table.ignored
+    if name in SIZES:
+        low, high = SIZES[name]
+        return instances & (table.area >= low) & (table.area <= high)
+    if name == "all":
+        return instances
+    return instances & ((overlaps > t_o) == (name == "huddled"))
 
 
 def _kinds(truth: GroundTruth, results: Predictions) -> list[Kind]:
@@ -134,39 +144,24 @@ def _compare(results: Predictions, table: TruthTable, kind: Kind) -> _Compared:
     return _Compared(kind, table, detections, areas, pairs, around)
 
 
-def _errors(compared: _Compared, overlaps: Floats, settings: ErrorSettings) -> Errors:
+def _errors(compared: _Compared, views: Mapping[ViewName, Bools]) -> Errors:
+    """views: the instances ``(m,)`` of each."""
     table, detections = compared.truth, compared.detections
     matches = match(compared.pairs, table, detections, compared.kind, ignored=table.ignored)
     return Errors(
-        views=[_view(compared, name, overlaps, settings.t_o) for name in VIEWS],
+        views=[_view(compared, name, counted) for name, counted in views.items()],
         curves=curve_set(table, detections, matches),
     )
 
 
-def _view(compared: _Compared, name: ViewName, overlaps: Floats, t_o: float) -> ErrorView:
-    return measure_losses(_diagnosis(compared, name, overlaps, t_o), name)
-
-
-def _diagnosis(compared: _Compared, name: ViewName, overlaps: Floats, t_o: float) -> Diagnosis:
+def _view(compared: _Compared, name: ViewName, counted: Bools) -> ErrorView:
     detections = compared.detections
     if name in SIZES:
         low, high = SIZES[name]
         outside = (compared.areas < low) | (compared.areas > high)
         detections = replace(detections, outside={compared.kind: outside})
-    counted = _counted(compared.truth, name, overlaps, t_o)
-    return diagnose(compared.truth, detections, compared.pairs, compared.around, compared.kind, counted=counted)
-
-
-def _counted(table: TruthTable, name: ViewName, overlaps: Floats, t_o: float) -> Bools:
-    """``(m,)``: the instances of a view."""
-    instances = ~table.ignored
-    if name in SIZES:
-        low, high = SIZES[name]
-        area = np.asarray([entry["area"] for entry in table.entries], dtype=np.float64)
-        return instances & (area >= low) & (area <= high)
-    if name == "all":
-        return instances
-    return instances & ((overlaps > t_o) == (name == "huddled"))
+    found = diagnose(compared.truth, detections, compared.pairs, compared.around, compared.kind, counted=counted)
+    return measure_costs(found, name)
 
 
 def _notes(truth: GroundTruth, results: Predictions, candidates: Predictions | None) -> list[str]:
