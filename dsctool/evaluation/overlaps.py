@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from dsctool.errors import DataError
 from dsctool.evaluation.tables import Floats, Ints, TruthTable
 
 Overlap = Literal["box", "mask", "iomin"]
@@ -16,8 +17,11 @@ Overlap = Literal["box", "mask", "iomin"]
 def largest_overlaps(truth: TruthTable, overlap: Overlap, *, same_class: bool) -> Floats:
     """``(m,)``: of every annotation, with another instance of its image; NaN for crowds.
 
-    same_class: only instances of one category are neighbours.
+    same_class: only instances of one category are neighbours. Raises :class:`DataError` where there are no masks and
+    ``overlap`` needs them.
     """
+    if overlap != "box" and truth.masks is None:
+        raise DataError(f"{truth.name}: has no segmentations, which overlap {overlap!r} needs; use 'box'")
     largest = np.full(len(truth.image), np.nan)
     largest[~truth.crowd] = 0.0
     masks = truth.masks or []

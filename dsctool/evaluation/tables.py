@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dsctool.data.records import Rle
-from dsctool.evaluation.sources import GroundTruth, Predictions
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, check_truth_masks, load_ground_truth
 from dsctool.structures import Kind
 
 Ints = NDArray[np.int64]
@@ -26,12 +26,13 @@ _LARGEST_AREA = 1e5**2  # COCO's "all" areas end here; what is larger, or negati
 class TruthTable:
     """Annotations of known images and categories, by image, then category, then as in the file: ``m`` rows.
 
-    images, categories: ids, ascending. names: of the categories. ids: of the annotations. image, category: ``(m,)``
-    indices of ``images`` and ``categories``. crowd: ``(m,)``. area: ``(m,)``, as the file has it. counted: ``(m,)``,
-    False for id 0, whose matches COCO counts as misses. boxes: ``(m, 4)`` x, y, width, height. masks: as compressed
-    RLE, or None where the ground truth has none.
+    name: the file, for messages. images, categories: ids, ascending. names: of the categories. ids: of the annotations.
+    image, category: ``(m,)`` indices of ``images`` and ``categories``. crowd: ``(m,)``. area: ``(m,)``, as the file has
+    it. counted: ``(m,)``, False for id 0, whose matches COCO counts as misses. boxes: ``(m, 4)`` x, y, width, height.
+    masks: as compressed RLE, or None where the ground truth has none.
     """
 
+    name: str
     images: tuple[Hashable, ...]
     categories: tuple[Hashable, ...]
     names: tuple[str, ...]
@@ -71,6 +72,14 @@ class DetectionTable:
     outside: dict[Kind, Bools]
 
 
+def open_truth(source: GroundTruthSource) -> tuple[GroundTruth, TruthTable]:
+    """Ground truth and its columns; ``DataError`` names the file and the annotation."""
+    truth = load_ground_truth(source)
+    if truth.has_masks:
+        check_truth_masks(truth)
+    return truth, truth_table(truth)
+
+
 def truth_table(truth: GroundTruth) -> TruthTable:
     """The columns of ground truth, whose masks have been checked. Ids are sorted as pycocotools sorts them."""
     images, categories = _sorted(truth.images), _sorted(truth.categories)
@@ -85,6 +94,7 @@ def truth_table(truth: GroundTruth) -> TruthTable:
     order = np.lexsort((category, image))
     entries = [known[row] for row in order]
     return TruthTable(
+        name=truth.name,
         images=images,
         categories=categories,
         names=tuple(str(truth.categories[category].get("name", category)) for category in categories),

@@ -1,1 +1,3 @@
-"""Where AP is lost. To be read in this order: types, costs, confusion, curves, suppression, schema, study, rows."""
+"""Where AP is lost. To be read in this order: types, compared, costs, confusion, curves, suppression,
+schema, study, rows.
+"""

@@ -29,12 +29,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dsctool.evaluation.error_analysis.compared import Compared
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Cost, ErrorType, ErrorView, ViewName
-from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, Surroundings, TypedErrors, type_errors
-from dsctool.evaluation.matching import Matches, Pairs, match
+from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, TypedErrors, type_errors
+from dsctool.evaluation.matching import Matches
 from dsctool.evaluation.precision import Curves, rank
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
-from dsctool.structures import Kind
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,11 @@ class Diagnosis:
     errors: TypedErrors
 
 
-def diagnose(
-    truth: TruthTable, detections: DetectionTable, pairs: Pairs, around: Surroundings, kind: Kind, *, counted: Bools
-) -> Diagnosis:
+def diagnose(compared: Compared, *, counted: Bools) -> Diagnosis:
     """counted: ``(m,)``, never crowds or areas out of COCO's range."""
-    matches = match(pairs, truth, detections, kind, ignored=~counted)
-    return Diagnosis(truth, detections, counted, matches, type_errors(truth, around, matches, counted=counted))
+    truth, matches = compared.truth, compared.matched(ignored=~counted)
+    errors = type_errors(truth, compared.around, matches, counted=counted)
+    return Diagnosis(truth, compared.detections, counted, matches, errors)
 
 
 def measure_costs(diagnosis: Diagnosis, name: ViewName) -> ErrorView:

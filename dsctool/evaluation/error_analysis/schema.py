@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 from dsctool.evaluation.overlaps import Overlap
 from dsctool.structures import Kind
 
 ErrorType = Literal["classification", "localisation", "both", "duplicate", "background", "missed", "elsewhere"]
-ERROR_TYPES: tuple[ErrorType, ...] = (
-    "classification",
-    "localisation",
-    "both",
-    "duplicate",
-    "background",
-    "missed",
-    "elsewhere",
-)
+ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 """In the order of tables; what they are: :mod:`.types`."""
 
 ViewName = Literal["all", "small", "medium", "large", "huddled", "lone"]
-VIEWS: tuple[ViewName, ...] = ("all", "small", "medium", "large", "huddled", "lone")
+VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 """The instances that an analysis is about: all, those of COCO's three sizes, those that overlap others or do not."""
 
 

@@ -22,16 +22,8 @@ from dsctool.evaluation.huddle.matched import MatchedResults, match_results
 from dsctool.evaluation.huddle.measuring import Bootstrap, Measuring
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
-from dsctool.evaluation.sources import (
-    GroundTruth,
-    GroundTruthSource,
-    Predictions,
-    PredictionsSource,
-    check_truth_masks,
-    load_ground_truth,
-    load_predictions,
-)
-from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable, truth_table
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, PredictionsSource, load_predictions
+from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable, open_truth
 from dsctool.structures import Kind, Progress
 
 T_O = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4)
@@ -130,12 +122,8 @@ def study_huddles(
     """:func:`huddle_report` with all that pictures of it need."""
     settings = settings or HuddleSettings()
     tell = progress or (lambda task, done, total: None)
-    truth = load_ground_truth(ground_truth)
-    if truth.has_masks:
-        check_truth_masks(truth)
-    elif settings.overlap != "box":
-        raise DataError(f"{truth.name}: has no segmentations, which overlap {settings.overlap!r} needs; use 'box'")
-    table = truth_table(truth)
+    truth, table = open_truth(ground_truth)
+    overlaps = largest_overlaps(table, settings.overlap, same_class=settings.same_class)
     sources = [predictions] if baseline is None else [predictions, baseline]
     loaded: list[Predictions] = []
     matched: list[MatchedResults] = []
@@ -144,7 +132,6 @@ def study_huddles(
         loaded.append(load_predictions(source, truth))
         matched.append(match_results(loaded[-1], table, masks=truth.has_masks))
     tell("match", len(sources), len(sources))
-    overlaps = largest_overlaps(table, settings.overlap, same_class=settings.same_class)
     kind: Kind = "segm" if all("segm" in each.pairs for each in matched) else "bbox"
     studied = [
         StudiedResults(source.name, each.detections, each.image_precision(kind))
