@@ -16,23 +16,29 @@ _MISTAKES = 10
 
 def show_errors(study: ErrorStudy) -> None:
     """What each type of error costs, what was taken for what, and what NMS removed."""
-    from dsctool.evaluation.error_analysis import rows as grid
+    from dsctool.evaluation.error_analysis.rows import (
+        by_kind,
+        confusion_totals,
+        cost_rows,
+        mistake_rows,
+        suppression_rows,
+    )
     from dsctool.structures import KIND_NAMES
 
     report = study.report
-    for kind, errors in grid.by_kind(report).items():
+    for kind, errors in by_kind(report).items():
         typer.echo(f"{KIND_NAMES[kind]} AP50, and the points that each type of error costs")
-        print_table(*grid.loss_rows(errors, report))
+        print_table(*cost_rows(errors, report))
         typer.echo()
     confusion = report["confusion"]
-    totals = ", ".join(f"{count} {name}" for name, count in grid.confusion_totals(confusion).items())
+    totals = ", ".join(f"{count} {name}" for name, count in confusion_totals(confusion).items())
     where = f"{KIND_NAMES[confusion['kind']]} IoU {confusion['iou']:g}, score {confusion['score_threshold']:g}"
     typer.echo(f"taken for ({where}): {totals}")
-    header, rows = grid.mistake_rows(confusion, _MISTAKES)
+    header, rows = mistake_rows(confusion, _MISTAKES)
     if rows:
         print_table(header, rows)
     if report["suppression"] is not None:
         typer.echo("\ninstances that NMS removed: a candidate matched them, no result does")
-        print_table(*grid.suppression_rows(report["suppression"]))
+        print_table(*suppression_rows(report["suppression"]))
     for note in study.notes:
         typer.echo(note)

@@ -14,24 +14,29 @@ if TYPE_CHECKING:
 
 def show_huddles(study: HuddleStudy) -> None:
     """AP, box / mask, of every cell, or the difference from the baseline; then how many images that is."""
-    from dsctool.evaluation.huddle import rows as grid
+    from dsctool.evaluation.huddle.rows import (
+        has_baseline,
+        image_rows,
+        instance_rows,
+        interval_rows,
+        kinds,
+        paper_rows,
+    )
     from dsctool.structures import KIND_NAMES
 
     report = study.report
-    names = " / ".join(KIND_NAMES[kind] for kind in grid.kinds(report))
-    header, rows = grid.paper_rows(report, side="candidate")
+    names = " / ".join(KIND_NAMES[kind] for kind in kinds(report))
     typer.echo(f"{names} AP of images whose share of instances that overlap by more than T_O is greater than T_P")
-    print_table(header, rows)
-    if grid.has_baseline(report):
-        header, rows = grid.paper_rows(report)
+    print_table(*paper_rows(report, side="candidate"))
+    if has_baseline(report):
         typer.echo(f"\n{names} AP minus the baseline's")
-        print_table(header, rows)
-        for kind in grid.kinds(report) if report["bootstrap"] else []:
+        print_table(*paper_rows(report))
+        for kind in kinds(report) if report["bootstrap"] else []:
             typer.echo(f"\n95 % interval, {KIND_NAMES[kind]}")
-            print_table(header, grid.interval_rows(report, kind))
+            print_table(*interval_rows(report, kind))
     typer.echo("\nimages")
-    print_table(header, grid.image_rows(report))
+    print_table(*image_rows(report))
     typer.echo(f"\n{names} AP of huddled instances by themselves, the others ignored")
-    print_table(*grid.instance_rows(report))
+    print_table(*instance_rows(report))
     for note in study.notes:
         typer.echo(note)

@@ -52,8 +52,7 @@ class Matches:
 def find_pairs(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Pairs:
     """The pairs that can match; IoUs are pycocotools'."""
     found: list[tuple[Ints, Ints, Floats]] = []
-    truth_masks = truth.masks() if kind == "segm" else []
-    masks = detections.masks or []
+    masks, truth_masks = detections.masks or [], truth.masks or []
     for first, last, truth_first, truth_last in _shared_groups(truth, detections):
         crowd = truth.crowd[truth_first:truth_last].tolist()
         if kind == "bbox":

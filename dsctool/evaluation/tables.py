@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.evaluation.sources import GroundTruth, Predictions
+from dsctool.data.records import Rle
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, check_truth_masks, load_ground_truth
+from dsctool.structures import Kind
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,35 +26,34 @@ _LARGEST_AREA = 1e5**2  # COCO's "all" areas end here; what is larger, or negati
 class TruthTable:
     """Annotations of known images and categories, by image, then category, then as in the file: ``m`` rows.
 
-    images, categories: ids, ascending. names: of the categories. image, category: ``(m,)`` indices of these.
-    crowd: ``(m,)``. outside: ``(m,)``, areas that COCO ignores (negative, or above 1e10). counted: ``(m,)``, False for
-    id 0, whose matches COCO counts as misses. boxes: ``(m, 4)`` x, y, width, height. entries: the annotations.
+    name: the file, for messages. images, categories: ids, ascending. names: of the categories. ids: of the annotations.
+    image, category: ``(m,)`` indices of ``images`` and ``categories``. crowd: ``(m,)``. area: ``(m,)``, as the file has
+    it. counted: ``(m,)``, False for id 0, whose matches COCO counts as misses. boxes: ``(m, 4)`` x, y, width, height.
+    masks: as compressed RLE, or None where the ground truth has none.
     """
 
+    name: str
     images: tuple[Hashable, ...]
     categories: tuple[Hashable, ...]
     names: tuple[str, ...]
+    ids: tuple[int, ...]
     image: Ints
     category: Ints
     crowd: Bools
-    outside: Bools
+    area: Floats
     counted: Bools
     boxes: Floats
-    entries: tuple[dict[str, Any], ...]
+    masks: list[Rle] | None
 
     @property
     def ignored(self) -> Bools:
-        """``(m,)``: what no detection has to find."""
-        return self.crowd | self.outside
+        """``(m,)``: what no detection has to find: crowds, and areas that COCO ignores."""
+        return self.crowd | _outside(self.area)
 
     @property
     def instances_per_image(self) -> Ints:
         """``(images,)``: annotations that are not crowds."""
         return np.bincount(self.image[~self.crowd], minlength=len(self.images))
-
-    def masks(self) -> list[dict[str, Any]]:
-        """Compressed RLE per row; the ground truth's masks must have been checked."""
-        return [entry["segmentation"] for entry in self.entries]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,20 @@ class DetectionTable:
     category: Ints
     score: Floats
     boxes: Floats
-    masks: list[dict[str, Any]] | None
-    outside: dict[str, Bools]
+    masks: list[Rle] | None
+    outside: dict[Kind, Bools]
+
+
+def open_truth(source: GroundTruthSource) -> tuple[GroundTruth, TruthTable]:
+    """Ground truth and its columns; ``DataError`` names the file and the annotation."""
+    truth = load_ground_truth(source)
+    if truth.has_masks:
+        check_truth_masks(truth)
+    return truth, truth_table(truth)
 
 
 def truth_table(truth: GroundTruth) -> TruthTable:
-    """The columns of ground truth. Ids are sorted as pycocotools sorts them."""
+    """The columns of ground truth, whose masks have been checked. Ids are sorted as pycocotools sorts them."""
     images, categories = _sorted(truth.images), _sorted(truth.categories)
     image_index, category_index = _index(images), _index(categories)
     known = [
@@ -84,19 +92,20 @@ def truth_table(truth: GroundTruth) -> TruthTable:
     image = np.asarray([image_index[entry["image_id"]] for entry in known], dtype=np.int64)
     category = np.asarray([category_index[entry["category_id"]] for entry in known], dtype=np.int64)
     order = np.lexsort((category, image))
-    entries = tuple(known[row] for row in order)
-    area = np.asarray([entry["area"] for entry in entries], dtype=np.float64)
+    entries = [known[row] for row in order]
     return TruthTable(
+        name=truth.name,
         images=images,
         categories=categories,
         names=tuple(str(truth.categories[category].get("name", category)) for category in categories),
+        ids=tuple(entry["id"] for entry in entries),
         image=image[order],
         category=category[order],
         crowd=np.asarray([bool(entry["iscrowd"]) for entry in entries], dtype=bool),
-        outside=_outside(area),
+        area=np.asarray([entry["area"] for entry in entries], dtype=np.float64),
         counted=np.asarray([entry["id"] != 0 for entry in entries], dtype=bool),
         boxes=_boxes([entry["bbox"] for entry in entries]),
-        entries=entries,
+        masks=[entry["segmentation"] for entry in entries] if truth.has_masks else None,
     )
 
 
@@ -112,7 +121,7 @@ def detection_table(predictions: Predictions, truth: TruthTable, *, limited: boo
         order = order[_rank(image[order] * max(len(truth.categories), 1) + category[order]) < PER_IMAGE]
     with_masks = predictions.has_masks or not results
     masks = [results[row]["segmentation"] for row in order] if with_masks else None
-    outside = {}
+    outside: dict[Kind, Bools] = {}
     if masks is not None:
         outside["segm"] = _outside(_mask_areas(masks))
     if predictions.has_boxes or not predictions.has_masks:
@@ -124,7 +133,7 @@ def detection_table(predictions: Predictions, truth: TruthTable, *, limited: boo
     return DetectionTable(image[order], category[order], score[order], boxes, masks, outside)
 
 
-def _sorted(ids: dict[Hashable, Any]) -> tuple[Hashable, ...]:
+def _sorted(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
     return tuple(sorted(ids))  # type: ignore[type-var]
 
 
@@ -132,7 +141,7 @@ def _index(ids: Sequence[Hashable]) -> dict[Hashable, int]:
     return {value: index for index, value in enumerate(ids)}
 
 
-def _boxes(values: list[Any]) -> Floats:
+def _boxes(values: list[list[float]]) -> Floats:
     return np.asarray(values, dtype=np.float64).reshape(-1, 4)
 
 
@@ -140,7 +149,7 @@ def _outside(area: Floats) -> Bools:
     return (area < 0) | (area > _LARGEST_AREA)
 
 
-def _mask_areas(masks: list[dict[str, Any]]) -> Floats:
+def _mask_areas(masks: list[Rle]) -> Floats:
     """Areas where they may matter: a mask of an image with few enough pixels cannot be too large."""
     pixels = np.asarray([float(mask["size"][0]) * float(mask["size"][1]) for mask in masks], dtype=np.float64)
     for row in np.flatnonzero(pixels > _LARGEST_AREA):

@@ -4,42 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from dsctool.structures import Size
 from dsctool.visualize.colors import Color, assign_colors
 from dsctool.visualize.labels import Tag, draw_tags
 
 FILL = 0.45
 """Share of an instance's colour in its mask; the rest is the image."""
 
-Masks = Sequence[Mapping[str, Any]] | Tensor
-"""COCO RLE per instance, or ``(n, h, w)`` bool."""
-Boxes = Tensor | NDArray[Any] | Sequence[Sequence[float]]
-"""``(n, 4)``, xyxy in pixels."""
+Mask = Mapping[str, object] | Tensor
+"""COCO RLE, or ``(h, w)`` bool."""
+Corners = Tensor | NDArray[np.floating] | Sequence[Sequence[float]]
+"""Boxes ``(n, 4)``, xyxy in pixels."""
 
 
 def draw_instances(
     image: Image.Image | Tensor,
     *,
-    boxes: Boxes,
+    boxes: Corners,
     names: Sequence[str],
-    scores: Sequence[float] | Tensor | None = None,
-    masks: Masks | None = None,
+    scores: Sequence[float] | NDArray[np.floating] | Tensor | None = None,
+    masks: Sequence[Mask] | Tensor | None = None,
+    size: Size | None = None,
 ) -> Image.Image:
     """The image with its instances on it, at the image's size.
 
-    image: Pillow image, or ``(3, h, w)`` uint8 RGB. names: one per instance. Without masks the boxes are
-    drawn. Large instances are painted first, so that small ones stay visible; a pixel shows the tint of the
-    topmost instance only, outlines are drawn over all tints, and names over everything.
+    image: Pillow image, or ``(3, h, w)`` uint8 RGB. names: one per instance. size: ``(h, w)`` that boxes and masks are
+    in, where the image has been brought to another one. Without masks the boxes are drawn. Large instances are painted
+    first, so that small ones stay visible; a pixel shows the tint of the topmost instance only, outlines are drawn
+    over all tints, and names over everything.
     """
     original = _pillow(image)
     corners = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float64).reshape(-1, 4)
+    if size is not None:
+        corners = corners * (2 * (original.width / size[1], original.height / size[0]))
+        masks = None if masks is None else [_resized(mask, original.size) for mask in masks]
     colors = assign_colors(corners)
     canvas = original.copy()
     line = max(1.5, min(original.size) / 300)
@@ -73,7 +79,9 @@ def _draw_boxes(canvas: Image.Image, boxes: NDArray[np.float64], colors: Sequenc
 # --- masks ------------------------------------------------------------------------------------------
 
 
-def _draw_masks(canvas: Image.Image, original: Image.Image, masks: Masks, colors: Sequence[Color], line: float) -> None:
+def _draw_masks(
+    canvas: Image.Image, original: Image.Image, masks: Sequence[Mask] | Tensor, colors: Sequence[Color], line: float
+) -> None:
     """Tints, then outlines. One mask at a time is decoded, twice, so that memory stays one mask's."""
     order = np.argsort([-_area(mask) for mask in masks], kind="stable")
     for index in order:
@@ -82,9 +90,7 @@ def _draw_masks(canvas: Image.Image, original: Image.Image, masks: Masks, colors
         _outline(canvas, masks[index], colors[index], line)
 
 
-def _tint(
-    canvas: Image.Image, original: Image.Image, mask: Mapping[str, Any] | Tensor, color: Color, line: float
-) -> None:
+def _tint(canvas: Image.Image, original: Image.Image, mask: Mask, color: Color, line: float) -> None:
     """Replaces what is under the mask by the original image mixed with the colour."""
     cropped = _crop(mask, margin=2)
     if cropped is None:
@@ -95,7 +101,7 @@ def _tint(
     canvas.paste(patch, (left, top), shape.filter(ImageFilter.GaussianBlur(0.3 * line)))
 
 
-def _outline(canvas: Image.Image, mask: Mapping[str, Any] | Tensor, color: Color, line: float) -> None:
+def _outline(canvas: Image.Image, mask: Mask, color: Color, line: float) -> None:
     """A smooth line of the given width along the mask's border, on a soft dark rim."""
     cropped = _crop(mask, margin=int(3 * line) + 1)
     if cropped is None:
@@ -116,16 +122,27 @@ def _band(width: float, sigma: float, *, opacity: float) -> list[int]:
     return [round(255 * opacity * min(max(width / 2 + 0.5 - d, 0.0), 1.0)) for d in distance]
 
 
-def _area(mask: Mapping[str, Any] | Tensor) -> float:
+def _resized(mask: Mask, size: tuple[int, int]) -> Tensor:
+    """``(h, w)`` bool for a Pillow size ``(w, h)``."""
+    grey = Image.fromarray(np.where(_pixels(mask), np.uint8(255), np.uint8(0)))
+    return torch.from_numpy(np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128)
+
+
+def _area(mask: Mask) -> float:
     return float(mask.sum() if isinstance(mask, Tensor) else coco_mask.area(mask))
 
 
-def _crop(mask: Mapping[str, Any] | Tensor, *, margin: int) -> tuple[Image.Image, tuple[int, int]] | None:
+def _crop(mask: Mask, *, margin: int) -> tuple[Image.Image, tuple[int, int]] | None:
     """The mask's surroundings as a grey image (0 or 255) and where its corner lies, or None for an empty mask."""
-    pixels = mask.cpu().numpy() if isinstance(mask, Tensor) else coco_mask.decode(dict(mask))
+    pixels = _pixels(mask)
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     if len(rows) == 0:
         return None
     top, left = int(max(rows[0] - margin, 0)), int(max(columns[0] - margin, 0))
     window = pixels[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin]
     return Image.fromarray(np.where(window, np.uint8(255), np.uint8(0))), (left, top)
+
+
+def _pixels(mask: Mask) -> NDArray[np.bool_]:
+    """``(h, w)``, true where the mask is."""
+    return np.asarray(mask.cpu().numpy() if isinstance(mask, Tensor) else coco_mask.decode(dict(mask)), dtype=bool)

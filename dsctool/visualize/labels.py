@@ -86,12 +86,12 @@ def _draw(draw: ImageDraw.ImageDraw, rectangle: Rectangle, tag: Tag, size: int) 
     x1, y1, x2, y2 = (round(side) for side in rectangle)
     draw.rounded_rectangle((x1, y1, x2 - 1, y2 - 1), radius=size // 4, fill=(*tag.color, 225))
     padding = _padding(size)
-    draw.text((x1 + padding, (y1 + y2) / 2), tag.text, font=_font(size), fill=text_color(tag.color), anchor="lm")
+    draw.text((x1 + padding, (y1 + y2) / 2), tag.text, font=font(size), fill=text_color(tag.color), anchor="lm")
 
 
 def _extent(text: str, size: int) -> tuple[int, int]:
     """Width and height of a tag, in pixels."""
-    return round(_font(size).getlength(text)) + 2 * _padding(size), round(1.3 * size)
+    return round(font(size).getlength(text)) + 2 * _padding(size), round(1.3 * size)
 
 
 def _padding(size: int) -> int:
@@ -99,8 +99,8 @@ def _padding(size: int) -> int:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows most alphabets."""
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans of ``size`` pixels, which comes with matplotlib and knows most alphabets."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 

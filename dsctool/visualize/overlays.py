@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from dsctool.coco_results import Result, Rle
+from dsctool.coco_results import Result
 from dsctool.data.images import ImageSource, image_pixels
 from dsctool.errors import DataError
 from dsctool.files import whole_file
@@ -43,38 +40,27 @@ def save_overlay(
     image: ``(3, h, w)`` uint8 RGB. names: of the categories, by id.
     """
     shown = [result for result in results if result["score"] >= threshold]
-    corners = [(x, y, x + width, y + height) for x, y, width, height in (result["bbox"] for result in shown)]
-    masks = [result["segmentation"] for result in shown if "segmentation" in result]
-    picture = draw_instances(
-        image,
-        boxes=corners,
-        names=[names[result["category_id"]] for result in shown],
-        scores=[result["score"] for result in shown],
-        masks=masks if len(masks) == len(shown) else None,
-    )
+    picture = draw_results(image, shown, names)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
         picture.save(file, format="JPEG", quality=92, subsampling=0)
 
 
-def draw_resized(image: Image.Image, results: Sequence[Result], names: Mapping[int, str], *, size: Size) -> Image.Image:
-    """``image`` with results that are in pixels of ``size`` ``(h, w)``, whatever size the image has been brought to.
+def draw_results(
+    image: Image.Image | Tensor, results: Sequence[Result], names: Mapping[int, str], *, size: Size | None = None
+) -> Image.Image:
+    """``image``, a Pillow image or ``(3, h, w)`` uint8 RGB, with results on it.
 
-    names: of the categories, by id. Lines and text are sized for the image as it is.
+    names: of the categories, by id. size: ``(h, w)`` that the results are in, where the image has been brought to
+    another one; lines and text are sized for the image as it is.
     """
-    across, down = image.width / size[1], image.height / size[0]
-    corners = [(x * across, y * down, (x + w) * across, (y + h) * down) for x, y, w, h in (r["bbox"] for r in results)]
-    masks = [_resized(result["segmentation"], image.size) for result in results if "segmentation" in result]
+    corners = [(x, y, x + width, y + height) for x, y, width, height in (result["bbox"] for result in results)]
+    masks = [result["segmentation"] for result in results if "segmentation" in result]
     return draw_instances(
         image,
         boxes=corners,
         names=[names[result["category_id"]] for result in results],
         scores=[result["score"] for result in results],
-        masks=torch.stack(masks) if masks and len(masks) == len(results) else None,
+        masks=masks if len(masks) == len(results) else None,
+        size=size,
     )
-
-
-def _resized(rle: Rle, size: tuple[int, int]) -> Tensor:
-    """``(h, w)`` bool for a Pillow size ``(w, h)``."""
-    mask = Image.fromarray(255 * coco_mask.decode(dict(rle)))
-    return torch.from_numpy(np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) >= 128)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance
 from torch import Tensor
 
 from dsctool.files import whole_file
 from dsctool.structures import Detections, Size, StageMasks
 from dsctool.visualize.colors import Color, assign_colors
+from dsctool.visualize.labels import font
 
 WIDTH, MAX_HEIGHT = 420, 420
 """Largest panel, in pixels; small images are enlarged to it."""
@@ -80,9 +80,8 @@ def _side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     width, height = panels[0][1].size
     paper = Image.new("RGB", (len(panels) * (width + GAP) + GAP, height + TITLE + GAP), _PAPER)
     draw = ImageDraw.Draw(paper)
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 15)
     for column, (title, panel) in enumerate(panels):
         left = GAP + column * (width + GAP)
-        draw.text((left + 2, TITLE / 2), title, fill=_INK, font=font, anchor="lm")
+        draw.text((left + 2, TITLE / 2), title, fill=_INK, font=font(15), anchor="lm")
         paper.paste(panel, (left, TITLE))
     return paper

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsctool.evaluation.huddle.results import match_results
+from dsctool.evaluation.huddle.matched import match_results
 from dsctool.evaluation.precision import Curves, mean_precision
-from dsctool.evaluation.sources import check_truth_masks, load_ground_truth, load_predictions
-from dsctool.evaluation.tables import truth_table
+from dsctool.evaluation.sources import load_predictions
+from dsctool.evaluation.tables import open_truth
 from dsctool.structures import Kind
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results, pycocotools_numbers
 
@@ -31,9 +31,7 @@ def test_weights_are_copies(kind: Kind) -> None:
     """Without ties: with them, the order among copies would matter a little."""
     source = crowded_truth(seed=31)
     results = noisy_results(source, seed=32, ties=False)
-    truth = load_ground_truth(source)
-    check_truth_masks(truth)
-    table = truth_table(truth)
+    truth, table = open_truth(source)
     curves = Curves(match_results(load_predictions(results, truth), table, masks=True).rankings[kind])
     weights = np.random.default_rng(33).integers(0, 4, size=(5, len(table.images)))
     values = curves.average_precision(weights)
@@ -46,9 +44,7 @@ def test_weights_are_copies(kind: Kind) -> None:
 def test_images_by_themselves() -> None:
     source = crowded_truth(seed=34)
     results = noisy_results(source, seed=35)
-    truth = load_ground_truth(source)
-    check_truth_masks(truth)
-    table = truth_table(truth)
+    truth, table = open_truth(source)
     own = match_results(load_predictions(results, truth), table, masks=True).image_precision("segm")
     for image, value in zip(table.images, own, strict=True):
         expected = pycocotools_numbers(source, results, "segm", [image])[0]

@@ -12,41 +12,34 @@ from dataclasses import replace
 
 import numpy as np
 
+from dsctool.evaluation.error_analysis.compared import Compared
 from dsctool.evaluation.error_analysis.schema import CategoryName, Confusion
 from dsctool.evaluation.error_analysis.types import FOREGROUND_IOU, Surroundings
-from dsctool.evaluation.matching import Pairs, match
-from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
-from dsctool.structures import Kind
+from dsctool.evaluation.matching import Pairs
+from dsctool.evaluation.tables import Bools, DetectionTable, Ints
 
 
-def confusion_matrix(
-    truth: TruthTable,
-    detections: DetectionTable,
-    pairs: Pairs,
-    around: Surroundings,
-    kind: Kind,
-    *,
-    score_threshold: float,
-) -> Confusion:
+def confusion_matrix(compared: Compared, *, score_threshold: float) -> Confusion:
     """Over all categories of the ground truth, in the order of their ids."""
+    truth, detections = compared.truth, compared.detections
     kept = detections.score >= score_threshold
     # A better detection never yields to a worse one, so matching the kept ones alone changes nothing for them; but
     # those below the threshold must not take instances.
-    matches = match(_of_detections(pairs, kept), truth, detections, kind, ignored=truth.ignored)
+    matches = replace(compared, pairs=_of_detections(compared.pairs, kept)).matched(ignored=truth.ignored)
     right = kept & (matches.found & 1 == 1)
     wrong = kept & ((matches.found | matches.ignored) & 1 == 0)
     left = ~truth.ignored & ~((matches.taken & 1 == 1) & truth.counted)
     size = len(truth.categories) + 1
     matrix = np.zeros((size, size), dtype=np.int64)
     np.add.at(matrix, (detections.category[right], detections.category[right]), 1)
-    found, instances = _crossed(around, detections, wrong, left)
+    found, instances = _crossed(compared.around, detections, wrong, left)
     np.add.at(matrix, (truth.category[instances], detections.category[found]), 1)
     wrong[found], left[instances] = False, False
     np.add.at(matrix, (size - 1, detections.category[wrong]), 1)
     np.add.at(matrix, (truth.category[left], size - 1), 1)
     names = zip(truth.categories, truth.names, strict=True)
     return Confusion(
-        kind=kind,
+        kind=compared.kind,
         iou=FOREGROUND_IOU,
         score_threshold=score_threshold,
         categories=[CategoryName(id=each, name=name) for each, name in names],

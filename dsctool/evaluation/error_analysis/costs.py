@@ -29,12 +29,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorType, ErrorView, Loss, ViewName
-from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, Surroundings, TypedErrors, type_errors
-from dsctool.evaluation.matching import Matches, Pairs, match
+from dsctool.evaluation.error_analysis.compared import Compared
+from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Cost, ErrorType, ErrorView, ViewName
+from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, TypedErrors, type_errors
+from dsctool.evaluation.matching import Matches
 from dsctool.evaluation.precision import Curves, rank
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
-from dsctool.structures import Kind
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,26 @@ class Diagnosis:
     errors: TypedErrors
 
 
-def diagnose(
-    truth: TruthTable, detections: DetectionTable, pairs: Pairs, around: Surroundings, kind: Kind, *, counted: Bools
-) -> Diagnosis:
+def diagnose(compared: Compared, *, counted: Bools) -> Diagnosis:
     """counted: ``(m,)``, never crowds or areas out of COCO's range."""
-    matches = match(pairs, truth, detections, kind, ignored=~counted)
-    return Diagnosis(truth, detections, counted, matches, type_errors(truth, around, matches, counted=counted))
+    truth, matches = compared.truth, compared.matched(ignored=~counted)
+    errors = type_errors(truth, compared.around, matches, counted=counted)
+    return Diagnosis(truth, compared.detections, counted, matches, errors)
 
 
-def measure_losses(diagnosis: Diagnosis, name: ViewName) -> ErrorView:
+def measure_costs(diagnosis: Diagnosis, name: ViewName) -> ErrorView:
     """AP50, and how much of it each type of error costs."""
     errors, instances = diagnosis.errors, int(np.count_nonzero(diagnosis.counted))
     counts = {each: int(np.count_nonzero(errors.code == CODES[each])) for each in ERROR_TYPES}
     counts["missed"] = int(np.count_nonzero(errors.missed))
     if not instances:
-        nothing = {each: Loss(count=counts[each], difference=None, share=None) for each in ERROR_TYPES}
+        nothing = {each: Cost(count=counts[each], difference=None, share=None) for each in ERROR_TYPES}
         return ErrorView(name=name, instances=0, AP50=-1.0, errors=nothing, false_positives=None, false_negatives=None)
     start = mended_precision(diagnosis, ())
     lost = {each: mended_precision(diagnosis, (each,)) - start if counts[each] else 0.0 for each in ERROR_TYPES}
     total = sum(lost.values())
-    losses = {
-        each: Loss(count=counts[each], difference=lost[each], share=lost[each] / total if total > 0 else None)
+    costs = {
+        each: Cost(count=counts[each], difference=lost[each], share=lost[each] / total if total > 0 else None)
         for each in ERROR_TYPES
     }
     false_positives, false_negatives = _one_sided(diagnosis)
@@ -76,7 +75,7 @@ def measure_losses(diagnosis: Diagnosis, name: ViewName) -> ErrorView:
         name=name,
         instances=instances,
         AP50=start,
-        errors=losses,
+        errors=costs,
         false_positives=false_positives - start,
         false_negatives=false_negatives - start,
     )

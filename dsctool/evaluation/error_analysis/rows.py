@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView, Suppression
-from dsctool.evaluation.huddle.rows import points
+from dsctool.evaluation.error_analysis.schema import (
+    ERROR_TYPES,
+    Confusion,
+    ErrorReport,
+    Errors,
+    ErrorView,
+    SuppressionReport,
+)
+from dsctool.evaluation.rows import Table, points
 from dsctool.structures import KINDS, Kind
 
 BACKGROUND, MISSED = "(background)", "(missed)"
@@ -24,7 +31,7 @@ def view_text(view: ErrorView, report: ErrorReport) -> str:
     return view["name"] if sign is None else f"{view['name']} (overlap {sign} {report['t_o']:g})"
 
 
-def loss_rows(errors: Errors, report: ErrorReport) -> tuple[list[str], list[list[str]]]:
+def cost_rows(errors: Errors, report: ErrorReport) -> Table:
     """Header and rows: AP50 of every view, and the points of 100 that each type of error costs."""
     header = ["instances", "number", "AP50", *ERROR_TYPES, "all wrong", "all not found"]
     rows = []
@@ -36,7 +43,7 @@ def loss_rows(errors: Errors, report: ErrorReport) -> tuple[list[str], list[list
     return header, rows
 
 
-def count_rows(errors: Errors, report: ErrorReport) -> tuple[list[str], list[list[str]]]:
+def count_rows(errors: Errors, report: ErrorReport) -> Table:
     """Header and rows: how many errors of each type there are, of all scores."""
     header = ["instances", *ERROR_TYPES]
     rows = [
@@ -68,7 +75,7 @@ def mistakes(confusion: Confusion) -> list[Mistake]:
     return sorted(found, key=lambda each: -each.number)
 
 
-def mistake_rows(confusion: Confusion, limit: int) -> tuple[list[str], list[list[str]]]:
+def mistake_rows(confusion: Confusion, limit: int) -> Table:
     """Header and rows: the most frequent confusions of categories, without background and missed ones."""
     shown = [each for each in mistakes(confusion) if each.true != BACKGROUND and each.found != MISSED][:limit]
     return ["true", "found as", "instances", "of"], [
@@ -90,7 +97,7 @@ def confusion_totals(confusion: Confusion) -> dict[str, int]:
     }
 
 
-def suppression_rows(suppression: Suppression) -> tuple[list[str], list[list[str]]]:
+def suppression_rows(suppression: SuppressionReport) -> Table:
     """Header and rows: instances that candidates, and then detections, matched."""
     header = ["instances", "number", "among candidates", "among results", "removed"]
     rows = [
@@ -100,7 +107,7 @@ def suppression_rows(suppression: Suppression) -> tuple[list[str], list[list[str
     return header, rows
 
 
-def best_rows(errors: Errors) -> tuple[list[str], list[list[str]]]:
+def best_rows(errors: Errors) -> Table:
     """Header and rows: by category the score threshold of the best F1 at IoU 0.5."""
     rows = [
         [
@@ -112,3 +119,9 @@ def best_rows(errors: Errors) -> tuple[list[str], list[list[str]]]:
         if each["best"] is not None
     ]
     return ["category", "instances", "score", "precision", "recall", "F1"], rows
+
+
+def curve_lines(errors: Errors) -> list[tuple[str, list[float]]]:
+    """What each curve of precision over recall is called, with its AP, and its values."""
+    mean = errors["curves"]["mean"] or {}
+    return [(f"IoU {name}: AP {points(sum(values) / len(values))}", values) for name, values in mean.items()]

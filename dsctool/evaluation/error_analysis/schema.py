@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
-from dsctool.evaluation.huddle.subsets import Overlap
+from dsctool.evaluation.overlaps import Overlap
 from dsctool.structures import Kind
 
 ErrorType = Literal["classification", "localisation", "both", "duplicate", "background", "missed", "elsewhere"]
-ERROR_TYPES: tuple[ErrorType, ...] = (
-    "classification",
-    "localisation",
-    "both",
-    "duplicate",
-    "background",
-    "missed",
-    "elsewhere",
-)
-"""In the order of tables; what they are: :mod:`.error_types`."""
+ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
+"""In the order of tables; what they are: :mod:`.types`."""
 
 ViewName = Literal["all", "small", "medium", "large", "huddled", "lone"]
-VIEWS: tuple[ViewName, ...] = ("all", "small", "medium", "large", "huddled", "lone")
+VIEWS: tuple[ViewName, ...] = get_args(ViewName)
 """The instances that an analysis is about: all, those of COCO's three sizes, those that overlap others or do not."""
 
 
-class Loss(TypedDict):
+class Cost(TypedDict):
     """What one type of error costs.
 
     count: detections, or for ``missed`` instances. difference: AP50 without these errors minus AP50. share: of the sum
@@ -47,7 +39,7 @@ class ErrorView(TypedDict):
     name: ViewName
     instances: int
     AP50: float
-    errors: dict[ErrorType, Loss]
+    errors: dict[ErrorType, Cost]
     false_positives: float | None
     false_negatives: float | None
 
@@ -135,7 +127,7 @@ class SuppressionView(TypedDict):
     removed: int
 
 
-class Suppression(TypedDict):
+class SuppressionReport(TypedDict):
     """What suppression did to the instances, by boxes at IoU 0.5. candidates: how many there are."""
 
     candidates: int
@@ -153,4 +145,4 @@ class ErrorReport(TypedDict):
     bbox: Errors
     segm: Errors | None
     confusion: Confusion
-    suppression: Suppression | None
+    suppression: SuppressionReport | None

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-
-import numpy as np
-from pycocotools import mask as coco_mask
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dsctool.errors import DataError
+from dsctool.evaluation.error_analysis.compared import Compared, compare
 from dsctool.evaluation.error_analysis.confusion import confusion_matrix
-from dsctool.evaluation.error_analysis.costs import Diagnosis, diagnose, measure_losses
+from dsctool.evaluation.error_analysis.costs import diagnose, measure_costs
 from dsctool.evaluation.error_analysis.curves import curve_set
-from dsctool.evaluation.error_analysis.schema import VIEWS, ErrorReport, Errors, ErrorView, ViewName
+from dsctool.evaluation.error_analysis.schema import VIEWS, ErrorReport, Errors, ViewName
 from dsctool.evaluation.error_analysis.suppression import measure_suppression
-from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU, Surroundings, surroundings
-from dsctool.evaluation.huddle.subsets import Overlap, largest_overlaps
-from dsctool.evaluation.matching import Pairs, find_pairs, match
-from dsctool.evaluation.sources import (
-    GroundTruth,
-    GroundTruthSource,
-    Predictions,
-    PredictionsSource,
-    check_truth_masks,
-    load_ground_truth,
-    load_predictions,
-)
-from dsctool.evaluation.tables import Bools, DetectionTable, Floats, TruthTable, detection_table, truth_table
+from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU
+from dsctool.evaluation.overlaps import Overlap, largest_overlaps
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, PredictionsSource, load_predictions
+from dsctool.evaluation.tables import Bools, Floats, TruthTable, open_truth
 from dsctool.structures import KINDS, LARGE_AREA, MEDIUM_AREA, Kind
 
 SIZES: dict[ViewName, tuple[float, float]] = {
@@ -78,16 +68,14 @@ def study_errors(
     the file and the entry.
     """
     settings = settings or ErrorSettings()
-    truth = load_ground_truth(ground_truth)
-    if truth.has_masks:
-        check_truth_masks(truth)
-    table = truth_table(truth)
+    truth, table = open_truth(ground_truth)
     overlaps = largest_overlaps(table, settings.overlap, same_class=False)
+    views = {name: _counted(table, name, overlaps, settings.t_o) for name in VIEWS}
     results = load_predictions(predictions, truth)
-    compared = {kind: _compare(results, table, kind) for kind in _kinds(truth, results)}
-    errors = {kind: _errors(each, overlaps, settings) for kind, each in compared.items()}
+    before = None if candidates is None else load_predictions(candidates, truth)
+    compared = {kind: compare(results, table, kind) for kind in _kinds(truth, results)}
+    errors = {kind: _errors(each, views) for kind, each in compared.items()}
     shown: Kind = "segm" if "segm" in compared else "bbox"
-    own = compared[shown]
     report = ErrorReport(
         foreground_iou=FOREGROUND_IOU,
         background_iou=BACKGROUND_IOU,
@@ -95,66 +83,10 @@ def study_errors(
         t_o=settings.t_o,
         bbox=errors["bbox"],
         segm=errors.get("segm"),
-        confusion=confusion_matrix(
-            table, own.detections, own.pairs, own.around, shown, score_threshold=settings.score_threshold
-        ),
-        suppression=None,
+        confusion=confusion_matrix(compared[shown], score_threshold=settings.score_threshold),
+        suppression=None if before is None else measure_suppression(before, results, table, views, overlaps),
     )
-    before = None if candidates is None else load_predictions(candidates, truth)
-    if before is not None:
-        chosen = {name: _counted(table, name, overlaps, settings.t_o) for name in VIEWS}
-        report["suppression"] = measure_suppression(before, results, table, chosen, overlaps)
     return ErrorStudy(report, truth.name, results.name, _notes(truth, results, before))
-
-
-def _kinds(truth: GroundTruth, results: Predictions) -> list[Kind]:
-    with_masks = truth.has_masks and (results.has_masks or not results.results)
-    return [kind for kind in KINDS if kind == "bbox" or with_masks]
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """One kind of shape, before it is known which instances count. areas: ``(n,)``, as pycocotools has them."""
-
-    kind: Kind
-    truth: TruthTable
-    detections: DetectionTable
-    areas: Floats
-    pairs: Pairs
-    around: Surroundings
-
-
-def _compare(results: Predictions, table: TruthTable, kind: Kind) -> _Compared:
-    detections = detection_table(results, table)
-    if kind == "segm" or (results.has_masks and not results.has_boxes):
-        areas = np.asarray([float(coco_mask.area(mask)) for mask in detections.masks or []], dtype=np.float64)
-    else:
-        areas = detections.boxes[:, 2] * detections.boxes[:, 3]
-    pairs, around = find_pairs(table, detections, kind), surroundings(table, detections, kind)
-    return _Compared(kind, table, detections, areas, pairs, around)
-
-
-def _errors(compared: _Compared, overlaps: Floats, settings: ErrorSettings) -> Errors:
-    table, detections = compared.truth, compared.detections
-    matches = match(compared.pairs, table, detections, compared.kind, ignored=table.ignored)
-    return Errors(
-        views=[_view(compared, name, overlaps, settings.t_o) for name in VIEWS],
-        curves=curve_set(table, detections, matches),
-    )
-
-
-def _view(compared: _Compared, name: ViewName, overlaps: Floats, t_o: float) -> ErrorView:
-    return measure_losses(_diagnosis(compared, name, overlaps, t_o), name)
-
-
-def _diagnosis(compared: _Compared, name: ViewName, overlaps: Floats, t_o: float) -> Diagnosis:
-    detections = compared.detections
-    if name in SIZES:
-        low, high = SIZES[name]
-        outside = (compared.areas < low) | (compared.areas > high)
-        detections = replace(detections, outside={compared.kind: outside})
-    counted = _counted(compared.truth, name, overlaps, t_o)
-    return diagnose(compared.truth, detections, compared.pairs, compared.around, compared.kind, counted=counted)
 
 
 def _counted(table: TruthTable, name: ViewName, overlaps: Floats, t_o: float) -> Bools:
@@ -162,11 +94,25 @@ def _counted(table: TruthTable, name: ViewName, overlaps: Floats, t_o: float) ->
     instances = ~table.ignored
     if name in SIZES:
         low, high = SIZES[name]
-        area = np.asarray([entry["area"] for entry in table.entries], dtype=np.float64)
-        return instances & (area >= low) & (area <= high)
+        return instances & (table.area >= low) & (table.area <= high)
     if name == "all":
         return instances
     return instances & ((overlaps > t_o) == (name == "huddled"))
+
+
+def _kinds(truth: GroundTruth, results: Predictions) -> list[Kind]:
+    with_masks = truth.has_masks and (results.has_masks or not results.results)
+    return [kind for kind in KINDS if kind == "bbox" or with_masks]
+
+
+def _errors(compared: Compared, views: Mapping[ViewName, Bools]) -> Errors:
+    """views: the instances ``(m,)`` of each."""
+    measured = []
+    for name, counted in views.items():
+        sized = compared.of_size(*SIZES[name]) if name in SIZES else compared
+        measured.append(measure_costs(diagnose(sized, counted=counted), name))
+    matches = compared.matched(ignored=compared.truth.ignored)
+    return Errors(views=measured, curves=curve_set(compared.truth, compared.detections, matches))
 
 
 def _notes(truth: GroundTruth, results: Predictions, candidates: Predictions | None) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dsctool.evaluation.error_analysis.schema import SuppressedInstance, Suppression, SuppressionView, ViewName
+from dsctool.evaluation.error_analysis.schema import SuppressedInstance, SuppressionReport, SuppressionView, ViewName
 from dsctool.evaluation.matching import find_pairs, match
 from dsctool.evaluation.sources import Predictions
 from dsctool.evaluation.tables import Bools, Floats, TruthTable, detection_table
@@ -23,11 +23,11 @@ def measure_suppression(
     truth: TruthTable,
     views: Mapping[ViewName, Bools],
     overlaps: Floats,
-) -> Suppression:
+) -> SuppressionReport:
     """views: the instances ``(m,)`` of each. overlaps: ``(m,)``, the largest of each instance with another one."""
     before, after = (_matched(each, truth) for each in (candidates, results))
     removed = before & ~after
-    return Suppression(
+    return SuppressionReport(
         candidates=len(candidates.results),
         views=[
             SuppressionView(
@@ -41,9 +41,9 @@ def measure_suppression(
         ],
         removed=[
             SuppressedInstance(
-                annotation_id=truth.entries[row]["id"],
-                image_id=truth.entries[row]["image_id"],
-                category_id=truth.entries[row]["category_id"],
+                annotation_id=truth.ids[row],
+                image_id=truth.images[truth.image[row]],
+                category_id=truth.categories[truth.category[row]],
                 overlap=float(overlaps[row]),
             )
             for row in np.flatnonzero(removed).tolist()

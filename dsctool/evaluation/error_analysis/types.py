@@ -105,9 +105,8 @@ def _overlaps(
     alone = [0] * len(instances)  # no crowds
     if kind == "bbox":
         return np.asarray(coco_mask.iou(detections.boxes[first:last], truth.boxes[instances], alone))
-    assert detections.masks is not None
-    masks = [truth.entries[row]["segmentation"] for row in instances]
-    return np.asarray(coco_mask.iou(detections.masks[first:last], masks, alone))
+    masks, truth_masks = detections.masks or [], truth.masks or []
+    return np.asarray(coco_mask.iou(masks[first:last], [truth_masks[row] for row in instances], alone))
 
 
 def type_errors(truth: TruthTable, around: Surroundings, matches: Matches, *, counted: Bools) -> TypedErrors:

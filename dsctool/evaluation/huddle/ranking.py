@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsctool.evaluation.huddle.subsets import huddled_per_image, largest_overlaps
+from dsctool.evaluation.huddle.subsets import huddled_per_image
+from dsctool.evaluation.overlaps import largest_overlaps
 from dsctool.evaluation.sources import GroundTruthSource, load_ground_truth
 from dsctool.evaluation.tables import truth_table
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TypedDict
 
 from dsctool.evaluation.coco import Numbers
-from dsctool.evaluation.huddle.subsets import Overlap
+from dsctool.evaluation.overlaps import Overlap
 
 NUMBERS = ("AP", "AP50", "AP75")
 """What is given of every subset, for boxes and masks: from 0 to 1, or -1 where there is nothing to measure."""
 
 
-class Difference(TypedDict):
+class PrecisionDifference(TypedDict):
     """AP minus the baseline's AP, and the bounds of its 95 % interval.
 
     AP is None where one of the two is -1; the bounds are None without a bootstrap too.
@@ -29,11 +29,11 @@ class HuddleStats(TypedDict):
     segm: Numbers | None
 
 
-class Differences(TypedDict):
+class PrecisionDifferences(TypedDict):
     """Of boxes and of masks; None for masks where one of the results has none."""
 
-    bbox: Difference
-    segm: Difference | None
+    bbox: PrecisionDifference
+    segm: PrecisionDifference | None
 
 
 class Measured(TypedDict):
@@ -42,7 +42,7 @@ class Measured(TypedDict):
     bbox: Numbers | None
     segm: Numbers | None
     baseline: HuddleStats | None
-    difference: Differences | None
+    difference: PrecisionDifferences | None
 
 
 class Cell(Measured):

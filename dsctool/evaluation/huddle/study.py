@@ -1,7 +1,7 @@
 """AP where instances huddle: the table over T_O and T_P, and the view of single instances.
 
 Results are matched once; every cell of the table weighs what was matched, and so does the bootstrap. A cell is what
-pycocotools gives when its ``imgIds`` are those of the subset. Which images these are: :mod:`.huddle_subsets`.
+pycocotools gives when its ``imgIds`` are those of the subset. Which images these are: :mod:`.subsets`.
 
 The view of single instances is the AP over the instances that are huddled at T_O, in all images that have instances.
 The others are ignored as COCO ignores areas out of range: a detection may match one of them, by ordinary IoU and each
@@ -10,7 +10,6 @@ only once, and then counts neither way; one that matches nothing is a false posi
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,20 +18,12 @@ from typing import get_args
 import numpy as np
 
 from dsctool.errors import DataError
-from dsctool.evaluation.huddle.results import NOTHING, Bootstrap, MatchedResults, match_results, measure
-from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView, Measured
-from dsctool.evaluation.huddle.subsets import Overlap, images_of_cell, largest_overlaps
-from dsctool.evaluation.precision import Ranking
-from dsctool.evaluation.sources import (
-    GroundTruth,
-    GroundTruthSource,
-    Predictions,
-    PredictionsSource,
-    check_truth_masks,
-    load_ground_truth,
-    load_predictions,
-)
-from dsctool.evaluation.tables import Bools, Floats, TruthTable, truth_table
+from dsctool.evaluation.huddle.matched import MatchedResults, match_results
+from dsctool.evaluation.huddle.measuring import Bootstrap, Measuring
+from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView
+from dsctool.evaluation.overlaps import Overlap, largest_overlaps
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, PredictionsSource, load_predictions
+from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable, open_truth
 from dsctool.structures import Kind, Progress
 
 T_O = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4)
@@ -68,11 +59,23 @@ class HuddleSettings:
 
 
 @dataclass(frozen=True)
+class StudiedResults:
+    """One of the results that are compared.
+
+    image_precision: ``(images,)``, AP of each image by itself, of masks where all results have them; NaN without
+    instances.
+    """
+
+    name: str
+    detections: DetectionTable
+    image_precision: Floats
+
+
+@dataclass(frozen=True)
 class HuddleStudy:
     """The report and what it was made from.
 
-    overlaps: ``(m,)``, the largest of each row of ``table``; NaN for crowds. image_precision: ``(images,)``, AP of each
-    image by itself, of masks where all results have them; NaN without instances. notes: why numbers are missing.
+    overlaps: ``(m,)``, the largest of each row of ``table``; NaN for crowds. notes: why numbers are missing.
     """
 
     report: HuddleReport
@@ -80,10 +83,8 @@ class HuddleStudy:
     truth: GroundTruth
     table: TruthTable
     overlaps: Floats
-    candidate: Predictions
-    baseline: Predictions | None
-    image_precision: Floats
-    baseline_image_precision: Floats | None
+    candidate: StudiedResults
+    baseline: StudiedResults | None
     notes: list[str]
 
 
@@ -121,12 +122,8 @@ def study_huddles(
     """:func:`huddle_report` with all that pictures of it need."""
     settings = settings or HuddleSettings()
     tell = progress or (lambda task, done, total: None)
-    truth = load_ground_truth(ground_truth)
-    if truth.has_masks:
-        check_truth_masks(truth)
-    elif settings.overlap != "box":
-        raise DataError(f"{truth.name}: has no segmentations, which overlap {settings.overlap!r} needs; use 'box'")
-    table = truth_table(truth)
+    truth, table = open_truth(ground_truth)
+    overlaps = largest_overlaps(table, settings.overlap, same_class=settings.same_class)
     sources = [predictions] if baseline is None else [predictions, baseline]
     loaded: list[Predictions] = []
     matched: list[MatchedResults] = []
@@ -135,19 +132,19 @@ def study_huddles(
         loaded.append(load_predictions(source, truth))
         matched.append(match_results(loaded[-1], table, masks=truth.has_masks))
     tell("match", len(sources), len(sources))
-    overlaps = largest_overlaps(table, settings.overlap, same_class=settings.same_class)
     kind: Kind = "segm" if all("segm" in each.pairs for each in matched) else "bbox"
-    own_precision, *other_precision = [each.image_precision(kind) for each in matched]
+    studied = [
+        StudiedResults(source.name, each.detections, each.image_precision(kind))
+        for source, each in zip(loaded, matched, strict=True)
+    ]
     return HuddleStudy(
         report=_report(table, overlaps, matched, settings, tell),
         settings=settings,
         truth=truth,
         table=table,
         overlaps=overlaps,
-        candidate=loaded[0],
-        baseline=loaded[1] if baseline is not None else None,
-        image_precision=own_precision,
-        baseline_image_precision=other_precision[0] if other_precision else None,
+        candidate=studied[0],
+        baseline=studied[1] if baseline is not None else None,
         notes=_notes(truth, table, loaded),
     )
 
@@ -156,7 +153,7 @@ def _report(
     table: TruthTable, overlaps: Floats, matched: list[MatchedResults], settings: HuddleSettings, tell: Progress
 ) -> HuddleReport:
     total = len(settings.t_o) * (len(settings.t_p) + 1)
-    measuring = _Measuring(table, overlaps, matched, Bootstrap(settings.bootstrap, settings.seed))
+    measuring = Measuring(table, overlaps, matched, Bootstrap(settings.bootstrap, settings.seed))
     cells: list[Cell] = []
     views: list[InstanceView] = []
     for t_o in settings.t_o:
@@ -173,43 +170,6 @@ def _report(
         cells=cells,
         instance_level=views,
     )
-
-
-class _Measuring:
-    """Measures subsets, each set of images once: neighbouring cells often have the same."""
-
-    def __init__(
-        self, table: TruthTable, overlaps: Floats, matched: Sequence[MatchedResults], bootstrap: Bootstrap
-    ) -> None:
-        self._table = table
-        self._overlaps = overlaps
-        self._matched = matched
-        self._bootstrap = bootstrap
-        self._known: dict[bytes, Measured] = {}
-
-    def cell(self, t_o: float, t_p: float) -> Cell:
-        """The subset (T_O, T_P)."""
-        images = images_of_cell(self._table, self._overlaps, t_o, t_p)
-        key = np.packbits(images).tobytes()
-        if key not in self._known:
-            self._known[key] = self._measure([each.rankings for each in self._matched], images)
-        instances = int(self._table.instances_per_image[images].sum())
-        measured = copy.deepcopy(self._known[key])
-        return Cell(t_o=t_o, t_p=t_p, images=int(np.count_nonzero(images)), instances=instances, **measured)
-
-    def instances(self, t_o: float) -> InstanceView:
-        """The instances that are huddled at T_O, in all images that have instances."""
-        huddled = self._overlaps > t_o
-        images = self._table.instances_per_image > 0
-        measured = NOTHING
-        if huddled.any():
-            measured = self._measure([each.rankings_of(huddled) for each in self._matched], images)
-        return InstanceView(t_o=t_o, instances=int(np.count_nonzero(huddled)), **copy.deepcopy(measured))
-
-    def _measure(self, rankings: list[dict[Kind, Ranking]], images: Bools) -> Measured:
-        if not images.any():
-            return NOTHING
-        return measure(rankings[0], rankings[1] if len(rankings) > 1 else None, images, self._bootstrap)
 
 
 def _notes(truth: GroundTruth, table: TruthTable, results: Sequence[Predictions]) -> list[str]:

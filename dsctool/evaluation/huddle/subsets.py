@@ -7,33 +7,9 @@ its instances that are huddled at T_O is greater than T_P. Images without instan
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from dsctool.evaluation.tables import Bools, Floats, Ints, TruthTable
-
-Overlap = Literal["box", "mask", "iomin"]
-"""IoU of boxes, IoU of masks, or the intersection of masks over the smaller one."""
-
-
-def largest_overlaps(truth: TruthTable, overlap: Overlap, *, same_class: bool) -> Floats:
-    """``(m,)``: of every annotation, with another instance of its image; NaN for crowds.
-
-    same_class: only instances of one category are neighbours.
-    """
-    largest = np.full(len(truth.image), np.nan)
-    largest[~truth.crowd] = 0.0
-    masks = truth.masks() if overlap != "box" else []
-    for rows in _neighbourhoods(truth, same_class):
-        if len(rows) > 1:
-            shapes = truth.boxes[rows] if overlap == "box" else [masks[row] for row in rows]
-            # Against a crowd pycocotools divides by the first one's area: this gives the smaller one's.
-            shares = np.asarray(coco_mask.iou(shapes, shapes, [overlap == "iomin"] * len(rows)))
-            np.fill_diagonal(shares, 0.0)
-            largest[rows] = np.maximum(shares, shares.T).max(axis=1)
-    return largest
 
 
 def huddled_per_image(truth: TruthTable, overlaps: Floats, t_o: float) -> Ints:
@@ -46,12 +22,3 @@ def images_of_cell(truth: TruthTable, overlaps: Floats, t_o: float, t_p: float) 
     instances = truth.instances_per_image
     share = huddled_per_image(truth, overlaps, t_o) / np.maximum(instances, 1)
     return np.asarray((instances > 0) & (share > t_p))
-
-
-def _neighbourhoods(truth: TruthTable, same_class: bool) -> list[Ints]:
-    """Rows of the instances that may overlap, image by image."""
-    instances = np.flatnonzero(~truth.crowd)
-    key = truth.image[instances]
-    if same_class:
-        key = key * len(truth.categories) + truth.category[instances]
-    return np.split(instances, np.flatnonzero(np.diff(key)) + 1)

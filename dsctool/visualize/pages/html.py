@@ -1,60 +1,28 @@
-"""Pieces of pages that are one file each: they need no network, fit phones, and come in light and dark."""
+"""Pages that are one file each: they need no network, fit phones, and come in light and dark.
+
+A page is a template in ``templates``; what pages share is in ``pieces.html``. All that a template is given is plain
+text and is escaped there.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
-from string import Template
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
+
+from dsctool.evaluation.rows import points
 
 Hue = Literal["more", "less", "scale"]
 """Names of the style's colours for a heat map: above zero, below zero, or of one direction."""
-
-
-def page(title: str, body: Sequence[str]) -> str:
-    """A whole HTML document. title: plain text. body: HTML, section by section."""
-    template = Template(_template("page.html"))
-    return template.substitute(title=escape(title), style=style().rstrip(), body="\n".join(body))
-
-
-def style() -> str:
-    """The style sheet that all pieces of this module rely on."""
-    return _template("style.css")
-
-
-def _template(name: str) -> str:
-    return (files("dsctool.visualize.pages") / "templates" / name).read_text(encoding="utf-8")
-
-
-def subscripted(text: str) -> str:
-    """Plain text as HTML, symbols like ``T_O`` as in formulas."""
-    return re.sub(r"\b([A-Z])_([A-Z])\b", r"<i>\1</i><sub>\2</sub>", escape(text))
-
-
-# --- text -------------------------------------------------------------------------------------------
-
-
-def facts(entries: Sequence[tuple[str, str]]) -> str:
-    """Large values with what they are below: ``(value, meaning)``, plain text."""
-    boxes = (
-        f'<div class="fact"><b>{escape(value)}</b><span>{subscripted(text)}</span></div>' for value, text in entries
-    )
-    return f'<div class="facts">{"".join(boxes)}</div>'
-
-
-def cards(parts: Sequence[str]) -> str:
-    """Pieces of HTML side by side where there is room, else below each other."""
-    return '<div class="cards">' + "".join(f'<div class="card">{part}</div>' for part in parts) + "</div>"
-
-
-# --- tables -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -71,55 +39,52 @@ class HeatCell:
     title: str = ""
 
 
-def heat_table(
-    caption: str, corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[HeatCell | None]]]
-) -> str:
-    """A heat map as a table with its numbers; None is an empty place."""
-    head = "".join(f'<th scope="col">{subscripted(text)}</th>' for text in columns)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(_heat_cell(cell) for cell in cells)}</tr>'
-        for name, cells in rows
-    )
-    return (
-        f'<div class="wide"><table><caption>{subscripted(caption)}</caption>'
-        f"<thead><tr><th>{subscripted(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+@dataclass(frozen=True)
+class HeatMap:
+    """A table whose cells are coloured. corner: above the names of the rows. None is an empty place."""
+
+    caption: str
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[HeatCell | None]]]
 
 
-def _heat_cell(cell: HeatCell | None) -> str:
-    if cell is None:
-        return '<td class="none">–</td>'  # noqa: RUF001
-    small = f"<small>{escape(cell.small).replace('…', '…<wbr>')}</small>" if cell.small else ""
-    look = f"--share:{min(max(cell.share, 0.0), 1.0):.3f};--hue:var(--{cell.hue})"
-    return f'<td class="heat" style="{look}" title="{escape(cell.title)}">{escape(cell.text)}{small}</td>'
+def scaled(maps: Sequence[HeatMap]) -> list[HeatMap]:
+    """The same with shares, which may be of any size before, on one scale: the largest of all is 1."""
+    cells = [cell for each in maps for _, row in each.rows for cell in row if cell is not None]
+    reach = max([1e-9, *(cell.share for cell in cells)])
+    return [
+        replace(
+            each,
+            rows=[
+                (name, [cell and replace(cell, share=cell.share / reach) for cell in row]) for name, row in each.rows
+            ],
+        )
+        for each in maps
+    ]
 
 
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Texts in columns, set to the right."""
-    head = "".join(f'<th scope="col">{subscripted(text)}</th>' for text in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def render(template: str, values: Mapping[str, object]) -> str:
+    """The template of that name, filled in; a value that it lacks is an error."""
+    return environment().get_template(template).render(values)
 
 
-# --- pictures ---------------------------------------------------------------------------------------
+@cache
+def environment() -> Environment:
+    """The templates, with what they may call beside Jinja's own."""
+    loader = PackageLoader("dsctool.visualize.pages")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"symbols": symbols, "jpeg": jpeg, "points": points, "file_name": lambda path: Path(path).name}
+    return made
 
 
-def bar_chart(caption: str, bars: Sequence[tuple[str, int]]) -> str:
-    """Counts by name as horizontal bars."""
-    largest = max([1, *(count for _, count in bars)])
-    rows = "".join(
-        f"<span>{subscripted(name)}</span>"
-        f'<div><i style="width:{100 * count / largest:.2f}%"></i></div><span>{count}</span>'
-        for name, count in bars
-    )
-    return f'<h3>{subscripted(caption)}</h3><div class="bars">{rows}</div>'
+def symbols(text: str) -> Markup:
+    """Plain text as HTML, symbols like ``T_O`` as in formulas."""
+    return Markup(re.sub(r"\b([A-Z])_([A-Z])\b", r"<i>\1</i><sub>\2</sub>", str(escape(text))))
 
 
-def picture(image: Image.Image, *, text: str, quality: int = 82) -> str:
-    """An image element with the picture in it, as JPEG. text: for those who do not see it."""
+def jpeg(image: Image.Image) -> str:
+    """The picture as the address of an image element."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality, optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return (
-        f'<img src="data:image/jpeg;base64,{data}" width="{image.width}" height="{image.height}" alt="{escape(text)}">'
-    )
+    image.save(buffer, format="JPEG", quality=82, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +31,12 @@ class Scale:
     stretched: bool
 
     @classmethod
-    def over(cls, values: NDArray[Any]) -> Scale:
+    def over(cls, values: NDArray[np.floating]) -> Scale:
         """Stretched over the range of ``values``; :data:`FULL` where they are (nearly) all the same."""
         low, high = float(values.min()), float(values.max())
         return cls(low, high, stretched=True) if high - low > 1e-4 else FULL
 
-    def colors(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+    def colors(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
         """RGB of values of any shape ``(...)``, as ``(..., 3)``."""
         values = np.clip(np.asarray(values, dtype=np.float64)[..., None], self.low, self.high)
         if self.stretched:
@@ -49,7 +48,7 @@ class Scale:
             above = _between(ABOVE, np.clip((values - 1) / (self.high - 1), 0, 1))
         return np.asarray(np.rint(np.where(values < 0, below, np.where(values > 1, above, grey))), dtype=np.uint8)
 
-    def histogram(self, values: NDArray[Any], bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def histogram(self, values: NDArray[np.floating], bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Counts ``(n,)`` and edges ``(n + 1,)`` of about ``bins`` bins; outliers are in the outermost ones.
 
         0 and 1 are edges and count as grey, as they are drawn.
@@ -70,6 +69,6 @@ FULL = Scale(-1.0, 2.0, stretched=False)
 """The scale of every map that is not stretched, so that maps can be compared."""
 
 
-def _between(ends: tuple[_Color, _Color], share: NDArray[np.float64]) -> NDArray[Any]:
+def _between(ends: tuple[_Color, _Color], share: NDArray[np.float64]) -> NDArray[np.floating]:
     start, stop = np.asarray(ends, dtype=np.float64)
     return start + share * (stop - start)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dsctool.data.pictures import Picture
 from dsctool.files import whole_file
-from dsctool.visualize.overlays import draw_resized
+from dsctool.visualize.overlays import draw_results
 from dsctool.visualize.switch.numbers import ImageNumbers, summarize
 from dsctool.visualize.switch.record import SwitchRecord
 from dsctool.visualize.switch.sheet import Sheet, picture_size, save_layer, save_sheet
@@ -62,7 +62,7 @@ def save_contact_sheet(
         title=f"{picture.file.path.name}, {record.image_size[1]} x {record.image_size[0]} pixels",
         maps=record.maps,
         image=small,
-        overlay=draw_resized(small, found, names, size=record.image_size),
+        overlay=draw_results(small, found, names, size=record.image_size),
         summary=summarize([numbers]),
         objects=objects,
         stretch=stretch,

@@ -13,8 +13,6 @@ from pycocotools import mask as coco_mask
 from dsctool.structures import LARGE_AREA, MEDIUM_AREA, Size
 from dsctool.visualize.switch.record import SwitchMap, SwitchRecord, Values
 
-"""Smallest areas of medium and of large objects, in square pixels of the original image (COCO's limits)."""
-
 CocoObject = Mapping[str, Any]
 """A COCO result or annotation: ``bbox``, ``segmentation`` as RLE where there is one, ``area`` of annotations."""
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -69,7 +68,7 @@ def save_sheet(target: Path, sheet: Sheet) -> None:
     step = TITLE + size[0] + HISTOGRAM + SCALE + TICKS + MARGIN
     height = HEADER + TITLE + top + 2 * MARGIN + len(passes) * step
     paper = _Paper(columns=max(3, len(stages)), height=height)
-    paper.write(MARGIN, MARGIN, _shortened(sheet.title, 46 * paper.columns), size=13, weight="bold")
+    paper.write(MARGIN, MARGIN, _shortened(sheet.title, 46 * paper.columns), size=13, bold=True)
     y = HEADER + TITLE + MARGIN
     for column, (title, picture) in enumerate((("image", sheet.image), ("detections", sheet.overlay))):
         paper.picture(column, y, np.asarray(picture.convert("RGB")), title)
@@ -115,18 +114,29 @@ class _Paper:
             spine.set(color=_FAINT, linewidth=0.7)
         return axes
 
-    def write(self, x: float, y: float, text: str, *, size: float = 10, color: str = _INK, **style: Any) -> None:
-        """Text whose middle line is at ``y``."""
+    def write(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 10,
+        color: str = _INK,
+        right: bool = False,
+        bold: bool = False,
+    ) -> None:
+        """Text that begins at ``x``, or ends there where it stands to the right; its middle line is at ``y``."""
         self.figure.text(
             x / self.width, 1 - y / self.height, text,
-            fontsize=size, color=color, va="center", parse_math=False, **style,
+            fontsize=size, color=color, weight="bold" if bold else "normal",
+            ha="right" if right else "left", va="center", parse_math=False,
         )  # fmt: skip
 
     def picture(self, column: int, y: int, pixels: NDArray[np.uint8], title: str, note: str = "") -> None:
         """A picture, pixel for pixel, under its title with a note at the right."""
         height, width = pixels.shape[:2]
         self.write(self.left(column), y - TITLE / 2, title)
-        self.write(self.left(column) + WIDTH, y - TITLE / 2, note, size=9, color=_FAINT, ha="right")
+        self.write(self.left(column) + WIDTH, y - TITLE / 2, note, size=9, color=_FAINT, right=True)
         axes = self.axes(self.left(column) + (WIDTH - width) // 2, y, width, height)
         axes.imshow(pixels, aspect="auto", interpolation="nearest")
 

@@ -13,14 +13,13 @@ import pytest
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import evaluate
 from dsctool.evaluation.error_analysis import study as errors
+from dsctool.evaluation.error_analysis.compared import compare
 from dsctool.evaluation.error_analysis.costs import Diagnosis, diagnose, mended_precision
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, VIEWS, ErrorReport, ErrorView
 from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
-from dsctool.evaluation.error_analysis.types import surroundings
 from dsctool.evaluation.huddle.study import huddle_report
-from dsctool.evaluation.matching import find_pairs
-from dsctool.evaluation.sources import check_truth_masks, load_ground_truth, load_predictions
-from dsctool.evaluation.tables import detection_table, truth_table
+from dsctool.evaluation.sources import load_predictions
+from dsctool.evaluation.tables import open_truth
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results
 from tests.evaluation.error_analysis.slow_errors import SlowErrors
 from tests.evaluation.huddle.slow_huddle import largest_overlap
@@ -121,13 +120,9 @@ def test_ap50_of_sizes_is_pycocotools() -> None:
 
 def diagnosis(truth: Json, results: list[Json], seed: int) -> Diagnosis:
     """With about half of the instances counted."""
-    loaded = load_ground_truth(truth)
-    check_truth_masks(loaded)
-    table = truth_table(loaded)
-    found = detection_table(load_predictions(results, loaded), table)
+    loaded, table = open_truth(truth)
     counted = ~table.ignored & (np.random.default_rng(seed).random(len(table.image)) < 0.6)
-    around = surroundings(table, found, "segm")
-    return diagnose(table, found, find_pairs(table, found, "segm"), around, "segm", counted=counted)
+    return diagnose(compare(load_predictions(results, loaded), table, "segm"), counted=counted)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -326,8 +321,7 @@ def test_real_results(kind: str, real_data: Path) -> None:
     truth["images"] = [each for each in truth["images"] if each["id"] in kept]
     truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] in kept]
     results = [each for each in results if each["image_id"] in kept]
-    loaded = load_ground_truth(truth)
-    check_truth_masks(loaded)
+    loaded, _ = open_truth(truth)
     view = views_of(study_errors(truth, results).report, kind)["all"]
     slow = SlowErrors({**truth, "annotations": loaded.annotations}, results, kind, wanted_of(truth, "all", 0.1))
     assert view["AP50"] == pytest.approx(slow.precision(()), abs=1e-9)

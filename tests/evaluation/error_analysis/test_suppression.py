@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import batched_nms
 
 from dsctool.errors import DataError
-from dsctool.evaluation.error_analysis.schema import Suppression
+from dsctool.evaluation.error_analysis.schema import SuppressionReport
 from dsctool.evaluation.error_analysis.study import study_errors
 from tests.evaluation.crowded import Json, crowded_truth
 from tests.evaluation.error_analysis.test_study import PEAR, PLUM, box_result, box_truth
@@ -16,7 +16,7 @@ NEIGHBOUR = [8.0, 0.0, 40.0, 40.0]
 """A plum that shares two thirds of its box's union with ``PLUM``."""
 
 
-def suppression_of(truth: Json, candidates: list[Json], results: list[Json]) -> Suppression:
+def suppression_of(truth: Json, candidates: list[Json], results: list[Json]) -> SuppressionReport:
     found = study_errors(truth, results, candidates).report["suppression"]
     assert found is not None
     return found

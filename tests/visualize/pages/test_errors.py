@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dsctool.evaluation.error_analysis.rows import confusion_totals, count_rows, loss_rows, mistake_rows, mistakes
+from dsctool.evaluation.error_analysis.rows import confusion_totals, cost_rows, count_rows, mistake_rows, mistakes
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, VIEWS
 from dsctool.evaluation.error_analysis.study import ErrorStudy, study_errors
 from dsctool.visualize.pages.errors.figures import error_figures
 from dsctool.visualize.pages.errors.files import write_errors
-from dsctool.visualize.pages.errors.page import curve_chart, error_page
+from dsctool.visualize.pages.errors.page import error_page
 from tests.evaluation.crowded import crowded_truth, noisy_results
-from tests.visualize.pages.test_huddle import _Checker
+from tests.visualize.pages.test_huddle import PageChecker
 
 FILES = {"errors.json", "errors.png", "confusion.png", "curves.png", "errors.html"}
 
@@ -53,7 +54,7 @@ def test_odd_input_is_drawn_too(odd: str, tmp_path: Path) -> None:
 
 def test_rows_are_the_numbers_of_the_report(study: ErrorStudy) -> None:
     errors = study.report["bbox"]
-    header, rows = loss_rows(errors, study.report)
+    header, rows = cost_rows(errors, study.report)
     assert header == ["instances", "number", "AP50", *ERROR_TYPES, "all wrong", "all not found"]
     assert [row[0].split()[0] for row in rows] == list(VIEWS)
     assert rows[4][0] == "huddled (overlap > 0.1)"
@@ -80,7 +81,7 @@ def test_mistakes_come_in_order(study: ErrorStudy) -> None:
     assert not any("(" in text for row in rows for text in row)
 
 
-def test_bars_are_the_losses_and_all_fit(study: ErrorStudy) -> None:
+def test_bars_are_the_costs_and_all_fit(study: ErrorStudy) -> None:
     plots = error_figures(study.report)["errors.png"].axes
     view = study.report["bbox"]["views"][0]
     widths = [bar.get_width() for bar in plots[0].containers[0]]  # type: ignore[union-attr]
@@ -90,7 +91,7 @@ def test_bars_are_the_losses_and_all_fit(study: ErrorStudy) -> None:
 
 def test_the_page_is_whole_and_needs_no_network(study: ErrorStudy) -> None:
     text = error_page(study)
-    checker = _Checker()
+    checker = PageChecker()
     checker.feed(text)
     assert checker.open == []
     assert checker.links == []
@@ -108,9 +109,12 @@ def test_names_cannot_break_the_page() -> None:
 
 
 def test_curves_stay_in_their_frame(study: ErrorStudy) -> None:
-    curves = study.report["bbox"]["curves"]
-    text = curve_chart(curves)
-    assert text.count("<polyline") == 3
-    assert curves["mean"] is not None
-    first = curves["mean"]["0.50"][0]
-    assert f'points="0.0,{240 - 240 * first:.1f} ' in text
+    text = error_page(study)
+    lines = re.findall(r'<polyline points="([^"]*)"', text)
+    assert len(lines) == 6, "three for boxes, three for masks"
+    for kind, mine in (("bbox", lines[:3]), ("segm", lines[3:])):
+        means = study.report[kind]["curves"]["mean"]  # type: ignore[literal-required]
+        for values, line in zip(means.values(), mine, strict=True):
+            places = [tuple(map(float, place.split(","))) for place in line.split(" ")]
+            assert [x for x, _ in places] == pytest.approx([4 * index for index in range(101)], abs=0.05)
+            assert [y for _, y in places] == pytest.approx([240 - 240 * value for value in values], abs=0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import tomllib
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -12,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
-from dsctool.evaluation.huddle.rows import difference_grid, paper_rows, points
+from dsctool.evaluation.huddle.rows import cell_rows, difference, paper_rows
 from dsctool.evaluation.huddle.study import HuddleSettings, HuddleStudy, study_huddles
-from dsctool.visualize.pages.html import HeatCell, bar_chart, heat_table, page, subscripted
+from dsctool.evaluation.rows import points
+from dsctool.visualize.pages.html import HeatCell, HeatMap, environment, scaled, symbols
 from dsctool.visualize.pages.huddle.figures import heat_maps
 from dsctool.visualize.pages.huddle.files import as_csv, write_report
 from dsctool.visualize.pages.huddle.gallery import chosen_images, gallery
+from dsctool.visualize.pages.huddle.page import report_page
 from tests.evaluation.crowded import crowded_truth, noisy_results
 
 
@@ -95,19 +97,27 @@ def test_points(value: float | None, plain: str, signed: str) -> None:
 
 def test_colours_of_differences_are_centred_on_zero(study: HuddleStudy) -> None:
     """The cell farthest from zero is the most colourful, blue above zero and orange below it."""
-    grid = difference_grid(study.report, "bbox")
     image = heat_maps(study.report)["difference.png"].axes[0].images[0].get_array()
     assert image is not None
-    for index in np.argwhere(np.isfinite(grid)):
-        red, _, blue = image[tuple(index)][:3]
-        value = grid[tuple(index)]
-        assert (blue - red) * value >= 0, value
+    for row, cells in enumerate(cell_rows(study.report).values()):
+        for column, cell in enumerate(cells):
+            value = None if cell is None else difference(cell, "bbox")
+            red, _, blue = image[row, column][:3]
+            assert (blue - red) * (value or 0.0) >= 0, value
+            assert value is None or abs(value) < 0.01 or abs(blue - red) > 0.01, value
+
+
+def test_shares_are_on_one_scale() -> None:
+    small, large = (HeatMap("", "", ["a", "b"], [("", [HeatCell("", share=share), None])]) for share in (2.0, 8.0))
+    shares = [[cell and cell.share for cell in each.rows[0][1]] for each in scaled([small, large])]
+    assert shares == [[0.25, None], [1.0, None]]
+    assert scaled([HeatMap("", "", [], [])])[0].rows == []
 
 
 # --- page -------------------------------------------------------------------------------------------
 
 
-class _Checker(HTMLParser):
+class PageChecker(HTMLParser):
     """Open elements, and everything that would be fetched."""
 
     def __init__(self) -> None:
@@ -129,7 +139,7 @@ class _Checker(HTMLParser):
 def test_the_page_is_whole_and_needs_no_network(study: HuddleStudy, tmp_path: Path) -> None:
     write_report(tmp_path, study, gallery_size=3)
     text = (tmp_path / "report.html").read_text()
-    checker = _Checker()
+    checker = PageChecker()
     checker.feed(text)
     assert checker.open == []
     assert checker.pictures == 9
@@ -146,22 +156,30 @@ def test_names_cannot_break_the_page() -> None:
     for image in truth["images"]:
         image["file_name"] = "<b>&\"'.png"
     study = study_huddles(truth, noisy_results(truth, seed=45))
-    entries = gallery(study, count=1)
-    from dsctool.visualize.pages.huddle.page import report_page
-
-    text = report_page(study, entries, score_threshold=0.3)
+    text = report_page(study, gallery(study, count=1), score_threshold=0.3)
     assert '<b>&"' not in text
     assert "&lt;b&gt;&amp;" in text
 
 
 def test_pieces() -> None:
-    text = heat_table("Box", "T_O", ["0"], [("1", [HeatCell("2.0", share=3.0, hue="less", title='"'), None])])
+    pieces = environment().get_template("pieces.html").module
+    cells = [HeatCell("2.0", share=3.0, hue="less", small="<1>…2", title='"'), None]
+    text = pieces.heat_table(HeatMap("Box <b>", "T_O", ["0"], [("1", cells)]))  # type: ignore[attr-defined]
     assert "--share:1.000;--hue:var(--less)" in text
-    assert "&quot;" in text
-    assert re.search(r"<i>T</i><sub>O</sub>", text)
-    assert subscripted("a_b <T_P>") == "a_b &lt;<i>T</i><sub>P</sub>&gt;"
-    assert bar_chart("Counts", [("none", 0), ("some", 4)]).count("width:") == 2
-    assert "<title>a &amp; $b</title>" in page("a & $b", ["$c"])
+    assert 'title="&#34;"' in text
+    assert "&lt;1&gt;…<wbr>2" in text
+    assert "Box &lt;b&gt;" in text
+    assert "<i>T</i><sub>O</sub>" in text
+    assert symbols("a_b <T_P>") == "a_b &lt;<i>T</i><sub>P</sub>&gt;"
+    chart = pieces.bar_chart("Counts", [("none", 0), ("<some>", 4)])  # type: ignore[attr-defined]
+    assert chart.count("width:") == 2
+    assert "width:100.00%" in chart
+    assert "&lt;some&gt;" in chart
+
+
+def test_a_template_that_lacks_a_value_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="named"):
+        environment().get_template("huddle.html").render()
 
 
 def test_the_templates_are_package_data() -> None:
@@ -176,8 +194,8 @@ def test_the_templates_are_package_data() -> None:
 
 
 def test_images_that_differ_most_come_first(study: HuddleStudy) -> None:
-    assert study.baseline_image_precision is not None
-    differences = np.abs(study.image_precision - study.baseline_image_precision)
+    assert study.baseline is not None
+    differences = np.abs(study.candidate.image_precision - study.baseline.image_precision)
     chosen = chosen_images(study, 100)
     assert len(chosen) > 3
     assert all(differences[one] >= differences[other] for one, other in pairwise(chosen))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from dsctool.evaluation.error_analysis.rows import BACKGROUND, MISSED, by_kind, view_text
+from dsctool.evaluation.error_analysis.rows import by_kind, curve_lines, view_text
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView, ViewName
 from dsctool.structures import KIND_NAMES
+from dsctool.visualize.pages.errors.maps import confusion_map
+from dsctool.visualize.pages.figures import draw_heat_map, quiet
 
 _GROUPS: tuple[tuple[ViewName, ...], ...] = (("all", "huddled", "lone"), ("small", "medium", "large"))
 _BARS = ("#4a5866", "#1a6fd0", "#7cc7ba")
 _LINES = ("#1a6fd0", "#d9690f", "#0c8a78")
-_SHADES = LinearSegmentedColormap.from_list("share", ("#f7f7f7", "#7cc7ba", "#0b6a5d"))
 _MOST_CATEGORIES = 30
 _MOST_WITH_TEXT = 16
 
@@ -25,13 +24,13 @@ _MOST_WITH_TEXT = 16
 def error_figures(report: ErrorReport) -> dict[str, Figure]:
     """Figures by file name: what each type costs, the confusion matrix, precision over recall."""
     return {
-        "errors.png": _losses(report),
+        "errors.png": _costs(report),
         "confusion.png": _confusion(report["confusion"]),
         "curves.png": _curves(report),
     }
 
 
-def _losses(report: ErrorReport) -> Figure:
+def _costs(report: ErrorReport) -> Figure:
     """A row of plots for each kind; huddled against lone at the left, sizes at the right."""
     kinds = by_kind(report)
     figure = Figure(figsize=(11.0, 3.6 * len(kinds)), layout="constrained")
@@ -58,34 +57,21 @@ def _bars(plot: Axes, views: Sequence[ErrorView], report: ErrorReport) -> None:
     plot.set_yticks(range(len(ERROR_TYPES)), ERROR_TYPES)
     plot.invert_yaxis()
     plot.legend(fontsize=9, frameon=False, loc="center right")
-    _quiet(plot, grid="x")
+    quiet(plot, grid="x")
 
 
 def _confusion(confusion: Confusion) -> Figure:
-    """Rows as shares; of many categories those with most instances and detections."""
-    matrix = np.asarray(confusion["matrix"], dtype=np.float64)
-    last = len(matrix) - 1
-    weight = matrix[:last].sum(axis=1) + matrix[:, :last].sum(axis=0)
-    shown = np.sort(np.argsort(-weight, kind="stable")[:_MOST_CATEGORIES])
-    names = [confusion["categories"][index]["name"] for index in shown]
-    part = matrix[np.ix_([*shown, last], [*shown, last])]
-    shares = part / np.maximum(matrix[[*shown, last]].sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.42 * len(part)
+    shown, categories = confusion_map(confusion, most=_MOST_CATEGORIES), len(confusion["categories"])
+    side = 2.2 + 0.42 * len(shown.rows)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     plot = figure.subplots()
-    plot.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
-    plot.set_xticks(range(len(part)), [*names, MISSED], rotation=60, ha="right", rotation_mode="anchor")
-    plot.set_yticks(range(len(part)), [*names, BACKGROUND])
+    draw_heat_map(plot, shown, empty="", texts=len(shown.rows) <= _MOST_WITH_TEXT)
+    plot.set_xticks(range(len(shown.columns)), shown.columns, rotation=60, ha="right", rotation_mode="anchor")
     plot.set_xlabel("found as")
     plot.set_ylabel("true")
-    few = f", the {len(shown)} commonest of {last} categories" if len(shown) < last else ""
+    few = f", the {_MOST_CATEGORIES} commonest of {categories} categories" if categories > _MOST_CATEGORIES else ""
     where = f"{KIND_NAMES[confusion['kind']]} IoU {confusion['iou']:g}, score at least"
     plot.set_title(f"{where} {confusion['score_threshold']:g}{few}", fontsize=11)
-    if len(part) <= _MOST_WITH_TEXT:
-        for row, column in np.argwhere(part > 0):
-            color = "#ffffff" if shares[row, column] > 0.6 else "#101418"
-            plot.text(column, row, f"{part[row, column]:.0f}", ha="center", va="center", fontsize=9, color=color)
-    _quiet(plot)
     return figure
 
 
@@ -101,21 +87,11 @@ def _curves(report: ErrorReport) -> Figure:
 
 
 def _lines(plot: Axes, errors: Errors) -> None:
-    curves = errors["curves"]
-    for (name, values), color in zip((curves["mean"] or {}).items(), _LINES, strict=False):
-        label = f"IoU {name}: AP {100 * float(np.mean(values)):.1f}"
-        plot.plot(curves["recalls"], values, color=color, linewidth=1.8, label=label)
-    if curves["mean"] is not None:
+    lines = curve_lines(errors)
+    for (label, values), color in zip(lines, _LINES, strict=False):
+        plot.plot(errors["curves"]["recalls"], values, color=color, linewidth=1.8, label=label)
+    if lines:
         plot.legend(fontsize=9, frameon=False)
     plot.set_xlim(0, 1)
     plot.set_ylim(0, 1.02)
-    _quiet(plot, grid="both")
-
-
-def _quiet(plot: Axes, *, grid: Literal["x", "both"] | None = None) -> None:
-    plot.tick_params(which="both", length=0)
-    for side in plot.spines.values():
-        side.set_visible(False)
-    if grid is not None:
-        plot.grid(axis=grid, color="#dde3e8", linewidth=0.8)
-        plot.set_axisbelow(True)
+    quiet(plot, grid="both")

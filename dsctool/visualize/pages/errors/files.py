@@ -9,7 +9,7 @@ from dsctool.evaluation.error_analysis.study import ErrorStudy
 from dsctool.files import write_text
 from dsctool.visualize.pages.errors.figures import error_figures
 from dsctool.visualize.pages.errors.page import error_page
-from dsctool.visualize.pages.huddle.figures import save_figure
+from dsctool.visualize.pages.figures import save_figure
 
 FILES = ("errors.json", "errors.html", "errors.png", "confusion.png", "curves.png")
 """All that it can leave there."""

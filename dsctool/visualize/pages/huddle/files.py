@@ -11,7 +11,8 @@ from dsctool.evaluation.huddle.schema import NUMBERS, HuddleReport, Measured
 from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.files import write_text
 from dsctool.structures import KIND_NAMES, KINDS
-from dsctool.visualize.pages.huddle.figures import heat_maps, save_figure
+from dsctool.visualize.pages.figures import save_figure
+from dsctool.visualize.pages.huddle.figures import heat_maps
 from dsctool.visualize.pages.huddle.gallery import gallery
 from dsctool.visualize.pages.huddle.page import report_page
 
@@ -29,7 +30,7 @@ def write_report(
 ) -> list[Path]:
     """Write ``huddle.json``, ``huddle.csv``, the heat maps and ``report.html`` to a folder that exists.
 
-    images, score_threshold: as in :func:`.huddle_gallery.gallery`. Returns the files, each written whole or not at all.
+    images, score_threshold: as in :func:`.gallery.gallery`. Returns the files, each written whole or not at all.
     """
     written = [output / "huddle.json", output / "huddle.csv"]
     write_text(written[0], json.dumps(study.report, indent=2) + "\n")
