@@ -202,6 +202,29 @@ def test_stages(name: str, tmp_path: Path) -> None:
         assert np.abs(middle[i] - middle[0]).mean() > 3, f"panel {i} has nothing drawn on it"
 
 
+def test_every_image_is_decoded_once(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the model, the overlay and the strip."""
+    for seed, name in enumerate(("a.png", "b.png")):
+        save_image(tmp_path / "photos" / name, seed=seed)
+    opened: list[Path] = []
+    plain = Image.open
+
+    def counting(file: Any, *args: Any, **kwargs: Any) -> Image.Image:
+        opened.append(Path(file))
+        return plain(file, *args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", counting)
+    result = run(checkpoint, tmp_path / "photos", "--output", tmp_path / "out", "--stages")
+    assert result.exit_code == 0, result.stderr
+    assert opened == [tmp_path / "photos" / name for name in ("a.png", "b.png")]
+
+
+def test_help_says_what_is_an_override() -> None:
+    text = run("--help").stdout
+    assert "IMAGE_OR_DIR... KEY=VALUE..." in text
+    assert "postprocess.nms=mask --output found --overwrite" in text
+
+
 def test_stages_need_masks(tmp_path: Path) -> None:
     path = checkpoint_of(tmp_path, "cascade_mask_rcnn_tiny", "model.cascade.mask_head=null")
     result = run(path, save_image(tmp_path / "a.png"), "--output", tmp_path / "out", "--stages")
