@@ -62,7 +62,7 @@ def detections(
     with _evaluating(model):
         for images, _, infos in batches:
             found = model.detect(
-                images.tensor.to(device),
+                images.tensor.to(device, non_blocking=True),
                 images.sizes,
                 [info.original_size for info in infos],
                 stage_masks=stage_masks,
