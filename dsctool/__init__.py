@@ -3,6 +3,8 @@
 >>> import dsctool
 >>> model = dsctool.build_model("htc_r50_fpn_1x_coco")  # a name, a path or a Config; random weights
 >>> model = dsctool.load_model("runs/x/best.pt")  # ready to predict
+>>> stats = dsctool.evaluate_model(model, "datasets/coco").stats  # or a checkpoint's path
+>>> for file, instances in dsctool.predict_images(model, "photos/"): ...
 >>> stats = dsctool.evaluate("ground_truth.json", "predictions.json")
 >>> report = dsctool.huddle_report("ground_truth.json", "predictions.json", "baseline.json")
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from dsctool import interop
     from dsctool.config.loading import load_config
     from dsctool.config.schema import Config
+    from dsctool.engine.inference import predict_images
+    from dsctool.engine.split_results import evaluate_model
     from dsctool.evaluation.coco import evaluate
     from dsctool.evaluation.huddle.study import huddle_report
     from dsctool.interop.checkpoint import load_model
@@ -31,18 +35,22 @@ __all__ = [
     "__version__",
     "build_model",
     "evaluate",
+    "evaluate_model",
     "huddle_report",
     "interop",
     "load_config",
     "load_model",
+    "predict_images",
 ]
 
 _HOMES = {
     "Config": "dsctool.config.schema",
     "evaluate": "dsctool.evaluation.coco",
+    "evaluate_model": "dsctool.engine.split_results",
     "huddle_report": "dsctool.evaluation.huddle.study",
     "load_config": "dsctool.config.loading",
     "load_model": "dsctool.interop.checkpoint",
+    "predict_images": "dsctool.engine.inference",
 }
 
 

@@ -18,12 +18,24 @@ origin is ``(0, 0, 1, 1)``; width is ``x2 - x1``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal, Self
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dsctool.coco_results import Result, coco_results, encode_bitmap
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from dsctool.data.images import ImageSource
+    from dsctool.data.records import Category
 
 Size = tuple[int, int]
 """``(height, width)`` in pixels."""
@@ -47,18 +59,27 @@ MEDIUM_AREA, LARGE_AREA = 32.0**2, 96.0**2
 class _Movable:
     """Dataclasses whose tensors move together."""
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same data with every tensor field on ``device``."""
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The same data with every tensor field on ``device``; non_blocking: as torch has it, for pinned memory."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same data in page-locked memory; data loaders call it."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
         values = {}
         for field in fields(self):  # type: ignore[arg-type]
-            values[field.name] = _moved(getattr(self, field.name), device)
+            values[field.name] = _moved(getattr(self, field.name), move)
         return type(self)(**values)
 
 
-def _moved(value: object, device: torch.device | str) -> object:
-    if isinstance(value, Tensor | _Movable):
-        return value.to(device)
-    return tuple(_moved(part, device) for part in value) if isinstance(value, tuple) else value
+def _moved(value: object, move: Callable[[Tensor], Tensor]) -> object:
+    if isinstance(value, Tensor):
+        return move(value)
+    if isinstance(value, _Movable):
+        return value._moved(move)
+    return tuple(_moved(part, move) for part in value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -75,12 +96,13 @@ class ImageBatch(_Movable):
 
 @dataclass(frozen=True)
 class Targets(_Movable):
-    """The annotation of one image, in the pixels of the batch's canvas.
+    """What losses compare the predictions of one image with, in the pixels of the batch's canvas.
 
     boxes: ``(G, 4)`` float32, instances that are not crowds.
     labels: ``(G,)`` int64, 0-based contiguous classes.
     masks: ``(G, h, w)`` bool (or uint8 0/1), one bitmap per box; None for detectors without masks.
-    crowd: ``(c, 4)`` float32 boxes of crowd regions; the published recipes leave them without effect.
+    crowd: ``(c, 4)`` float32 boxes of crowd regions, for who shows or counts what is in a batch; no loss looks at them,
+        as published.
     semantic: ``(H/8, W/8)`` int64 class per stride-8 cell, 255 = ignored; None without a semantic branch.
     """
 
@@ -115,6 +137,58 @@ class StageMasks(_Movable):
     name: str
     boxes: Tensor
     probs: Tensor
+
+
+@dataclass(frozen=True)
+class RoiMasks(_Movable):
+    """What a cascade thinks of the masks of R RoIs.
+
+    probs: ``(R, s, s)`` float32 in [0, 1], each of one class and spread over its RoI.
+    stages: the same RoIs as every stage of the cascade sees them, first to last.
+    """
+
+    probs: Tensor
+    stages: tuple[StageMasks, ...]
+
+    @staticmethod
+    def cat(parts: Sequence[RoiMasks]) -> RoiMasks:
+        """All rows of ``parts``, in order; at least one part."""
+        by_stage = zip(*(part.stages for part in parts), strict=True)
+        return RoiMasks(
+            torch.cat([part.probs for part in parts]),
+            tuple(
+                StageMasks(same[0].name, torch.cat([m.boxes for m in same]), torch.cat([m.probs for m in same]))
+                for same in by_stage
+            ),
+        )
+
+    def split(self, counts: Sequence[int]) -> list[RoiMasks]:
+        """The first ``counts[0]`` rows, the next ``counts[1]``, and so on."""
+        bounds = [(end - count, end) for count, end in zip(counts, accumulate(counts), strict=True)]
+        return [
+            RoiMasks(self.probs[a:b], tuple(StageMasks(m.name, m.boxes[a:b], m.probs[a:b]) for m in self.stages))
+            for a, b in bounds
+        ]
+
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Scored(Generic[State]):
+    """What a cascade made of the proposals of a batch, before anything is suppressed.
+
+    boxes: per image ``(n_i, 4)`` in the canvas's pixels, one for every proposal, in the proposals' order.
+    scores: per image ``(n_i, K)`` float32, without the background.
+    semantic: ``(N, C, H/8, W/8)``, the semantic branch's map, from which its ``predict`` makes class logits, and the
+        feature embedded in it; None without the branch.
+    state: what the cascade's masks need to know of its stages.
+    """
+
+    boxes: list[Tensor]
+    scores: list[Tensor]
+    semantic: tuple[Tensor, Tensor] | None
+    state: State
 
 
 @dataclass(frozen=True)
@@ -154,6 +228,15 @@ class Detections(_Movable):
         )
 
 
+class InstanceArrays(NamedTuple):
+    """:class:`Instances` as numpy arrays of the same shapes and types."""
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None
+
+
 @dataclass(frozen=True)
 class Instances(_Movable):
     """Finished results for one image.
@@ -162,12 +245,92 @@ class Instances(_Movable):
     scores: ``(n,)`` float32.
     labels: ``(n,)`` int64, 0-based contiguous.
     masks: ``(n, h, w)`` bool at the size asked for; None for box-only detectors.
+    size: the ``(h, w)`` in pixels that they are in; taken from the masks where it is not given.
+    categories: the class of each label; without them a class is called by its number, from 1.
+    image: the picture, ``(3, h, w)`` uint8 RGB, where it was kept: three bytes a pixel, where a mask takes one.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    size: Size | None = None
+    categories: tuple[Category, ...] = ()
+    image: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is None and self.masks is not None:
+            object.__setattr__(self, "size", tuple(self.masks.shape[-2:]))
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | NDArray[Any] | Tensor) -> Self:
+        """The instances of ``rows``, as in ``found[found.scores > 0.5]``: a number, a slice, int64 or bool ``(m,)``."""
+        chosen = rows if isinstance(rows, slice) else torch.as_tensor(rows, device=self.boxes.device).reshape(-1)
+        if isinstance(chosen, Tensor) and not len(chosen):
+            chosen = chosen.long()  # an empty list has no type
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+        )
+
+    def __repr__(self) -> str:
+        where = "" if self.size is None else f" in {self.size[0]} x {self.size[1]}"
+        kinds = [f"{number} {name}" for name, number in self.counts().items()]
+        listed = ", ".join(kinds[:5] + ["..."] * (len(kinds) > 5))
+        return f"Instances({len(self)}{where}{': ' * bool(listed)}{listed})"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture with the instances on it, at most 1,024 pixels a side."""
+        if self.image is None:
+            return None
+        picture = self.draw()
+        picture.thumbnail((1024, 1024))
+        return picture._repr_png_()
+
+    @property
+    def names(self) -> list[str]:
+        """The class of every instance, in words."""
+        return [self.categories[i].name if self.categories else f"class {i + 1}" for i in self.labels.tolist()]
+
+    @property
+    def areas(self) -> Tensor:
+        """``(n,)`` float32, in square pixels: of the masks, or of the boxes where there are none."""
+        if self.masks is not None:
+            return self.masks.flatten(1).sum(dim=1).float()
+        return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
+
+    def counts(self) -> dict[str, int]:
+        """How many instances there are of each class that was found, the most frequent first."""
+        return dict(Counter(self.names).most_common())
+
+    def numpy(self) -> InstanceArrays:
+        """Boxes, scores, labels and masks as numpy arrays."""
+        masks = None if self.masks is None else self.masks.cpu().numpy()
+        return InstanceArrays(self.boxes.cpu().numpy(), self.scores.cpu().numpy(), self.labels.cpu().numpy(), masks)
+
+    def to_coco(self, image_id: int) -> list[Result]:
+        """COCO results, as ``dsctool eval --predictions`` reads them; ``image_id`` is that of the annotation file."""
+        return coco_results(
+            boxes=self.boxes,
+            scores=self.scores,
+            masks=None if self.masks is None else [encode_bitmap(mask) for mask in self.masks],
+            category_ids=[self.categories[i].id if self.categories else i + 1 for i in self.labels.tolist()],
+            image_id=image_id,
+        )
+
+    def draw(self, image: ImageSource | None = None) -> Image:
+        """The picture with masks, boxes where there are no masks, names and scores on it.
+
+        image: what to draw on, anything that ``predict_images`` takes; None: the picture that was kept.
+
+        Raises:
+            DataError: there is no picture, or it cannot be used, or has another size than the instances.
+        """
+        from dsctool.visualize.overlays import draw_found
+
+        return draw_found(self, image)

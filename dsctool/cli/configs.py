@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import CONFIG_HELP, ConfigName, JsonOutput, Overrides, shipped_names
+from dsctool.cli.options import CONFIG_HELP, ConfigName, JsonFile, Overrides, shipped_names
+from dsctool.cli.output import beside, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, 
 
 
 @app.command("list")
-def list_(as_json: JsonOutput = False) -> None:
+def list_(json_file: JsonFile = None) -> None:
     """List the shipped configurations.
 
     Example:
@@ -31,10 +32,8 @@ def list_(as_json: JsonOutput = False) -> None:
     from dsctool.config.names import list_configs
 
     configs = list_configs()
-    if as_json:
-        rows = [{"name": config.name, "family": config.family, "description": config.description} for config in configs]
-        typer.echo(json.dumps(rows, indent=2))
-    else:
+    _write(json_file, [{"name": each.name, "family": each.family, "description": each.description} for each in configs])
+    with beside(json_file):
         print_table(["name", "description"], [[config.name, config.description] for config in configs])
 
 
@@ -43,7 +42,7 @@ def show(
     config: ConfigName,
     overrides: Overrides = None,
     plain: Annotated[bool, typer.Option("--plain", help="Without the origins: a file that can be loaded.")] = False,
-    as_json: JsonOutput = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Show a whole configuration and who set what.
 
@@ -57,17 +56,17 @@ def show(
     from dsctool.config.loading import resolve_config
 
     resolved = resolve_config(config, overrides or ())
-    if as_json:
-        values = resolved.config.model_dump(mode="json")
-        typer.echo(json.dumps({"config": values, "provenance": resolved.provenance}, indent=2))
-    elif plain:
-        typer.echo(config_to_yaml(resolved.config), nl=False)
-    else:
-        _print_yaml(annotated_yaml(resolved))
+    values = resolved.config.model_dump(mode="json")
+    _write(json_file, {"config": values, "provenance": resolved.provenance})
+    with beside(json_file):
+        if plain:
+            typer.echo(config_to_yaml(resolved.config), nl=False)
+        else:
+            _print_yaml(annotated_yaml(resolved))
 
 
 @app.command()
-def diff(left: Left, right: Right, as_json: JsonOutput = False) -> None:
+def diff(left: Left, right: Right, json_file: JsonFile = None) -> None:
     """Compare two configurations value by value.
 
     Example:
@@ -78,15 +77,14 @@ def diff(left: Left, right: Right, as_json: JsonOutput = False) -> None:
     from dsctool.config.loading import load_config
 
     differences = diff_configs(load_config(left), load_config(right))
-    if as_json:
-        rows = [{"key": each.key, **_sides(each)} for each in differences]
-        typer.echo(json.dumps(rows, indent=2))
-    elif differences:
-        table = [(each.key, _sides(each)) for each in differences]
-        cells = [[key, *(_cell(sides, side) for side in ("left", "right"))] for key, sides in table]
-        print_table(["key", left, right], cells)
-    else:
-        typer.echo("no difference")
+    table = [(each.key, _sides(each)) for each in differences]
+    _write(json_file, [{"key": key, **sides} for key, sides in table])
+    with beside(json_file):
+        if differences:
+            cells = [[key, *(_cell(sides, side) for side in ("left", "right"))] for key, sides in table]
+            print_table(["key", left, right], cells)
+        else:
+            typer.echo("no difference")
 
 
 @app.command()
@@ -115,6 +113,12 @@ def validate(
             typer.echo(f"{file}: ok")
     if failed:
         raise typer.Exit(1)
+
+
+def _write(json_file: Path | None, content: object) -> None:
+    if json_file is not None:
+        prepare_file(json_file)
+        write_json(json_file, content, indent=2)
 
 
 def _sides(difference: Difference) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import JsonFile
-from dsctool.cli.output import counting, prepare_file, write_json
+from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def check(
     prepare_file(json_file)
     with counting() as progress:
         faults = check_data(root, masks=not boxes_only, progress=progress)
-    for fault in faults:
-        typer.echo(str(fault))
+    with beside(json_file):
+        for fault in faults:
+            typer.echo(str(fault))
     if json_file is not None:
         write_json(json_file, [{**asdict(fault), "file": str(fault.file)} for fault in faults], indent=2)
     if faults:
@@ -67,12 +68,11 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
     prepare_file(json_file)
     splits = [describe(files) for files in find_splits(root)]
     names = [split.name for split in splits]
-    print_table(["", *names], _summary_rows(splits, OVERLAPS))
-    typer.echo()
-    print_table(
-        ["id", "category", *(f"{name}{part}" for name in names for part in (" instances", " images"))],
-        _class_rows(splits),
-    )
+    per_class = ["id", "category", *(f"{name}{part}" for name in names for part in (" instances", " images"))]
+    with beside(json_file):
+        print_table(["", *names], _summary_rows(splits, OVERLAPS))
+        typer.echo()
+        print_table(per_class, _class_rows(splits))
     if json_file is not None:
         write_json(json_file, {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]}, indent=2)
 
@@ -80,7 +80,7 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
 @app.command()
 def synth(
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="A new folder.")],
-    images: Annotated[int, typer.Option("--images", min=1, help="Training images.")] = 64,
+    train_images: Annotated[int, typer.Option("--train-images", min=1, help="Training images.")] = 64,
     val_images: Annotated[int, typer.Option("--val-images", min=0, help="Validation images.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data set.")] = 0,
     size: Annotated[
@@ -93,6 +93,7 @@ def synth(
         str | None,
         typer.Option("--classes", metavar="NAME,..", help="Only these of crab, eel, fish, pebble, shell and starfish."),
     ] = None,
+    images: Annotated[int | None, typer.Option("--images", min=1, hidden=True)] = None,
 ) -> None:
     """Make a data set of sea animals, shells and pebbles that hide each other, in COCO's format and layout.
 
@@ -100,19 +101,20 @@ def synth(
 
     Example:
 
-        dsctool data synth --output shapes --images 64 --val-images 16 --seed 1 --huddle 0.8
+        dsctool data synth --output shapes --train-images 64 --val-images 16 --seed 1 --huddle 0.8
     """
     from dsctool.data.synthetic.dataset import synthesize
     from dsctool.data.synthetic.scenes import CLASSES
 
     names = CLASSES if classes is None else tuple(name.strip() for name in classes.split(","))
     sides = None if size is None else _size(size)
+    count = train_images if images is None else images
     with counting() as progress:
         synthesize(
-            output, images=images, seed=seed, val_images=val_images, size=sides, huddle=huddle, classes=names,
+            output, images=count, seed=seed, val_images=val_images, size=sides, huddle=huddle, classes=names,
             progress=progress,
         )  # fmt: skip
-    typer.echo(f"{output}: {images} training and {val_images} validation images")
+    typer.echo(f"{output}: {count} training and {val_images} validation images")
 
 
 def _size(text: str) -> tuple[int, int]:

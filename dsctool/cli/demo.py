@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dsctool.cli.options import Device
-from dsctool.cli.output import prepare_folder, write_json
-
-if TYPE_CHECKING:
-    from dsctool.visualize.pages.demo import Part
+from dsctool.cli.plan import Record, Step
 
 
 @dataclass(frozen=True)
@@ -46,20 +34,6 @@ SHOWN = 6
 """Images that are drawn: the most huddled ones."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command of the demo. makes: a file that is there when it has run."""
-
-    title: str
-    words: tuple[str, ...]
-    makes: Path
-
-    @property
-    def command(self) -> str:
-        """As one would type it."""
-        return shlex.join(["dsctool", *self.words])
-
-
 def demo(
     output: Annotated[
         Path, typer.Option("--output", metavar="DIR", help="Folder for everything the demo makes.")
@@ -78,25 +52,27 @@ def demo(
 
         dsctool demo --output demo
     """
-    from dsctool.visualize.pages.demo import write_demo_page
+    from dsctool.evaluation.huddle.ranking import most_huddled
+    from dsctool.visualize.pages.demo import Part, write_demo_page
 
     budget = QUICK if quick else FULL
-    record = _Record.at(output, {"quick": quick, "seed": seed})
+    record = Record.at(output / "demo.json", {"quick": quick, "seed": seed})
     making = plan_scenes(output, budget, seed)
     record.run(making, device)
-    images = most_huddled(output / "scenes", count=SHOWN)
+    images = most_huddled(making.makes, count=SHOWN)
     steps = [making, *plan(output, budget, images, seed=seed)]
     for step in steps[1:]:
         record.run(step, device)
     report = output / "report.html"
-    write_demo_page(report, output, images=images, parts=[record.part(step) for step in steps])
+    parts = [Part(step.title, step.command, record.seconds[step.command]) for step in steps]
+    write_demo_page(report, output, images=images, parts=parts)
     typer.echo(f"\n{report}")
 
 
 def plan_scenes(output: Path, budget: Budget, seed: int) -> Step:
     """The command that makes the data set."""
     scenes = output / "scenes"
-    words = ["data", "synth", "--output", str(scenes), "--images", str(budget.scenes)]
+    words = ["data", "synth", "--output", str(scenes), "--train-images", str(budget.scenes)]
     words += ["--val-images", str(budget.val_scenes), "--size", f"{budget.side}x{budget.side}"]
     words += ["--classes", CLASSES, "--huddle", str(HUDDLE), "--seed", str(seed)]
     return Step("Make scenes", tuple(words), scenes / "annotations/instances_val.json")
@@ -151,107 +127,3 @@ def _training(run: Path, config: str, scenes: Path, budget: Budget, seed: int) -
 def _evaluation(run: Path, scenes: Path) -> Step:
     words = ("eval", f"{run / 'best.pt'}", "--data", f"{scenes}", "--json", f"{run / 'stats.json'}")
     return Step(f"Measure {run.name}", (*words, "--predictions", f"{run / 'predictions.json'}"), run / "stats.json")
-
-
-def most_huddled(scenes: Path, *, count: int) -> list[str]:
-    """File names of the val images with the most instances whose box overlaps another one by an IoU above 0.2."""
-    import torch
-
-    from dsctool.ops.boxes import box_iou
-
-    content = json.loads((scenes / "annotations/instances_val.json").read_text())
-    boxes: dict[int, list[list[float]]] = {image["id"]: [] for image in content["images"]}
-    for annotation in content["annotations"]:
-        x, y, width, height = annotation["bbox"]
-        boxes[annotation["image_id"]].append([x, y, x + width, y + height])
-    crowded = {}
-    for image, corners in boxes.items():
-        overlap = box_iou(torch.tensor(corners).reshape(-1, 4), torch.tensor(corners).reshape(-1, 4))
-        crowded[image] = int((overlap.fill_diagonal_(0) > 0.2).any(dim=1).sum())
-    ranked = sorted(content["images"], key=lambda image: (-crowded[image["id"]], image["id"]))
-    return [image["file_name"] for image in ranked[:count]]
-
-
-@dataclass(frozen=True)
-class _Record:
-    """``demo.json``: the demo's options, and how long each command took that has run."""
-
-    path: Path
-    options: dict[str, int]
-    seconds: dict[str, float]
-
-    @classmethod
-    def at(cls, folder: Path, options: dict[str, int]) -> _Record:
-        """The record of the demo in ``folder``, which may be new."""
-        from dsctool.errors import DsctoolError
-        from dsctool.files import read_json
-
-        path = folder / "demo.json"
-        if not path.exists():
-            prepare_folder(folder)
-            if any(folder.iterdir()):
-                raise DsctoolError(f"{folder}: is not empty and holds no demo; name a new folder with --output")
-            record = cls(path, options, {})
-            record.save()
-            return record
-        content = read_json(path)
-        if not isinstance(content, dict) or content.get("options") != options:
-            raise DsctoolError(f"{folder}: holds a demo with other options; name another folder with --output")
-        return cls(path, options, dict(content["seconds"]))
-
-    def save(self) -> None:
-        write_json(self.path, {"options": self.options, "seconds": self.seconds}, indent=2)
-
-    def run(self, step: Step, device: str) -> None:
-        """Run a command that has not run yet, or was stopped."""
-        if step.command in self.seconds and step.makes.exists():
-            typer.echo(f"done before: {step.command}")
-            return
-        typer.echo(f"\n{step.title}:\n$ {step.command}\n")
-        begun = time.monotonic()
-        _call(_continuing(step), device)
-        self.seconds[step.command] = round(time.monotonic() - begun, 1)
-        self.save()
-
-    def part(self, step: Step) -> Part:
-        """A command for the page."""
-        from dsctool.visualize.pages.demo import Part
-
-        return Part(step.title, step.command, self.seconds[step.command])
-
-
-def _continuing(step: Step) -> tuple[str, ...]:
-    """The words of a step, so that what an earlier try left does not stand in its way."""
-    if step.words[0] == "train" and (step.makes / "last.pt").exists():
-        return (*step.words, "--resume")
-    if step.words[0] in ("train", "data"):
-        shutil.rmtree(Path(step.words[step.words.index("--output") + 1]), ignore_errors=True)
-    return step.words
-
-
-def _call(words: tuple[str, ...], device: str) -> None:
-    """Run ``dsctool WORDS`` as a process of its own, which gives back its memory and is what a shell would run.
-
-    SIGINT and SIGTERM are the command's: training saves and ends with exit code 75, and so does the demo.
-    """
-    takes_device = words[0] in ("train", "eval", "predict", "visualize-switch")
-    arguments = [*words, "--device", device] if takes_device and device != "auto" else list(words)
-    with subprocess.Popen([sys.executable, "-m", "dsctool", *arguments]) as process, _passing_on(process):
-        code = process.wait()
-    if code:
-        raise typer.Exit(code if code > 0 else 128 - code)
-
-
-@contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGTERM goes on to ``process``; SIGINT reaches it from the terminal, and this process waits for its end."""
-    handlers = {
-        signal.SIGTERM: lambda number, frame: process.send_signal(number),
-        signal.SIGINT: lambda number, frame: None,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

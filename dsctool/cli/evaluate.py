@@ -10,12 +10,13 @@ import typer
 
 from dsctool.cli.error_table import show_errors
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import CHECKPOINT_HELP, KEEP_CANDIDATES, Device, JsonFile
-from dsctool.cli.output import prepare_file, prepare_folder, write_json
-from dsctool.cli.split_results import Split, SplitResults, predict_split
+from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile, ModelOverrides, Overwrite, Split, SplitName
+from dsctool.cli.output import beside, clear_results, prepare_file, prepare_folder, write_json
+from dsctool.cli.run_model import run_checkpoint
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from dsctool.engine.split_results import SplitResults
     from dsctool.evaluation.coco import Evaluation, Numbers
     from dsctool.evaluation.error_analysis.study import ErrorStudy
     from dsctool.evaluation.huddle.study import HuddleStudy
@@ -39,14 +40,11 @@ MEANINGS = {
 
 def evaluate(
     checkpoint: Annotated[Path | None, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Values to change, as in postprocess.score_threshold=0.05"),
-    ] = None,
+    overrides: ModelOverrides = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Data set to run the checkpoint on.")
     ] = None,
-    split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = Split.VAL,
+    split: SplitName = Split.VAL,
     ground_truth: Annotated[
         Path | None, typer.Option("--ground-truth", metavar="FILE", help="COCO annotations; needs no checkpoint.")
     ] = None,
@@ -71,10 +69,15 @@ def evaluate(
             "read with --ground-truth, else written.",
         ),
     ] = None,
-    t_o: Annotated[
+    huddled_above: Annotated[
         float,
-        typer.Option("--t-o", metavar="X", help="With --errors: huddled instances overlap another one's box by more."),
+        typer.Option(
+            "--huddled-above",
+            metavar="X",
+            help="With --errors: huddled instances overlap another one's box by more.",
+        ),
     ] = 0.1,
+    t_o: Annotated[float | None, typer.Option("--t-o", hidden=True)] = None,
     score_threshold: Annotated[
         float,
         typer.Option(
@@ -85,6 +88,7 @@ def evaluate(
             help="With --errors: the confusion matrix has results that score so much.",
         ),
     ] = 0.3,
+    overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
     """Measure box and mask AP as COCO counts them.
@@ -100,40 +104,48 @@ def evaluate(
 
         dsctool eval runs/first/best.pt --data datasets/coco --json stats.json
 
+        dsctool eval runs/first/best.pt postprocess.nms=mask --data datasets/coco --huddle
+
         dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
     """
     from dsctool.evaluation.coco import evaluate_all
     from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
     from dsctool.evaluation.huddle.study import study_huddles
+    from dsctool.evaluation.sources import load_ground_truth, load_predictions
+    from dsctool.visualize.pages.errors.files import FILES
 
     _check_usage(checkpoint, data, ground_truth, predictions)
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
-    settings = ErrorSettings(t_o=t_o, score_threshold=score_threshold)
+    settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=score_threshold)
     prepare_file(json_file)
     if errors is not None:
         prepare_folder(errors)
-    truth: GroundTruthSource
-    found: PredictionsSource
+        clear_results(errors, FILES, overwrite=overwrite, keep=[ground_truth, predictions, candidates])
+    source: GroundTruthSource
+    results: PredictionsSource
     before: PredictionsSource | None
     if ground_truth is not None and predictions is not None:
-        truth, found, before = ground_truth, predictions, candidates
+        source, results, before = ground_truth, predictions, candidates
     else:
         assert checkpoint is not None
         assert data is not None
         run = _run(checkpoint, overrides or [], data, split, device, predictions=predictions, candidates=candidates)
-        truth, found, before = run.ground_truth, run.results, None if candidates is None else run.candidates
+        source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
+    truth = load_ground_truth(source)
+    found = load_predictions(results, truth)
     evaluation = evaluate_all(truth, found)
     huddles = study_huddles(truth, found) if huddle else None
     mistakes = study_errors(truth, found, before, settings=settings) if errors is not None else None
     if json_file is not None:
         write_json(json_file, _as_json(evaluation, huddles, mistakes, per_class=per_class), indent=2)
-    _show(evaluation, per_class)
-    if huddles is not None:
-        typer.echo()
-        show_huddles(huddles)
-    if errors is not None and mistakes is not None:
-        _write_errors(errors, mistakes)
+    with beside(json_file):
+        _show(evaluation, per_class)
+        if huddles is not None:
+            typer.echo()
+            show_huddles(huddles)
+        if errors is not None and mistakes is not None:
+            _write_errors(errors, mistakes)
 
 
 # --- what is measured -------------------------------------------------------------------------------
@@ -165,8 +177,9 @@ def _run(
     """A checkpoint's results, and where they are asked for its candidates, which are written to the files named."""
     prepare_file(predictions)
     prepare_file(candidates)
-    words = [KEEP_CANDIDATES, *overrides] if candidates is not None else overrides
-    run = predict_split(checkpoint, words, data, split, device=device, task="eval")
+    run = run_checkpoint(
+        checkpoint, overrides, data, split, device=device, task="eval", candidates=candidates is not None
+    )
     if predictions is not None:
         write_json(predictions, run.results)
     if candidates is not None:

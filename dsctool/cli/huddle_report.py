@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import Device, JsonFile
-from dsctool.cli.output import counting, prepare_file, prepare_folder, write_json
-from dsctool.cli.split_results import Split, predict_split
+from dsctool.cli.options import Device, JsonFile, ModelOverrides, Overwrite, Split, SplitName
+from dsctool.cli.output import beside, clear_results, counting, prepare_file, prepare_folder, write_json
+from dsctool.cli.run_model import run_checkpoint
+from dsctool.errors import DataError
 
 if TYPE_CHECKING:
-    from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
+    from dsctool.engine.split_results import SplitResults
 
 
 class OverlapName(StrEnum):
@@ -27,27 +28,26 @@ class OverlapName(StrEnum):
 
 
 def huddle_report(
+    predictions: Annotated[
+        Path, typer.Option("--predictions", metavar="FILE", help="The candidate: COCO results, or a checkpoint.")
+    ],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the report.")],
+    overrides: ModelOverrides = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="FILE", help="What to compare it with: COCO results, or a checkpoint."),
+    ] = None,
     ground_truth: Annotated[
         Path | None, typer.Option("--ground-truth", metavar="FILE", help="COCO annotations.")
     ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option("--predictions", metavar="FILE", help="COCO results of the candidate.")
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Data set to run checkpoints on; has the ground truth."),
     ] = None,
-    baseline: Annotated[
-        Path | None, typer.Option("--baseline", metavar="FILE", help="COCO results to compare with.")
-    ] = None,
+    split: SplitName = Split.VAL,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images, for the gallery.")
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", metavar="FILE", help="The candidate, to run on --data.")
-    ] = None,
-    baseline_checkpoint: Annotated[
-        Path | None, typer.Option("--baseline-checkpoint", metavar="FILE", help="What to compare with, run on --data.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data set to run checkpoints on.")] = None,
-    split: Annotated[Split, typer.Option("--split", help="Part of the data set.")] = Split.VAL,
     overlap: Annotated[
         OverlapName,
         typer.Option("--overlap", help="IoU of boxes, of masks, or the intersection of masks over the smaller one."),
@@ -72,6 +72,7 @@ def huddle_report(
         float,
         typer.Option("--score-threshold", min=0, max=1, metavar="X", help="Gallery: draw results that score so much."),
     ] = 0.3,
+    overwrite: Overwrite = False,
     json_file: JsonFile = None,
     device: Device = "auto",
 ) -> None:
@@ -81,17 +82,18 @@ def huddle_report(
     share of huddled instances is greater than T_P, and its AP is pycocotools' on these images. With a baseline, cells
     are differences too; with --bootstrap they have intervals.
 
-    Writes report.html (tables, heat maps, gallery; one file), huddle.json, huddle.csv and the heat maps as PNG. With
-    checkpoints also their results, predictions.json and baseline.json.
+    Candidate and baseline are results or checkpoints, which are run on --data, with KEY=VALUE changes of their
+    configurations. Writes report.html (tables, heat maps, gallery; one file), huddle.json, huddle.csv and the heat maps
+    as PNG. With checkpoints also their results, predictions.json and baseline.json.
 
     Examples:
 
         dsctool huddle-report --ground-truth val.json --predictions a.json --baseline b.json --output report
 
-        dsctool huddle-report --checkpoint a/best.pt --baseline-checkpoint b/best.pt --data DIR --output report
+        dsctool huddle-report --predictions a/best.pt --baseline b/best.pt --data DIR --output report
     """
     from dsctool.evaluation.huddle.study import T_O, T_P, HuddleSettings, study_huddles
-    from dsctool.visualize.pages.huddle.files import write_report
+    from dsctool.visualize.pages.huddle.files import FILES, write_report
 
     settings = HuddleSettings(
         overlap=overlap.value,
@@ -101,21 +103,33 @@ def huddle_report(
         bootstrap=bootstrap,
         seed=seed,
     )
-    files = _Files(ground_truth, predictions, baseline)
-    models = _Checkpoints(checkpoint, baseline_checkpoint, data, split, device)
-    _check_usage(files, models)
+    if (ground_truth is None) == (data is None):
+        raise typer.BadParameter("give --ground-truth FILE for results, or --data DIR where there is a checkpoint")
+    models = [path for path in (predictions, baseline) if path is not None and _is_checkpoint(path)]
+    _check_usage(models, overrides, data)
     prepare_folder(output)
+    inputs = [predictions, baseline, ground_truth, json_file]
+    clear_results(output, (*FILES, *RESULTS), overwrite=overwrite, keep=inputs)
     prepare_file(json_file)
-    inputs = _run(models, output, baseline) if models.candidate is not None else files.inputs(images)
+    runs = {}
+    if data is not None:
+        run = partial(run_checkpoint, overrides=overrides or [], root=data, split=split, device=device)
+        runs = {path: run(path, task=path.name) for path in dict.fromkeys(models)}
+        _same_ground_truth(runs)
+    candidate = _results(predictions, runs, output / RESULTS[0])
+    other = None if baseline is None else _results(baseline, runs, output / RESULTS[1])
+    measured = next(iter(runs.values()), None)
+    source = ground_truth if measured is None else measured.ground_truth
+    assert source is not None
     with counting() as progress:
-        study = study_huddles(
-            inputs.ground_truth, inputs.candidate, inputs.baseline, settings=settings, progress=progress
-        )
-    write_report(output, study, images=images or inputs.images, gallery_size=gallery, score_threshold=score_threshold)
+        study = study_huddles(source, candidate, other, settings=settings, progress=progress)
+    folder = images or (None if measured is None else measured.files.images)
+    write_report(output, study, images=folder, gallery_size=gallery, score_threshold=score_threshold)
     if json_file is not None:
         write_json(json_file, study.report, indent=2)
-    show_huddles(study)
-    typer.echo(f"\n{output / 'report.html'}")
+    with beside(json_file):
+        show_huddles(study)
+        typer.echo(f"\n{output / 'report.html'}")
 
 
 def _numbers(words: list[str] | None, default: tuple[float, ...], option: str) -> tuple[float, ...]:
@@ -130,73 +144,39 @@ def _numbers(words: list[str] | None, default: tuple[float, ...], option: str) -
 
 # --- what is compared -------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What the library compares. images: the folder of the pictures, or None."""
-
-    ground_truth: GroundTruthSource
-    candidate: PredictionsSource
-    baseline: PredictionsSource | None
-    images: Path | None
+RESULTS = ("predictions.json", "baseline.json")
+"""The results of checkpoints: candidate, baseline."""
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Results on disk."""
-
-    ground_truth: Path | None
-    candidate: Path | None
-    baseline: Path | None
-
-    def inputs(self, images: Path | None) -> _Inputs:
-        """The same, known to be complete."""
-        assert self.ground_truth is not None
-        assert self.candidate is not None
-        return _Inputs(self.ground_truth, self.candidate, self.baseline, images)
+def _is_checkpoint(path: Path) -> bool:
+    """By what is in it: torch writes zip files, which no JSON is."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
-@dataclass(frozen=True)
-class _Checkpoints:
-    """Models to run on a split of a data set."""
-
-    candidate: Path | None
-    baseline: Path | None
-    data: Path | None
-    split: Split
-    device: str
+def _check_usage(models: list[Path], overrides: list[str] | None, data: Path | None) -> None:
+    if models and data is None:
+        raise typer.BadParameter(f"{models[0]} is a checkpoint: give --data DIR to run it on, and no --ground-truth")
+    if not models and data is not None:
+        raise typer.BadParameter("--data is for running checkpoints: give --ground-truth FILE for results")
+    if not models and overrides:
+        raise typer.BadParameter(f"{overrides[0]} changes a checkpoint's configuration, but there are only results")
 
 
-def _check_usage(files: _Files, models: _Checkpoints) -> None:
-    """Either files or checkpoints; a baseline of either kind may stand beside a checkpoint."""
-    if models.candidate is None and models.baseline is None and models.data is None:
-        if files.ground_truth is None or files.candidate is None:
-            raise typer.BadParameter("give --ground-truth and --predictions, or --checkpoint and --data")
-        return
-    if files.ground_truth is not None or files.candidate is not None:
-        raise typer.BadParameter("--ground-truth and --predictions are files to compare: give no checkpoint or --data")
-    if models.candidate is None or models.data is None:
-        raise typer.BadParameter("--checkpoint and --data belong together, and --baseline-checkpoint needs both")
-    if files.baseline is not None and models.baseline is not None:
-        raise typer.BadParameter("give --baseline or --baseline-checkpoint, not both")
-
-
-def _run(models: _Checkpoints, output: Path, baseline_file: Path | None) -> _Inputs:
-    """The checkpoints' results, which are written to ``output`` too."""
-    from dsctool.errors import DataError
-
-    assert models.candidate is not None
-    assert models.data is not None
-    run = predict_split(models.candidate, [], models.data, models.split, device=models.device, task="candidate")
-    write_json(output / "predictions.json", run.results)
-    baseline: PredictionsSource | None = baseline_file
-    if models.baseline is not None:
-        other = predict_split(models.baseline, [], models.data, models.split, device=models.device, task="baseline")
+def _same_ground_truth(runs: dict[Path, SplitResults]) -> None:
+    """Checkpoints may name other splits in their configurations."""
+    (first, run), *others = runs.items()
+    for path, other in others:
         if other.files.annotations != run.files.annotations:
             raise DataError(
-                f"{models.baseline}: its configuration evaluates on {other.files.annotations}, that of "
-                f"{models.candidate} on {run.files.annotations}; run dsctool eval --predictions for one of them"
+                f"{path}: its configuration evaluates on {other.files.annotations}, that of {first} on "
+                f"{run.files.annotations}; run dsctool eval --predictions for one of them"
             )
-        write_json(output / "baseline.json", other.results)
-        baseline = output / "baseline.json"
-    return _Inputs(run.ground_truth, output / "predictions.json", baseline, run.files.images)
+
+
+def _results(path: Path, runs: dict[Path, SplitResults], written: Path) -> Path:
+    """A results file: the one given, or ``written`` with those of a checkpoint."""
+    if path not in runs:
+        return path
+    write_json(written, runs[path].results)
+    return written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib import import_module
@@ -11,24 +10,30 @@ from pathlib import Path
 
 import typer
 
-from dsctool.cli.options import JsonOutput
+from dsctool.cli.options import JsonFile
+from dsctool.cli.output import beside, prepare_file, write_json
 
 Facts = dict[str, str]
 
 PACKAGES = ("torch", "torchvision", "pycocotools", "pydantic", "ruamel.yaml", "typer", "rich", "matplotlib", "numpy")
 
 
-def info(as_json: JsonOutput = False) -> None:
+def info(json_file: JsonFile = None) -> None:
     """Show versions, devices and backends: what to paste into a bug report.
 
     Example:
 
         dsctool info
     """
+    prepare_file(json_file)
     sections = {"versions": _versions(), "devices": _devices(), "backends": _backends()}
-    if as_json:
-        typer.echo(json.dumps(sections, indent=2))
-        return
+    if json_file is not None:
+        write_json(json_file, sections, indent=2)
+    with beside(json_file):
+        _show(sections)
+
+
+def _show(sections: dict[str, Facts]) -> None:
     width = max(len(name) for facts in sections.values() for name in facts)
     for number, (title, facts) in enumerate(sections.items()):
         typer.echo(f"{'' if number == 0 else chr(10)}{title}")

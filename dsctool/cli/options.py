@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +18,48 @@ def shipped_names(incomplete: str) -> list[str]:
     return [name for name in shipped_paths() if name.startswith(incomplete)]
 
 
+class Split(StrEnum):
+    """Which part of the data set."""
+
+    VAL = "val"
+    TRAIN = "train"
+
+
 CHECKPOINT_HELP = "A best.pt or last.pt that dsctool train wrote."
 CONFIG_HELP = "Name of a shipped configuration, or a YAML file."
+Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)]
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values to change, as in optim.lr=0.01 model.neck.rfp=null"),
 ]
+ModelOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Values to change, as in postprocess.score_threshold=0.05"),
+]
+IMAGES_HELP = (
+    "Image files, and folders of them; and values to change, as in postprocess.nms=mask: "
+    "a word KEY=VALUE that is no file's name is one."
+)
 DataRoot = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Data set: annotations/, one folder per split, or as configured.")
 ]
-KEEP_CANDIDATES = "postprocess.keep_candidates=1000"
-"""The override for what is written of the boxes before NMS, per image."""
+SplitName = Annotated[Split, typer.Option("--split", help="Part of the data set.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="auto (CUDA, else cpu), cpu, cuda, cuda:N or mps.")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to a JSON file.")]
-JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the result to a JSON file; - is standard output."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the results that an earlier run left in the folder.")
+]
+
+_OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=.*", re.DOTALL)
+
+
+def images_and_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Apart again: ``KEY=VALUE`` is an override unless there is a file of that name."""
+    overrides = [word for word in words if _OVERRIDE.fullmatch(word) and not Path(word).exists()]
+    return [Path(word) for word in words if word not in overrides], overrides

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
 
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
     from dsctool.structures import Progress
 
+STDOUT = Path("-")
+"""What ``--json`` calls standard output."""
+_Item = TypeVar("_Item")
+
 
 def prepare_file(path: Path | None) -> None:
     """Make the folder of a file that will be written, so that a wrong path fails now and not hours later."""
-    if path is None:
+    if path is None or path == STDOUT:
         return
     if path.is_dir():
         raise DsctoolError(f"{path}: is a folder; give a file to write")
@@ -35,11 +42,43 @@ def prepare_folder(path: Path) -> None:
         raise DsctoolError(f"{path}: files cannot be written to this folder; name another, or change its permissions")
 
 
+def clear_results(folder: Path, own: Sequence[str], *, overwrite: bool, keep: Sequence[Path | None] = ()) -> None:
+    """See to it that no results of an earlier run stay in ``folder``: refuse it where there are some, or remove them.
+
+    own: patterns of the files that the command writes; nothing else is looked at. keep: files that this run reads.
+    """
+    kept = {path.resolve() for path in keep if path is not None}
+    found = sorted(
+        {path for name in own for path in folder.glob(name) if path.is_file() and path.resolve() not in kept}
+    )
+    if not found:
+        return
+    if not overwrite:
+        shown = str(found[0].relative_to(folder)) + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+        raise DsctoolError(
+            f"{folder}: has results of an earlier run ({shown}); name a new folder, or replace them with --overwrite"
+        )
+    for path in found:
+        path.unlink()
+    for parent in sorted({parent for path in found for parent in path.relative_to(folder).parents}, reverse=True):
+        if parent != Path() and not any((folder / parent).iterdir()):
+            (folder / parent).rmdir()
+
+
 def write_json(path: Path, content: object, *, indent: int | None = None) -> None:
-    """Write ``content``, whole or not at all."""
+    """Write ``content`` to a file, whole or not at all, or to standard output where ``path`` is ``-``."""
     from dsctool.files import write_text
 
-    write_text(path, json.dumps(content, indent=indent) + "\n")
+    text = json.dumps(content, indent=indent) + "\n"
+    if path == STDOUT:
+        typer.echo(text, nl=False)
+    else:
+        write_text(path, text)
+
+
+def beside(json_file: Path | None) -> AbstractContextManager[Any]:
+    """Text goes to standard error while standard output is for JSON (``--json -``)."""
+    return redirect_stdout(sys.stderr) if json_file == STDOUT else nullcontext()
 
 
 @contextmanager
@@ -54,14 +93,13 @@ def counting() -> Iterator[Progress]:
 
 
 @contextmanager
-def image_progress(total: int, task: str) -> Iterator[Callable[[], None]]:
-    """:func:`counting` of ``total`` images: call what it gives after each."""
-    done = 0
+def counted(items: Sequence[_Item], task: str, *, before: int = 0) -> Iterator[Iterator[_Item]]:
+    """``items`` one by one, and :func:`counting` of those that are done. before: done by an earlier run."""
     with counting() as progress:
 
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            progress(task, done, total)
+        def each() -> Iterator[_Item]:
+            for number, item in enumerate(items, start=before + 1):
+                yield item
+                progress(task, number, before + len(items))
 
-        yield advance
+        yield each()

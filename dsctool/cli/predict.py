@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import CHECKPOINT_HELP, KEEP_CANDIDATES, Device
-from dsctool.cli.output import image_progress, prepare_file, prepare_folder, write_json
+from dsctool.cli.options import IMAGES_HELP, Checkpoint, Device, Overwrite, images_and_overrides
+from dsctool.cli.output import clear_results, counted, prepare_file, prepare_folder
+from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
-    import torch
-
+    from dsctool.coco_results import Result
     from dsctool.data.image_files import ImageFile
-    from dsctool.data.records import Category
-    from dsctool.data.transforms import SampleInfo
-    from dsctool.engine.inference import Result
+    from dsctool.data.pictures import Picture
+    from dsctool.engine.work_file import WorkFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Detections
 
+RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
+OWN = (RESULTS, CANDIDATES, TABLE, WORK, "overlays/**/*.jpg", "stages/**/*.jpg")
+CUT = (".*.json.*.tmp", "overlays/**/.*.jpg.*.tmp", "stages/**/.*.jpg.*.tmp")
+"""What a run that was killed can leave of the file it was writing."""
+
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_DIR...", help="Image files, and folders of them.")],
+    checkpoint: Checkpoint,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE_OR_DIR... KEY=VALUE...", help=IMAGES_HELP)],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results.")],
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", min=0, max=1, help="Overlays show what scores at least this.")
@@ -43,6 +48,8 @@ def predict(
         bool,
         typer.Option("--keep-candidates", help="Also write the best 1000 boxes per image before NMS."),
     ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
+    overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
     """Find instances in images.
@@ -53,138 +60,134 @@ def predict(
     DIR/images.json says which is which. A file that is no readable image is reported and left out; the exit
     code is then 1.
 
-    Example:
+    Every image is recorded in DIR/predictions.work.jsonl when it is done; at the end that file becomes
+    predictions.json. A run that was stopped in whatever way goes on with the same command and --resume.
+
+    Examples:
 
         dsctool predict runs/first/best.pt photos/ --output found
+
+        dsctool predict runs/first/best.pt photos/ postprocess.nms=mask --output found --overwrite
     """
     from dsctool.data.image_files import find_images, identify_images, number_images
     from dsctool.engine.environment import pick_device
-    from dsctool.errors import DsctoolError
+    from dsctool.engine.inference import keep_candidates as keep
+    from dsctool.engine.work_file import WorkFile, describe_run
+    from dsctool.interop.checkpoint import load_model
 
+    paths, overrides = images_and_overrides(images)
+    if not paths:
+        raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
     chosen = pick_device(device)
-    paths = find_images(images)
+    paths = find_images(paths)
     files = number_images(paths) if images_json is None else identify_images(paths, images_json)
-    model = _load(checkpoint, chosen, candidates=keep_candidates)
-    prepare_file(output / "predictions.json")
-    prepare_file(output / "candidates.json" if keep_candidates else None)
-    for folder in ["overlays"] * (not no_overlays) + ["stages"] * stages:
-        prepare_folder(output / folder)
+    model = load_model(checkpoint, overrides=overrides, device=chosen)
+    if keep_candidates:
+        keep(model)
     if stages and not model.has_masks:
         raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
-    prepare_file(output / "images.json" if images_json is None else None)
-    overlays = None if no_overlays else _Overlays(files, model.categories, output / "overlays", score_threshold)
-    strips = _Strips(files, output / "stages", score_threshold) if stages else None
-    candidates: list[Result] = []
-    read, results = _run(model, files, chosen, overlays, strips, candidates)
-    if images_json is None:
-        write_json(output / "images.json", _table(read, model.categories), indent=2)
-    write_json(output / "predictions.json", results)
-    if keep_candidates:
-        write_json(output / "candidates.json", candidates)
-    typer.echo(f"{output / 'predictions.json'}: {len(results)} results for {len(read)} images")
-    if len(read) < len(files):
-        typer.echo(f"{len(files) - len(read)} of {len(files)} images could not be read", err=True)
+    targets = _Targets(
+        results=output / RESULTS,
+        candidates=output / CANDIDATES if keep_candidates else None,
+        table=output / TABLE if images_json is None else None,
+        overlays=None if no_overlays else output / "overlays",
+        stages=output / "stages" if stages else None,
+    )
+    _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
+    run = describe_run(
+        checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages, overlays=not no_overlays,
+        candidates=keep_candidates, table=images_json is None, device=chosen.type,
+    )  # fmt: skip
+    opened = WorkFile.resume if resume else WorkFile.begin
+    with opened(output / WORK, run) as work:
+        _run(model, files, work, _drawings(files, model, targets, score_threshold), stages=stages)
+        read = len(work)
+        count = work.finish(
+            results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories
+        )
+    typer.echo(f"{targets.results}: {count} results for {read} images")
+    if read < len(files):
+        typer.echo(f"{len(files) - read} of {len(files)} images could not be read", err=True)
         raise typer.Exit(1)
 
 
-def _load(path: Path, device: torch.device, *, candidates: bool) -> Detector:
-    from dsctool.config.loading import override_config
-    from dsctool.interop.checkpoint import detector_from, load_checkpoint
+@dataclass(frozen=True)
+class _Targets:
+    """What is written where: files, then folders; None is not wanted."""
 
-    checkpoint = load_checkpoint(path)
-    if candidates:
-        checkpoint = replace(checkpoint, config=override_config(checkpoint.config, [KEEP_CANDIDATES]))
-    return detector_from(checkpoint, source=path).to(device)
+    results: Path
+    candidates: Path | None
+    table: Path | None
+    overlays: Path | None
+    stages: Path | None
 
 
-def _run(
-    model: Detector,
-    files: list[ImageFile],
-    device: torch.device,
-    overlays: _Overlays | None,
-    strips: _Strips | None,
-    candidates: list[Result],
-) -> tuple[list[SampleInfo], list[Result]]:
-    """The images that could be read, and the results of all of them; the others are reported.
-
-    candidates: gets what suppression chose from, where the model's configuration keeps it.
-    """
-    from dsctool.engine.inference import image_batches, run_inference
-
-    read: list[SampleInfo] = []
-    with image_progress(len(files), "predict") as advance:
-
-        def report(file: ImageFile, error: DataError) -> None:
-            typer.echo(f"dsctool: error: {error}", err=True)
-            advance()
-
-        def record(info: SampleInfo, found: list[Result]) -> None:
-            read.append(info)
-            if overlays is not None:
-                overlays.draw(info, found)
-            advance()
-
-        batches = image_batches(files, model.config.data, on_fault=report)
-        on_stages = None if strips is None else strips.draw
-        results = run_inference(
-            model,
-            batches,
-            model.categories,
-            device=device,
-            on_image=record,
-            on_stages=on_stages,
-            on_candidates=lambda info, found: candidates.extend(found),
+def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, inputs: Sequence[Path | None]) -> None:
+    """Everything that can stand in the way is found now."""
+    for file in (targets.results, targets.candidates, targets.table):
+        prepare_file(file)
+    stopped = (output / WORK).exists()
+    if resume and not stopped and targets.results.exists():
+        raise DsctoolError(f"{output}: its run has ended: there is nothing to resume. --overwrite begins anew.")
+    if stopped and not resume and not overwrite:
+        raise DsctoolError(
+            f"{output}: holds a run that was stopped; go on with it by --resume, or begin anew with --overwrite"
         )
-    return read, results
+    clear_results(output, CUT, overwrite=True, keep=inputs)
+    if not (resume and stopped):
+        clear_results(output, OWN, overwrite=overwrite, keep=inputs)
+    for folder in (targets.overlays, targets.stages):
+        if folder is not None:
+            prepare_folder(folder)
 
 
-class _Overlays:
-    """Writes the overlay of every image, under a name of its own."""
+def _run(model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, *, stages: bool) -> None:
+    """Adds every image that is not in ``work`` yet; those that cannot be read are reported and left out."""
+    from dsctool.data.pictures import picture_batches
+    from dsctool.engine.inference import detections, device_of, to_results
+    from dsctool.engine.work_file import ImageEntry, ImageResults
 
-    def __init__(self, files: list[ImageFile], categories: list[Category], folder: Path, threshold: float) -> None:
-        self._targets = _targets(files, folder)
-        self._names = {category.id: category.name for category in categories}
-        self._threshold = threshold
-
-    def draw(self, info: SampleInfo, results: list[Result]) -> None:
-        from dsctool.visualize.overlays import save_overlay
-
-        target, source = self._targets[info.image_id], Path(info.file_name)
-        save_overlay(target, source, results, self._names, size=info.original_size, threshold=self._threshold)
-
-
-class _Strips:
-    """Writes the masks of every stage, a strip per image."""
-
-    def __init__(self, files: list[ImageFile], folder: Path, threshold: float) -> None:
-        self._targets = _targets(files, folder)
-        self._threshold = threshold
-
-    def draw(self, info: SampleInfo, found: Detections) -> None:
-        from dsctool.visualize.stages import save_strip
-
-        save_strip(self._targets[info.image_id], Path(info.file_name), found, threshold=self._threshold)
+    left = [file for file in files if file.id not in work]
+    with counted(left, "predict", before=len(files) - len(left)) as each:
+        batches = picture_batches(each, model.config.data, on_fault=report)
+        for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
+            results = to_results(found, picture.image_id, model.categories)
+            draw(picture, found, results)
+            height, width = picture.original_size
+            image = ImageEntry(id=picture.image_id, file_name=picture.file_name, height=height, width=width)
+            entry = ImageResults(image=image, results=results)
+            if found.candidates is not None:
+                entry["candidates"] = to_results(found.candidates, picture.image_id, model.categories)
+            work.add(entry)
 
 
-def _targets(files: list[ImageFile], folder: Path) -> dict[int, Path]:
-    """A JPEG in ``folder`` for every file, by image id."""
+def report(error: DataError) -> None:
+    """A fault that does not keep the others from being done."""
+    typer.echo(f"dsctool: error: {error}", err=True)
+
+
+Draw = Callable[["Picture", "Detections", "list[Result]"], None]
+
+
+def _drawings(files: list[ImageFile], model: Detector, targets: _Targets, threshold: float) -> Draw:
+    """Draws what is wanted of an image, under a name of its own."""
     from dsctool.data.image_files import output_names
 
-    names = output_names([file.path for file in files])
-    return {file.id: folder / f"{name}.jpg" for file, name in zip(files, names, strict=True)}
+    named = output_names([file.path for file in files])
+    names = {file.id: f"{name}.jpg" for file, name in zip(files, named, strict=True)}
+    categories = {category.id: category.name for category in model.categories}
 
+    def draw(picture: Picture, found: Detections, results: list[Result]) -> None:
+        name = names[picture.image_id]
+        if targets.overlays is not None:
+            from dsctool.visualize.overlays import save_overlay
 
-def _table(images: list[SampleInfo], categories: list[Category]) -> dict[str, list[dict[str, object]]]:
-    """What a COCO annotation file says about images and categories."""
-    return {
-        "images": [
-            {
-                "id": image.image_id,
-                "file_name": image.file_name,
-                "height": image.original_size[0],
-                "width": image.original_size[1],
-            }
-            for image in images
-        ],
-        "categories": [{"id": category.id, "name": category.name} for category in categories],
-    }
+            save_overlay(targets.overlays / name, picture.pixels, results, categories, threshold=threshold)
+        if targets.stages is not None:
+            from dsctool.visualize.stages import save_strip
+
+            save_strip(targets.stages / name, picture.pixels, found, threshold=threshold)
+
+    return draw

@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile
-from dsctool.cli.output import image_progress, prepare_file, prepare_folder, write_json
+from dsctool.cli.options import IMAGES_HELP, Checkpoint, Device, JsonFile, Overwrite, images_and_overrides
+from dsctool.cli.output import beside, clear_results, counted, prepare_file, prepare_folder, write_json
+from dsctool.cli.predict import report
 from dsctool.cli.tables import print_table
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
     from dsctool.data.image_files import ImageFile
-    from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Size
     from dsctool.visualize.switch.numbers import ImageNumbers
 
 Objects = dict[int, list[dict[str, Any]]]
 """COCO annotations by image id."""
+OWN = ("sheets/**/*.png", "maps/**/*.npz", "layers/**/*.png")
 
 
 def visualize_switch(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)],
+    checkpoint: Checkpoint,
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGE_OR_DIR...", help="Image files, and folders of them.")
+        list[str] | None, typer.Argument(metavar="IMAGE_OR_DIR... KEY=VALUE...", help=IMAGES_HELP)
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder for the pictures.")] = None,
     layers: Annotated[
@@ -46,6 +47,7 @@ def visualize_switch(
     score_threshold: Annotated[
         float, typer.Option("--score-threshold", min=0, max=1, help="Detected objects score at least this.")
     ] = 0.3,
+    overwrite: Overwrite = False,
     json_file: JsonFile = None,
     device: Device = "auto",
 ) -> None:
@@ -63,17 +65,20 @@ def visualize_switch(
 
         dsctool visualize-switch runs/first/best.pt photos/ --output switch
 
+        dsctool visualize-switch runs/first/best.pt photos/ data.test_resize.short_sides=[480] --output switch
+
         dsctool visualize-switch runs/first/best.pt --list
     """
     from dsctool.engine.environment import pick_device
     from dsctool.interop.checkpoint import load_model
     from dsctool.visualize.switch.record import select_layers, switch_layers
 
-    if not list_layers and (not images or output is None):
+    paths, overrides = images_and_overrides(images or [])
+    if not list_layers and (not paths or output is None):
         raise typer.BadParameter("give IMAGE_OR_DIR... and --output DIR, or --list")
     chosen = pick_device(device)
-    files, objects = ([], None) if list_layers else _inputs(images or [], ground_truth)
-    model = load_model(checkpoint, device=chosen)
+    files, objects = ([], None) if list_layers else _inputs(paths, ground_truth)
+    model = load_model(checkpoint, overrides=overrides, device=chosen)
     names = switch_layers(model)
     if not names:
         raise DsctoolError(f"{checkpoint}: has no switchable atrous convolution (its model.backbone.sac is null)")
@@ -81,6 +86,8 @@ def visualize_switch(
     if list_layers or output is None:
         typer.echo("\n".join(names))
         return
+    prepare_folder(output)
+    clear_results(output, OWN, overwrite=overwrite, keep=[file.path for file in files])
     for folder in ("sheets", "maps", *(("layers",) if per_layer else ())):
         prepare_folder(output / folder)
     prepare_file(json_file)
@@ -89,7 +96,8 @@ def visualize_switch(
     if done:
         if json_file is not None:
             write_json(json_file, _as_json(done, None if objects is not None else score_threshold), indent=2)
-        _show([image.numbers for image in done], "annotated" if objects is not None else "detected")
+        with beside(json_file):
+            _show([image.numbers for image in done], "annotated" if objects is not None else "detected")
     if len(done) < len(files):
         typer.echo(f"{len(files) - len(done)} of {len(files)} images could not be read", err=True)
         raise typer.Exit(1)
@@ -148,44 +156,33 @@ def _run(
 ) -> list[_Done]:
     """Draws one image after the other; those that cannot be read are reported and left out."""
     from dsctool.data.image_files import output_names
-    from dsctool.engine.inference import image_batches, to_results
+    from dsctool.data.pictures import picture_batches
+    from dsctool.engine.inference import detections, device_of, to_results
     from dsctool.visualize.switch.files import save_contact_sheet, save_layers, save_maps
     from dsctool.visualize.switch.numbers import measure
-    from dsctool.visualize.switch.record import record_switches
+    from dsctool.visualize.switch.record import recording
 
-    names = output_names([file.path for file in files])
-    targets = {file.id: name for file, name in zip(files, names, strict=True)}
+    named = output_names([file.path for file in files])
+    targets = {file.id: name for file, name in zip(files, named, strict=True)}
     categories = {category.id: category.name for category in model.categories}
     kind = f"detected objects (score at least {style.score_threshold:g})" if objects is None else "annotated objects"
     done = []
-    with image_progress(len(files), "visualize-switch") as advance:
-
-        def report(file: ImageFile, error: DataError) -> None:
-            typer.echo(f"dsctool: error: {error}", err=True)
-            advance()
-
-        for batch, _, (info,) in image_batches(files, model.config.data, on_fault=report):
-            record = record_switches(model, batch, original_size=info.original_size, layers=layers)
-            results = to_results(record.detections, info.image_id, model.categories)
+    with counted(files, "visualize-switch") as each, recording(model, layers) as recorder:
+        batches = picture_batches(each, model.config.data, on_fault=report)
+        for picture, detected in detections(model, batches, device=device_of(model)):
+            record = recorder.take(detected, picture.input_size)
+            results = to_results(record.detections, picture.image_id, model.categories)
             found = [result for result in results if result["score"] >= style.score_threshold]
-            numbers = measure(record, found if objects is None else objects[info.image_id])
-            name, path = targets[info.image_id], Path(info.file_name)
-            sheet = output / "sheets" / f"{name}.png"
+            numbers = measure(record, found if objects is None else objects[picture.image_id])
+            name = targets[picture.image_id]
             save_contact_sheet(
-                sheet,
-                record,
-                image=path,
-                found=found,
-                names=categories,
-                numbers=numbers,
-                objects=kind,
-                stretch=style.stretch,
-            )
+                output / "sheets" / f"{name}.png", record,
+                picture=picture, found=found, names=categories, numbers=numbers, objects=kind, stretch=style.stretch,
+            )  # fmt: skip
             save_maps(output / "maps" / f"{name}.npz", record)
             if style.per_layer:
                 save_layers(output / "layers" / name, record, stretch=style.stretch)
-            done.append(_Done(info.file_name, info.original_size, numbers))
-            advance()
+            done.append(_Done(picture.file_name, picture.original_size, numbers))
     return done
 
 

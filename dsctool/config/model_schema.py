@@ -152,6 +152,10 @@ class MaskHeadConfig(Block):
     """Up-sampling and logits: PyTorch's default (HTC as published) or Kaiming normal (DSC)."""
 
 
+STUFFTHINGMAPS_CLASSES = 183
+"""Classes of COCO's stuff-and-thing maps."""
+
+
 class SemanticHeadConfig(Block):
     """Fused semantic head (HTC, section 3.3); whether it exists is said by ``data.semantic``."""
 
@@ -188,6 +192,17 @@ class CascadeBase(Block):
     def num_stages(self) -> int:
         """Stages of the cascade."""
         return len(self.iou_thresholds)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are predicted: there is a ``mask_head``."""
+        return getattr(self, "mask_head", None) is not None
+
+    @property
+    def semantic_branch(self) -> SemanticHeadConfig | None:
+        """``semantic``, of the cascades that have it; whether the branch is built is said by ``data.semantic``."""
+        branch: SemanticHeadConfig | None = getattr(self, "semantic", None)
+        return branch
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> Self:

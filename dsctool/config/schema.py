@@ -65,9 +65,6 @@ __all__ = [
     "TrainConfig",
 ]
 
-SCHEMA_VERSION: Literal[1] = 1
-"""Stored in every dumped configuration and checkpoint."""
-
 
 class PostprocessConfig(Block):
     """From scored boxes to results."""
@@ -218,7 +215,10 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _masks_for_mask_nms(self) -> Self:
-        cascade = self.model.cascade
-        if self.postprocess.nms == "mask" and isinstance(cascade, CascadeRcnnConfig) and cascade.mask_head is None:
+        if self.postprocess.nms == "mask" and not self.model.cascade.has_masks:
             raise ValueError("postprocess.nms=mask needs a mask head: this model has boxes only")
         return self
+
+
+SCHEMA_VERSION: int = Config.model_fields["schema_version"].default
+"""Stored in every dumped configuration and checkpoint."""

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsctool.config.schema import DataConfig
@@ -71,23 +71,65 @@ def check_split(
     return faults
 
 
+@dataclass(frozen=True)
+class CheckedSplit:
+    """What opening a split needs: one process checks, every process opens.
+
+    exclude: what is left out. faults: all that were found.
+    content: the annotation file as it was read; None has it read again, by a process that did not check.
+    """
+
+    files: SplitFiles
+    exclude: Exclusions
+    faults: tuple[Fault, ...]
+    content: AnnotationFile | None
+
+    def without_content(self) -> CheckedSplit:
+        """The same, small enough to send to other processes."""
+        return replace(self, content=None)
+
+
 def check_for_training(
     files: SplitFiles, config: DataConfig, *, masks: bool, progress: Progress | None = None
-) -> tuple[Exclusions, list[Fault]]:
-    """What training on a split leaves out, and all faults found.
-
-    Images are decoded or only looked at, see :func:`decodes_first`.
+) -> CheckedSplit:
+    """Check what training uses of a split; images are decoded or only looked at, see :func:`decodes_first`.
 
     Raises:
         DataError: there are faults and ``data.on_error`` is ``fail``, or faults that cannot be left out.
     """
     content, faults = _read(files)
+    if not (masks and config.semantic == "stuffthingmaps"):
+        files = replace(files, semantic_maps=None)
+    return _check_for_use(files, content, faults, config, masks=masks, progress=progress)
+
+
+def check_for_evaluation(
+    files: SplitFiles, config: DataConfig, *, masks: bool, progress: Progress | None = None
+) -> CheckedSplit:
+    """The same for a split to measure on: segmentations are needed only where the file has any, semantic maps never."""
+    content, faults = _read(files)
+    masks = masks and content is not None and _has_segmentations(content)
+    files = replace(files, semantic_maps=None)
+    return _check_for_use(files, content, faults, config, masks=masks, progress=progress)
+
+
+def _check_for_use(
+    files: SplitFiles,
+    content: AnnotationFile | None,
+    faults: list[Fault],
+    config: DataConfig,
+    *,
+    masks: bool,
+    progress: Progress | None,
+) -> CheckedSplit:
     if content is not None:
-        if not (masks and config.semantic == "stuffthingmaps"):
-            files = replace(files, semantic_maps=None)
         decode = decodes_first(content, config)
-        faults += _check_content(files, content, decode_images=decode, masks=masks, progress=progress)
-    return exclusions(faults, config.on_error), faults
+        faults = faults + _check_content(files, content, decode_images=decode, masks=masks, progress=progress)
+    return CheckedSplit(files, exclusions(faults, config.on_error), tuple(faults), content)
+
+
+def _has_segmentations(content: AnnotationFile) -> bool:
+    return any(isinstance(entry, dict) and entry.get("segmentation") for entry in content.annotations)
 
 
 def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:

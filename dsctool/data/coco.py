@@ -7,8 +7,9 @@ Category ids may have gaps: class ``i`` is the category with the i-th smallest i
 
 from __future__ import annotations
 
-import json
+import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -19,14 +20,21 @@ from dsctool.config.schema import DataConfig
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.images import read_image
 from dsctool.data.layout import SplitFiles
-from dsctool.data.records import Annotation, AnnotationFile, Category, ImageInfo, read_annotation_file
+from dsctool.data.records import (
+    Annotation,
+    AnnotationFile,
+    Category,
+    ImageInfo,
+    Segmentation,
+    read_annotation_file,
+)
 from dsctool.data.rules import check_records
 from dsctool.data.samplers import SampleKey
-from dsctool.data.segmentations import decode_mask, segmentation_problem
-from dsctool.data.semantic import draw_semantic_map, read_semantic_map
-from dsctool.data.transforms import Sample, SampleInfo, Transform, test_transform, train_transform
+from dsctool.data.segmentations import decode_mask
+from dsctool.data.semantic import read_semantic_map
+from dsctool.data.transforms import Annotated, Sample, SampleInfo, Transform, inference_transform, train_transform
 from dsctool.errors import DataError
-from dsctool.structures import Targets
+from dsctool.structures import Size
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
@@ -35,14 +43,16 @@ MIN_SIDE = 32
 class CocoDataset(Dataset[Sample]):
     """Images and annotations of one split; build it with :meth:`for_training` or :meth:`for_evaluation`.
 
-    Annotations stay in memory as text and are parsed, and masks drawn, when their image is asked for.
+    Annotations stay in memory pickled, a fraction of what Python lists take (in every worker process): they are
+    unpacked, and masks drawn, when their image is asked for.
 
-    categories: by ascending id; the index is the class label.
+    categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
     """
 
     def __init__(
         self,
         files: SplitFiles,
+        content: AnnotationFile,
         *,
         transform: Transform,
         semantic: Literal["stuffthingmaps", "instances", "none"],
@@ -51,7 +61,6 @@ class CocoDataset(Dataset[Sample]):
         exclude: Exclusions,
     ) -> None:
         _check_semantic(files, semantic)
-        content = read_annotation_file(files.annotations)
         self.files = files
         self.transform = transform
         self.semantic = semantic
@@ -61,56 +70,69 @@ class CocoDataset(Dataset[Sample]):
             raise DataError(
                 f"{files.annotations}: data.semantic=instances takes at most 254 categories, not {len(self.categories)}"
             )
-        self._labels = {category.id: label for label, category in enumerate(self.categories)}
-        self._images = _images(content, exclude)
-        self._records = self._group(content, exclude)
-        if not keep_empty:
-            self._drop_empty()
+        images = _images(content, exclude)
+        groups = self._group(content, images, exclude)
+        self._images = [image for image in images if keep_empty or _is_worth_keeping(image, groups[image.id])]
         if not self._images:
             hint = "" if keep_empty else "; data.keep_empty=true keeps images without instances"
             raise DataError(f"{files.annotations}: no image is left to use{hint}")
+        self.num_instances = sum(not each.crowd for image in self._images for each in groups[image.id])
+        self._records = [_packed(groups.pop(image.id)) for image in self._images]
 
     @classmethod
     def for_training(
-        cls, files: SplitFiles, config: DataConfig, *, masks: bool = True, exclude: Exclusions | None = None
+        cls,
+        files: SplitFiles,
+        config: DataConfig,
+        *,
+        masks: bool = True,
+        exclude: Exclusions | None = None,
+        content: AnnotationFile | None = None,
     ) -> Self:
         """The training images, randomly scaled and flipped.
 
         masks: give masks, and the semantic map of ``data.semantic``; False for detectors of boxes, whose data
             need no segmentations.
-        exclude: entries to leave out, from :func:`dsctool.data.faults.exclusions`. None checks the entries here
+        exclude: entries to leave out, from a check of the same entries with the same ``masks``
+            (:func:`dsctool.data.checks.check_for_training`): nothing is checked again. None checks the entries here
             (not the image files), and then does as ``data.on_error`` says.
+        content: what is in the annotation file, where it has been read already.
 
         Raises:
             DataError: the annotation file cannot be used, or no image is left.
         """
+        content = content or read_annotation_file(files.annotations)
         return cls(
             files,
+            content,
             transform=train_transform(config),
             semantic=config.semantic if masks else "none",
             masks=masks,
             keep_empty=config.keep_empty,
-            exclude=_checked(files, config, masks) if exclude is None else exclude,
+            exclude=_checked(content, config, masks) if exclude is None else exclude,
         )
 
     @classmethod
     def for_evaluation(
-        cls, files: SplitFiles, config: DataConfig, *, masks: bool = False, exclude: Exclusions | None = None
+        cls,
+        files: SplitFiles,
+        config: DataConfig,
+        *,
+        masks: bool = False,
+        exclude: Exclusions | None = None,
+        content: AnnotationFile | None = None,
     ) -> Self:
         """All images at the test size; targets have masks, and a semantic map, only with ``masks``."""
+        content = content or read_annotation_file(files.annotations)
         return cls(
             files,
-            transform=test_transform(config),
+            content,
+            transform=inference_transform(config),
             semantic=config.semantic if masks else "none",
             masks=masks,
             keep_empty=True,
-            exclude=_checked(files, config, masks) if exclude is None else exclude,
+            exclude=_checked(content, config, masks) if exclude is None else exclude,
         )
-
-    @property
-    def image_ids(self) -> list[int]:
-        """The annotation file's ids, in the order of the data set."""
-        return [image.id for image in self._images]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -121,9 +143,7 @@ class CocoDataset(Dataset[Sample]):
 
     def annotations(self, index: int) -> list[Annotation]:
         """The annotations of an image that training uses, crowd regions included, in file order."""
-        image = self._images[index]
-        records = json.loads(self._records.get(image.id, b"[]"))
-        return [self._annotation(record) for record in records if _is_used(record, image)]
+        return [Annotation(*fields) for fields in pickle.loads(self._records[index])]
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """Load and transform an image; a :class:`SampleKey` also fixes its augmentation.
@@ -139,74 +159,50 @@ class CocoDataset(Dataset[Sample]):
 
     def _load(self, index: int) -> Sample:
         info = self._images[index]
-        size = (info.height, info.width)
         try:
-            pixels = read_image(self.files.images / info.file_name, size)
-            targets = self._targets(index)
+            annotated = self._annotated(index)
         except DataError as error:
             raise DataError(f"{self.files.annotations}: image {info.id}: {error}") from None
-        image, targets = self.transform(pixels, targets)
-        return Sample(image, targets, SampleInfo(info.id, size, info.file_name))
+        image, targets = self.transform(annotated)
+        return Sample(image, targets, SampleInfo(info.id, annotated.size, info.file_name))
 
-    def _targets(self, index: int) -> Targets:
+    def _annotated(self, index: int) -> Annotated:
+        info = self._images[index]
+        size = (info.height, info.width)
         annotations = self.annotations(index)
         instances = [annotation for annotation in annotations if not annotation.crowd]
         crowds = [annotation for annotation in annotations if annotation.crowd]
-        info = self._images[index]
-        masks = self._bitmaps(instances, info) if self.masks else None
-        labels = torch.tensor([annotation.label for annotation in instances], dtype=torch.int64)
-        semantic = None
-        if self.semantic == "instances" and masks is not None:
-            semantic = draw_semantic_map(masks, labels, self._bitmaps(crowds, info), background=len(self.categories))
-        elif self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
-            semantic = read_semantic_map(self.files.semantic_maps, info, classes=self.files.semantic_classes)
-        return Targets(
+        sample = Annotated(
+            image=read_image(self.files.images / info.file_name, size),
             boxes=_boxes(instances),
-            labels=labels,
-            masks=masks,
+            labels=torch.tensor([annotation.label for annotation in instances], dtype=torch.int64),
+            masks=_bitmaps(instances, size) if self.masks else None,
             crowd=_boxes(crowds),
-            semantic=semantic,
         )
+        if self.semantic == "instances" and sample.masks is not None:
+            areas = sample.masks.flatten(1).sum(dim=1, dtype=torch.int64)
+            background = len(self.categories)
+            return replace(sample, crowd_masks=_bitmaps(crowds, size), background=background, areas=areas)
+        if self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
+            classes = self.files.semantic_classes
+            return replace(sample, semantic=read_semantic_map(self.files.semantic_maps, info, classes=classes))
+        return sample
 
-    def _bitmaps(self, annotations: Sequence[Annotation], info: ImageInfo) -> Tensor:
-        """``(G, h, w)`` uint8."""
-        size = (info.height, info.width)
-        bitmaps = torch.zeros((len(annotations), *size), dtype=torch.uint8)
-        for bitmap, annotation in zip(bitmaps, annotations, strict=True):
-            problem = segmentation_problem(annotation.segmentation, size)
-            if problem is not None and problem.severity == "error":
-                raise DataError(f"annotation {annotation.id}: {problem.message}")
-            assert annotation.segmentation is not None
-            bitmap.copy_(decode_mask(annotation.segmentation, size))
-        return bitmaps
-
-    def _group(self, content: AnnotationFile, exclude: Exclusions) -> dict[int, bytes]:
-        """The annotations of every image, as JSON text: a fraction of the memory of Python lists."""
-        known = {image.id for image in self._images}
-        groups: dict[int, list[dict[str, Any]]] = {}
-        keys = ["id", "category_id", "bbox", "area", "iscrowd"] + (["segmentation"] if self.masks else [])
+    def _group(
+        self, content: AnnotationFile, images: Sequence[ImageInfo], exclude: Exclusions
+    ) -> dict[int, list[Annotation]]:
+        """The annotations that training uses, in file order, by image."""
+        by_id = {image.id: image for image in images}
+        labels = {category.id: label for label, category in enumerate(self.categories)}
+        groups: dict[int, list[Annotation]] = {image.id: [] for image in images}
         for index, entry in enumerate(content.annotations):
-            if index not in exclude.annotations and entry["image_id"] in known:
-                groups.setdefault(entry["image_id"], []).append({key: entry[key] for key in keys})
-        return {id_: json.dumps(group, separators=(",", ":")).encode() for id_, group in groups.items()}
-
-    def _annotation(self, record: dict[str, Any]) -> Annotation:
-        x, y, width, height = record["bbox"]
-        return Annotation(
-            id=record["id"],
-            label=self._labels[record["category_id"]],
-            box=(x, y, x + width, y + height),
-            crowd=bool(record["iscrowd"]),
-            segmentation=record.get("segmentation"),
-        )
-
-    def _drop_empty(self) -> None:
-        kept = []
-        for index, image in enumerate(self._images):
-            large = min(image.width, image.height) >= MIN_SIDE
-            if large and any(not annotation.crowd for annotation in self.annotations(index)):
-                kept.append(image)
-        self._images = kept
+            if index in exclude.annotations:
+                continue
+            image = by_id.get(entry["image_id"])
+            if image is not None and _is_used(entry, image):
+                segmentation = entry["segmentation"] if self.masks else None
+                groups[image.id].append(_annotation(entry, labels[entry["category_id"]], segmentation))
+        return groups
 
 
 def _check_semantic(files: SplitFiles, semantic: str) -> None:
@@ -218,8 +214,8 @@ def _check_semantic(files: SplitFiles, semantic: str) -> None:
         )
 
 
-def _checked(files: SplitFiles, config: DataConfig, masks: bool) -> Exclusions:
-    return exclusions(check_records(read_annotation_file(files.annotations), masks=masks), config.on_error)
+def _checked(content: AnnotationFile, config: DataConfig, masks: bool) -> Exclusions:
+    return exclusions(check_records(content, masks=masks), config.on_error)
 
 
 def _categories(content: AnnotationFile) -> list[Category]:
@@ -241,6 +237,31 @@ def _is_used(record: dict[str, Any], image: ImageInfo) -> bool:
     inside_width = min(x + width, image.width) - max(x, 0)
     inside_height = min(y + height, image.height) - max(y, 0)
     return bool(record["area"] > 0 and width >= 1 and height >= 1 and inside_width > 0 and inside_height > 0)
+
+
+def _is_worth_keeping(image: ImageInfo, annotations: Sequence[Annotation]) -> bool:
+    """Without ``keep_empty``: whether an image is large enough and has an instance."""
+    return min(image.width, image.height) >= MIN_SIDE and any(not annotation.crowd for annotation in annotations)
+
+
+def _annotation(entry: dict[str, Any], label: int, segmentation: Segmentation | None) -> Annotation:
+    x, y, width, height = entry["bbox"]
+    box = (x, y, x + width, y + height)
+    return Annotation(entry["id"], label, box, crowd=bool(entry["iscrowd"]), segmentation=segmentation)
+
+
+def _packed(annotations: Sequence[Annotation]) -> bytes:
+    """The arguments of every annotation: smaller, and faster to unpack, than the objects."""
+    return pickle.dumps([(each.id, each.label, each.box, each.crowd, each.segmentation) for each in annotations])
+
+
+def _bitmaps(annotations: Sequence[Annotation], size: Size) -> Tensor:
+    """``(G, h, w)`` uint8; the segmentations have been checked."""
+    bitmaps = torch.zeros((len(annotations), *size), dtype=torch.uint8)
+    for bitmap, annotation in zip(bitmaps, annotations, strict=True):
+        assert annotation.segmentation is not None
+        bitmap.copy_(decode_mask(annotation.segmentation, size))
+    return bitmaps
 
 
 def _boxes(annotations: Sequence[Annotation]) -> Tensor:

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -38,6 +41,11 @@ DECODE_ERRORS = (
 )
 """What Pillow raises on files that it cannot decode."""
 
+ImageSource = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
+"""A picture as a program has it: a file's path, a Pillow image, ``(h, w, 3)`` uint8 in RGB order (also ``(h, w)`` grey
+and ``(h, w, 4)`` with alpha), or a ``(3, h, w)`` uint8 tensor. OpenCV's arrays are BGR: give ``array[..., ::-1]``."""
+
+# Pillow's exif_transpose turns the same way, but also writes the EXIF block anew, and fails on broken ones.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,13 +68,52 @@ def read_image(path: Path, size: Size | None = None) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            image.load()
-            pixels = _to_rgb(_oriented(image, size, path), path)
+            return _pixels(image, size, path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DECODE_ERRORS as error:
         raise unreadable(path, error) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_pixels(source: ImageSource, *, name: str = "image") -> Tensor:
+    """The picture as ``(3, h, w)`` uint8 RGB, by the same rules whatever it comes in; ``name`` is its name in errors.
+
+    Raises:
+        DataError: as :func:`read_image`; an array or a tensor of another shape or type; no picture at all.
+    """
+    if isinstance(source, str | PathLike):
+        return read_image(Path(source))
+    if isinstance(source, Tensor):
+        return _checked_tensor(source, name)
+    if isinstance(source, np.ndarray):
+        source = Image.fromarray(_checked_array(source, name))
+    if not isinstance(source, Image.Image):
+        raise DataError(
+            f"{name}: give a path, a Pillow image or an (h, w, 3) uint8 array in RGB order, not {type(source).__name__}"
+        )
+    try:
+        return _pixels(source, None, Path(name))
+    except DECODE_ERRORS as error:
+        raise unreadable(Path(name), error) from None
+
+
+def _checked_tensor(tensor: Tensor, name: str) -> Tensor:
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or len(tensor) != 3 or tensor.numel() == 0:
+        kind = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        batch = "; predict() takes normalised batches" if tensor.ndim == 4 else ""
+        raise DataError(f"{name}: a tensor must be (3, h, w) uint8 in RGB order, 0 to 255, not {kind}{batch}")
+    return tensor.cpu()
+
+
+def _checked_array(array: NDArray[Any], name: str) -> NDArray[Any]:
+    pictures = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not pictures or array.size == 0:
+        batch = "; give the pictures of a batch as a list" if array.ndim == 4 else ""
+        raise DataError(
+            f"{name}: an array must be (h, w, 3) uint8 in RGB order, 0 to 255, or (h, w) for grey, "
+            f"not {array.shape} {array.dtype}{batch}"
+        )
+    return array
 
 
 def image_size(path: Path, size: Size | None = None) -> Size:
@@ -109,6 +156,11 @@ def _orientation(image: Image.Image) -> int:
     except (*DECODE_ERRORS, KeyError, TypeError):
         return 1  # a broken EXIF block says nothing, and does no harm
     return orientation if isinstance(orientation, int) else 1
+
+
+def _pixels(image: Image.Image, size: Size | None, path: Path) -> Tensor:
+    image.load()
+    return torch.from_numpy(_to_rgb(_oriented(image, size, path), path)).permute(2, 0, 1).contiguous()
 
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:

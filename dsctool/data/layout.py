@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.config.schema import SplitConfig
 from dsctool.errors import DataError
 from dsctool.structures import Role
@@ -34,7 +35,7 @@ class SplitFiles:
     annotations: Path
     images: Path
     semantic_maps: Path | None = None
-    semantic_classes: int = 183
+    semantic_classes: int = STUFFTHINGMAPS_CLASSES
 
 
 def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.coco import CocoDataset
-from dsctool.data.samplers import EpochBatches, SampleKey, count_batches
+from dsctool.data.samplers import ALONE, EpochBatches, Ranks, SampleKey, count_batches
 from dsctool.data.transforms import Batch, Sample, collate
 from dsctool.errors import DataError
 
@@ -40,7 +40,8 @@ class BatchLoader(Iterable[Batch]):
         for batch in self._loader:
             if isinstance(batch, DataError):
                 raise batch
-            yield batch
+            images, targets, infos = batch  # a list, where its memory is pinned
+            yield images, targets, infos
 
 
 class _Caught(Dataset[Sample | DataError]):
@@ -60,14 +61,23 @@ class _Caught(Dataset[Sample | DataError]):
 
 
 def train_loader(
-    dataset: CocoDataset, config: DataConfig, *, batch_size: int, seed: int, epoch: int, start_batch: int = 0
+    dataset: CocoDataset,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+    ranks: Ranks = ALONE,
+    pin_memory: bool = False,
 ) -> BatchLoader:
-    """The training batches of one epoch from ``start_batch`` on.
+    """The training batches of one epoch from ``start_batch`` on, as :class:`EpochBatches` gives them to a process.
 
     Every image comes once; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
+    pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
     """
     batches = EpochBatches(
-        _groups(dataset, config), batch_size=batch_size, seed=seed, epoch=epoch, start_batch=start_batch
+        _groups(dataset, config), batch_size=batch_size, seed=seed, epoch=epoch, start_batch=start_batch, ranks=ranks
     )
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
@@ -76,16 +86,16 @@ def train_loader(
         collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws from the global one
+        pin_memory=pin_memory,
     )
     return BatchLoader(loader, len(loader), dataset)
 
 
-def eval_loader(dataset: CocoDataset, config: DataConfig, *, batch_size: int = 1) -> BatchLoader:
-    """All images in the order of the data set."""
+def eval_loader(dataset: CocoDataset, config: DataConfig) -> BatchLoader:
+    """All images, one by one in the order of the data set."""
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
         sampler=SequentialSampler(dataset),
-        batch_size=batch_size,
         num_workers=config.workers,
         collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
         worker_init_fn=_start_worker,
@@ -94,9 +104,9 @@ def eval_loader(dataset: CocoDataset, config: DataConfig, *, batch_size: int = 1
     return BatchLoader(loader, len(loader), dataset)
 
 
-def batches_per_epoch(dataset: CocoDataset, config: DataConfig, *, batch_size: int) -> int:
+def batches_per_epoch(dataset: CocoDataset, config: DataConfig, *, batch_size: int, ranks: Ranks = ALONE) -> int:
     """Batches of :func:`train_loader` in one epoch."""
-    return count_batches(_groups(dataset, config), batch_size)
+    return count_batches(_groups(dataset, config), batch_size, world=ranks.world)
 
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from dsctool.data.faults import Exclusions
 from dsctool.errors import DataError
 from dsctool.files import read_json
 
@@ -67,19 +69,31 @@ class AnnotationFile:
     """The three lists of a COCO file as JSON values; their entries are not checked yet."""
 
     path: Path
-    images: list[Any]
-    annotations: list[Any]
-    categories: list[Any]
+    images: Sequence[Any]
+    annotations: Sequence[Any]
+    categories: Sequence[Any]
+
+    def without(self, exclude: Exclusions) -> AnnotationFile:
+        """The entries that are not left out."""
+        return replace(
+            self,
+            images=[entry for index, entry in enumerate(self.images) if index not in exclude.images],
+            annotations=[entry for index, entry in enumerate(self.annotations) if index not in exclude.annotations],
+        )
 
 
 def read_annotation_file(path: Path) -> AnnotationFile:
-    """Read a COCO JSON file and check its outermost structure.
+    """Read a COCO JSON file and check its outermost structure: the one place where annotations are read.
 
     Raises:
-        DataError: the file is missing, empty, cut, not an object, lacks a list, or has no images.
+        DataError: the file is missing, empty, cut, not an object, or lacks a list.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
+    return annotation_file(read_json(path), path)
+
+
+def annotation_file(content: object, path: Path) -> AnnotationFile:
+    """What is in a COCO file, its outermost structure checked. path: for messages."""
+    if not isinstance(content, Mapping):
         raise DataError(
             f"{path}: must hold a JSON object with images, annotations and categories, not {json_kind(content)}"
         )
@@ -87,12 +101,10 @@ def read_annotation_file(path: Path) -> AnnotationFile:
     for key in ("images", "annotations", "categories"):
         if key not in content:
             raise DataError(f"{path}: missing key '{key}'")
-        if not isinstance(content[key], list):
+        if not isinstance(content[key], Sequence) or isinstance(content[key], str):
             raise DataError(f"{path}: '{key}' must be a list, not {json_kind(content[key])}")
         lists[key] = content[key]
-    if not lists["images"]:
-        raise DataError(f"{path}: has no images")
-    return AnnotationFile(path, lists["images"], lists["annotations"], lists["categories"])
+    return AnnotationFile(path, **lists)
 
 
 def json_kind(value: object) -> str:

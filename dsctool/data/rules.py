@@ -7,7 +7,7 @@ warning: training leaves such annotations out, as the published recipes do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
@@ -32,6 +32,8 @@ def check_records(file: AnnotationFile, *, masks: bool = True) -> list[Fault]:
 
     masks: every annotation needs a segmentation; False for detectors of boxes.
     """
+    if not file.images:
+        return [Fault(file.path, "file", None, None, "no images", "has no images")]
     faults: list[Fault] = []
     if not file.categories:
         faults.append(Fault(file.path, "file", None, None, "no categories", "has no categories"))
@@ -45,7 +47,7 @@ def check_records(file: AnnotationFile, *, masks: bool = True) -> list[Fault]:
 
 
 def _check_entries(
-    file: AnnotationFile, subject: Subject, entries: list[Any], rule: Rule, faults: list[Fault]
+    file: AnnotationFile, subject: Subject, entries: Sequence[Any], rule: Rule, faults: list[Fault]
 ) -> dict[int, Entry]:
     """Append the faults of a list's entries; the entries by id, the first of each."""
     by_id: dict[int, Entry] = {}

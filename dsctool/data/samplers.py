@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -18,22 +19,50 @@ class SampleKey:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which of the processes that train together this one is.
+
+    rank: from 0. world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+
+ALONE = Ranks()
+"""A run in one process."""
+
+
 class EpochBatches(Sampler[list[SampleKey]]):
-    """The batches of one epoch, from any batch on.
+    """The batches that one process sees in one epoch, from any batch on.
 
     Every image comes once. Images are shuffled; with ``groups``, a batch is filled from one group only,
     and the smaller batch that may be left in each group comes last. The same ``(seed, epoch)`` gives the
     same batches, with the same augmentation, wherever the iteration starts.
 
-    groups: group number per image.
+    Several processes share out the batches of one process that takes ``batch_size`` images for each of them, so that
+    at every step all have equally many images, of one group. Where what is left in a group does not go round, images
+    of the group come once more: fewer than there are processes.
+
+    groups: group number per image. batch_size: images per batch and process.
     """
 
-    def __init__(self, groups: Sequence[int], *, batch_size: int, seed: int, epoch: int, start_batch: int = 0) -> None:
-        self.batch_size = batch_size
+    def __init__(
+        self,
+        groups: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        start_batch: int = 0,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.seed = seed
         self.epoch = epoch
         self.start_batch = start_batch
-        self._batches = _group_batches(_shuffled(len(groups), seed, epoch), groups, batch_size)
+        self.ranks = ranks
+        self._batches = _group_batches(_shuffled(len(groups), seed, epoch), groups, batch_size, ranks.world)
 
     def __len__(self) -> int:
         return max(len(self._batches) - self.start_batch, 0)
@@ -41,20 +70,23 @@ class EpochBatches(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         position = sum(map(len, self._batches[: self.start_batch]))
         for batch in self._batches[self.start_batch :]:
-            seeds = (mixed_seed(self.seed, self.epoch, position + offset) for offset in range(len(batch)))
-            yield [SampleKey(index, seed) for index, seed in zip(batch, seeds, strict=True)]
+            own = range(self.ranks.rank, len(batch), self.ranks.world)
+            yield [SampleKey(batch[i], mixed_seed(self.seed, self.epoch, position + i)) for i in own]
             position += len(batch)
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed from several non-negative numbers; neighbours give unrelated seeds."""
+    """One seed from several non-negative numbers; neighbours give unrelated seeds.
+
+    Zeros at the end change nothing: what a process draws that is alone, the first of several draws too.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def count_batches(groups: Sequence[int], batch_size: int) -> int:
-    """Batches per epoch: the last of each group may be smaller."""
+def count_batches(groups: Sequence[int], batch_size: int, *, world: int = 1) -> int:
+    """Batches per epoch and process: the last of each group may be smaller."""
     counts = np.unique(np.asarray(groups, dtype=np.int64), return_counts=True)[1]
-    return int(sum(-(-count // batch_size) for count in counts))
+    return int(sum(-(-count // (batch_size * world)) for count in counts))
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
@@ -63,12 +95,15 @@ def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def _group_batches(order: Sequence[int], groups: Sequence[int], batch_size: int) -> list[list[int]]:
-    batches: list[list[int]] = []
-    open_batches: dict[int, list[int]] = {}
+def _group_batches(order: Sequence[int], groups: Sequence[int], batch_size: int, world: int) -> list[list[int]]:
+    """The batches of all processes together: first all whole ones, then what is left in each group."""
+    members: dict[int, list[int]] = {}
+    whole: list[list[int]] = []
+    size = batch_size * world
     for index in order:
-        batch = open_batches.setdefault(groups[index], [])
-        batch.append(index)
-        if len(batch) == batch_size:
-            batches.append(open_batches.pop(groups[index]))
-    return batches + [open_batches[group] for group in sorted(open_batches)]
+        group = members.setdefault(groups[index], [])
+        group.append(index)
+        if len(group) % size == 0:
+            whole.append(group[-size:])
+    left = [(group, group[len(group) // size * size :]) for _, group in sorted(members.items())]
+    return whole + [tail + list(islice(cycle(group), -len(tail) % world)) for group, tail in left if tail]

@@ -12,19 +12,22 @@ from torch import Tensor
 
 from dsctool.data.images import DECODE_ERRORS, unreadable
 from dsctool.data.records import ImageInfo
-from dsctool.data.transforms import SEMANTIC_IGNORED
 from dsctool.errors import DataError
 
+SEMANTIC_STRIDE = 8
+"""Pixels per cell of a semantic map, in both directions."""
+SEMANTIC_IGNORED = 255
+"""Cells of a semantic map that no loss looks at."""
 
-def draw_semantic_map(masks: Tensor, labels: Tensor, crowds: Tensor, *, background: int) -> Tensor:
+
+def draw_semantic_map(masks: Tensor, labels: Tensor, crowds: Tensor, *, areas: Tensor, background: int) -> Tensor:
     """A map from instance masks: the smaller instance is drawn over the larger, crowd regions are ignored.
 
-    masks: ``(G, h, w)`` uint8. labels: ``(G,)``. crowds: ``(c, h, w)`` uint8. Returns ``(h, w)`` uint8.
+    masks: ``(G, h, w)`` uint8. labels, areas: ``(G,)``. crowds: ``(c, h, w)`` uint8. Returns ``(h, w)`` uint8.
     """
     semantic = torch.full(masks.shape[-2:], background, dtype=torch.uint8)
     for crowd in crowds:
         semantic[crowd.bool()] = SEMANTIC_IGNORED
-    areas = masks.flatten(1).sum(dim=1, dtype=torch.int64)
     for index in areas.argsort(descending=True, stable=True).tolist():
         semantic[masks[index].bool()] = int(labels[index])
     return semantic

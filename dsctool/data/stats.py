@@ -9,12 +9,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from torchvision.ops import box_iou
 
 from dsctool.data.faults import exclusions
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import AnnotationFile, read_annotation_file
 from dsctool.data.rules import check_records
+from dsctool.ops.boxes import box_iou
 from dsctool.structures import LARGE_AREA, MEDIUM_AREA
 
 OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4)

@@ -8,22 +8,98 @@ masks and semantic maps take the nearest pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
+from torchvision.tv_tensors import TVTensor
 
 from dsctool.config.schema import DataConfig, ResizeConfig
+from dsctool.data.semantic import SEMANTIC_IGNORED, SEMANTIC_STRIDE, draw_semantic_map
+from dsctool.ops.boxes import clip_boxes
 from dsctool.structures import ImageBatch, Size, Targets
 
-SEMANTIC_STRIDE = 8
-"""Pixels per cell of a semantic map, in both directions."""
-SEMANTIC_IGNORED = 255
-"""Cells of a semantic map that no loss looks at."""
+
+@dataclass(frozen=True)
+class Annotated:
+    """An image with its annotation while steps change them: all of it in the pixels of ``image``.
+
+    image: ``(3, h, w)`` uint8 RGB.
+    boxes: ``(G, 4)`` float32, instances that are not crowds. labels: ``(G,)`` int64.
+    masks: ``(G, h, w)`` uint8, or None.
+    crowd: ``(c, 4)`` float32 boxes of crowd regions, or None. crowd_masks: ``(c, h, w)`` uint8, or None.
+    semantic: ``(h, w)`` uint8 class of every pixel as a file has it, 255 = ignored; or None.
+    background: class of the pixels without an instance, where a semantic map is drawn from the masks; None draws none.
+    areas: ``(G,)`` pixels of the masks, of which the smaller is drawn over the larger; None counts those that are left.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    crowd: Tensor | None = None
+    crowd_masks: Tensor | None = None
+    semantic: Tensor | None = None
+    background: int | None = None
+    areas: Tensor | None = None
+
+    @property
+    def size(self) -> Size:
+        """``(h, w)`` of the image."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def moved(self, move: Callable[[TVTensor], TVTensor]) -> Annotated:
+        """Everything that lies in the image, moved by one of torchvision's functions."""
+        changes: dict[str, Any] = {}
+        for name, part in self._parts().items():
+            changes[name] = move(part).as_subclass(Tensor)
+        return replace(self, **changes)
+
+    def _parts(self) -> dict[str, TVTensor]:
+        """By field, as torchvision knows them."""
+        parts: dict[str, TVTensor] = {"image": tv_tensors.Image(self.image)}
+        for name in ("boxes", "crowd"):
+            if (boxes := getattr(self, name)) is not None:
+                parts[name] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=self.size)
+        for name in ("masks", "crowd_masks", "semantic"):
+            if (mask := getattr(self, name)) is not None:
+                parts[name] = tv_tensors.Mask(mask)
+        return parts
+
+    def targets(self) -> Targets:
+        """What the losses see: boxes cut to the image, the semantic map on its grid, drawn from the masks left.
+
+        Cell ``(i, j)`` of the map is pixel ``(8i, 8j)``.
+        """
+        return Targets(
+            boxes=clip_boxes(self.boxes, self.size),
+            labels=self.labels,
+            masks=None if self.masks is None else self.masks.bool(),
+            crowd=None if self.crowd is None else clip_boxes(self.crowd, self.size),
+            semantic=self._semantic_grid(),
+        )
+
+    def _semantic_grid(self) -> Tensor | None:
+        grid = (..., slice(None, None, SEMANTIC_STRIDE), slice(None, None, SEMANTIC_STRIDE))
+        if self.semantic is not None:
+            return self.semantic[grid].long()
+        if self.background is None or self.masks is None:
+            return None
+        areas = self.masks.flatten(1).sum(dim=1, dtype=torch.int64) if self.areas is None else self.areas
+        crowds = self.masks[:0] if self.crowd_masks is None else self.crowd_masks
+        return draw_semantic_map(
+            self.masks[grid], self.labels, crowds[grid], areas=areas, background=self.background
+        ).long()
+
+
+Step = Callable[[Annotated], Annotated]
+"""One change of an annotated image. Random choices come from torch's global generator, which the data set seeds for
+every training sample."""
 
 
 @dataclass(frozen=True)
@@ -52,58 +128,67 @@ class Sample:
 Batch = tuple[ImageBatch, list[Targets], list[SampleInfo]]
 
 
-class Transform:
-    """Resize, perhaps flip, normalise.
+class Resize:
+    """To a size of the same aspect ratio; of several short sides, one is drawn."""
 
-    Random choices come from torch's global generator; the data set seeds it for every training sample.
-    """
+    def __init__(self, config: ResizeConfig) -> None:
+        self.config = config
 
-    def __init__(self, *, resize: ResizeConfig, flip: float, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.resize = resize
-        self.flip = flip
-        self.mean = list(mean)
-        self.std = list(std)
-
-    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        """Transform an image and its annotation together.
-
-        image: ``(3, h, w)`` uint8 RGB.
-        targets: in the image's pixels, masks uint8 or bool, ``semantic`` at full resolution ``(h, w)`` uint8.
-            Masks leave as bool, ``semantic`` as int64 on the stride-8 grid: cell ``(i, j)`` is pixel ``(8i, 8j)``.
-        """
-        parts = _wrap(image, targets)
-        height, width = image.shape[-2:]
-        size = resized((height, width), self._draw_short_side(), self.resize.long_side)
-        parts = {name: functional.resize(part, list(size), antialias=False) for name, part in parts.items()}
-        if self.flip > 0 and torch.rand(()) < self.flip:
-            parts = {name: functional.horizontal_flip(part) for name, part in parts.items()}
-        return self._normalised(parts.pop("image")), _unwrap(parts, targets)
-
-    def image(self, image: Tensor) -> Tensor:
-        """Transform an image that has no annotation: ``(3, h, w)`` uint8 RGB to float32."""
-        return self(image, Targets(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)))[0]
+    def __call__(self, sample: Annotated) -> Annotated:
+        """Resize an annotated image."""
+        size = resized(sample.size, self._draw_short_side(), self.config.long_side)
+        return sample.moved(lambda part: functional.resize(part, list(size), antialias=False))
 
     def _draw_short_side(self) -> int:
-        sides = self.resize.short_sides
+        sides = self.config.short_sides
         if len(sides) == 1:
             return sides[0]
-        if self.resize.sample == "range":
+        if self.config.sample == "range":
             return int(torch.randint(min(sides), max(sides) + 1, ()))
         return sides[int(torch.randint(len(sides), ()))]
 
-    def _normalised(self, image: Tensor) -> Tensor:
-        pixels = functional.to_dtype(image, torch.float32, scale=False)
-        return functional.normalize(pixels, self.mean, self.std).as_subclass(Tensor)
+
+class Flip:
+    """Left for right, with a probability."""
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, sample: Annotated) -> Annotated:
+        """Flip an annotated image, or not."""
+        if self.probability > 0 and torch.rand(()) < self.probability:
+            return sample.moved(functional.horizontal_flip)
+        return sample
+
+
+class Transform:
+    """Steps over an annotated image, and then the network's input."""
+
+    def __init__(self, steps: Sequence[Step], *, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.steps = list(steps)
+        self.mean = list(mean)
+        self.std = list(std)
+
+    def __call__(self, sample: Annotated) -> tuple[Tensor, Targets]:
+        """The normalised image, ``(3, h, w)`` float32, and its targets."""
+        for step in self.steps:
+            sample = step(sample)
+        pixels = functional.to_dtype(sample.image, torch.float32, scale=False)
+        return functional.normalize(pixels, self.mean, self.std), sample.targets()
+
+    def image(self, image: Tensor) -> Tensor:
+        """Transform an image that has no annotation: ``(3, h, w)`` uint8 RGB to float32."""
+        return self(Annotated(image, boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)))[0]
 
 
 def train_transform(config: DataConfig) -> Transform:
     """Random scale and flip, as ``config`` says."""
-    return Transform(resize=config.train_resize, flip=config.flip, mean=config.mean, std=config.std)
+    return Transform([Resize(config.train_resize), Flip(config.flip)], mean=config.mean, std=config.std)
 
 
-def test_transform(config: DataConfig) -> Transform:
+def inference_transform(config: DataConfig) -> Transform:
     """The one test size, no flip."""
-    return Transform(resize=config.test_resize, flip=0.0, mean=config.mean, std=config.std)
+    return Transform([Resize(config.test_resize)], mean=config.mean, std=config.std)
 
 
 def resized(size: Size, short_side: int, long_side: int) -> Size:
@@ -136,29 +221,3 @@ def collate(samples: Sequence[Sample], pad_divisor: int) -> Batch:
 def _padded(tensor: Tensor, size: Size, value: int) -> Tensor:
     height, width = tensor.shape[-2:]
     return pad(tensor, (0, size[1] - width, 0, size[0] - height), value=value)
-
-
-def _wrap(image: Tensor, targets: Targets) -> dict[str, tv_tensors.TVTensor]:
-    """The parts that move with the image, by name, as torchvision's transforms know them."""
-    canvas = (image.shape[-2], image.shape[-1])
-    parts: dict[str, tv_tensors.TVTensor] = {"image": tv_tensors.Image(image)}
-    for name in ("boxes", "crowd"):
-        if (boxes := getattr(targets, name)) is not None:
-            parts[name] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)
-    for name in ("masks", "semantic"):
-        if (mask := getattr(targets, name)) is not None:
-            parts[name] = tv_tensors.Mask(mask, dtype=torch.uint8)
-    return parts
-
-
-def _unwrap(parts: dict[str, tv_tensors.TVTensor], targets: Targets) -> Targets:
-    values: dict[str, Tensor | None] = {field.name: getattr(targets, field.name) for field in fields(targets)}
-    for name, part in parts.items():
-        if isinstance(part, tv_tensors.BoundingBoxes):
-            part = functional.clamp_bounding_boxes(part)
-        values[name] = part.as_subclass(Tensor)
-    if values["masks"] is not None:
-        values["masks"] = values["masks"].bool()
-    if values["semantic"] is not None:
-        values["semantic"] = values["semantic"][::SEMANTIC_STRIDE, ::SEMANTIC_STRIDE].long()
-    return Targets(**values)  # type: ignore[arg-type]

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NotRequired, Protocol, TypedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from dsctool.config.schema import DataConfig
-from dsctool.data.image_files import ImageFile
-from dsctool.data.images import read_image
+from dsctool.coco_results import Result, coco_results
+from dsctool.data.image_files import ImageFile, find_images, number_images
+from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
-from dsctool.data.transforms import Batch, SampleInfo, pad_images, test_transform
-from dsctool.errors import DataError
-from dsctool.ops.masks import Rle, encode_masks
-from dsctool.structures import Detections, Size
+from dsctool.data.transforms import SampleInfo
+from dsctool.engine.environment import pick_device
+from dsctool.interop.checkpoint import load_model
+from dsctool.models.detector import Detector, to_instances
+from dsctool.ops.masks import encode_masks
+from dsctool.structures import Detections, ImageBatch, Instances, Size, Targets
 
-
-class Result(TypedDict):
-    """One detection as COCO's results files have it.
-
-    bbox: ``[x, y, width, height]`` in pixels of the original image. segmentation: absent without masks.
-    """
-
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    score: float
-    segmentation: NotRequired[Rle]
-
-
-OnImage = Callable[[SampleInfo, list[Result]], None]
-"""Called after every image with its results, by descending score."""
-
-OnStages = Callable[[SampleInfo, Detections], None]
-"""Called after every image with its detections and their masks of every stage."""
+Info = TypeVar("Info", bound=SampleInfo)
+"""What is known of an image besides the network's input."""
+Source = Path | str
+"""An image file, or a folder of them."""
 
 
 class Model(Protocol):
@@ -59,8 +48,12 @@ class Model(Protocol):
 
 
 def detections(
-    model: Model, batches: Iterable[Batch], *, device: torch.device, stage_masks: bool = False
-) -> Iterator[tuple[SampleInfo, Detections]]:
+    model: Model,
+    batches: Iterable[tuple[ImageBatch, Sequence[Targets], Sequence[Info]]],
+    *,
+    device: torch.device,
+    stage_masks: bool = False,
+) -> Iterator[tuple[Info, Detections]]:
     """What ``model`` finds in every image of ``batches``, in their order: the one loop that runs a model over images.
 
     model: on ``device``; it runs in eval mode, and is back in the mode it came in when the iteration ends or is closed.
@@ -77,72 +70,53 @@ def detections(
             yield from zip(infos, found, strict=True)
 
 
-def run_inference(
-    model: Model,
-    loader: Iterable[Batch],
-    categories: Sequence[Category],
-    *,
-    device: torch.device,
-    on_image: OnImage | None = None,
-    on_stages: OnStages | None = None,
-    on_candidates: OnImage | None = None,
-) -> list[Result]:
-    """The results of every image that ``loader`` gives, in its order.
+def predict_images(
+    model: Detector | Path | str, images: Source | Sequence[Source], *, device: str | None = None
+) -> Iterator[tuple[ImageFile, Instances]]:
+    """What a detector finds in image files, one after the other: memory does not grow with their number.
 
-    model: on ``device``; it runs in eval mode and is left in the mode it came in. categories: by label; their
-    ids are what results name. Values are written with the digits that give back the same float32. on_candidates: gets
-    what suppression chose from, where the model's configuration keeps it (``postprocess.keep_candidates``).
+    model: a detector, or a checkpoint. images: files, and folders of them. device: as ``dsctool predict --device`` has
+    it; None is where a detector is, and ``auto`` for a checkpoint. Instances are in the pixels of the file, turned as
+    its EXIF data say.
+
+    Raises:
+        DataError: a file cannot be read, or there are no images.
     """
-    results: list[Result] = []
-    for info, found in detections(model, loader, device=device, stage_masks=on_stages is not None):
-        own = to_results(found, info.image_id, categories)
-        results += own
-        if on_stages is not None:
-            on_stages(info, found)
-        if on_candidates is not None and found.candidates is not None:
-            on_candidates(info, to_results(found.candidates, info.image_id, categories))
-        if on_image is not None:
-            on_image(info, own)
-    return results
+    detector = ready(model, device)
+    paths = [Path(each) for each in ([images] if isinstance(images, str | Path) else images)]
+    batches = picture_batches(number_images(find_images(paths)), detector.config.data)
+    for picture, found in detections(detector, batches, device=device_of(detector)):
+        yield picture.file, to_instances(found, categories=detector.categories)
+
+
+def ready(model: Detector | Path | str, device: str | None) -> Detector:
+    """The detector, or that of a checkpoint, on its device; arguments as for :func:`predict_images`."""
+    if isinstance(model, str | Path):
+        return load_model(model, device=pick_device(device or "auto"))
+    return model if device is None else model.to(pick_device(device))
+
+
+def device_of(model: Detector) -> torch.device:
+    """Where its weights are."""
+    return next(model.parameters()).device
+
+
+def keep_candidates(model: Detector, count: int = 1000) -> None:
+    """Have ``model`` give the best ``count`` boxes before suppression as well, unless it is set to give some."""
+    if not model.postprocess.keep_candidates:
+        model.postprocess = replace(model.postprocess, keep_candidates=count)
 
 
 def to_results(detections: Detections, image_id: int, categories: Sequence[Category]) -> list[Result]:
     """The detections of one image as COCO results."""
-    boxes = detections.boxes.float()
-    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-    results = [
-        Result(image_id=image_id, category_id=categories[label].id, bbox=box, score=score)
-        for label, box, score in zip(
-            detections.labels.tolist(),
-            [_shortest(box) for box in corners.cpu()],
-            _shortest(detections.scores.float().cpu()),
-            strict=True,
-        )
-    ]
-    if detections.mask_probs is not None:
-        masks = encode_masks(detections.mask_probs, detections.boxes, detections.size)
-        for result, mask in zip(results, masks, strict=True):
-            result["segmentation"] = mask
-    return results
-
-
-def image_batches(
-    files: Iterable[ImageFile], config: DataConfig, *, on_fault: Callable[[ImageFile, DataError], None]
-) -> Iterator[Batch]:
-    """Image files one by one, ready for :func:`run_inference`; ``file_name`` is the path.
-
-    Files that cannot be read are given to ``on_fault`` and left out.
-    """
-    transform = test_transform(config)
-    for file in files:
-        try:
-            pixels = read_image(file.path, file.size)
-        except DataError as error:
-            on_fault(file, error)
-            continue
-        size = (pixels.shape[-2], pixels.shape[-1])
-        batch = pad_images([transform.image(pixels)], config.pad_divisor)
-        yield batch, [], [SampleInfo(image_id=file.id, original_size=size, file_name=str(file.path))]
+    probs = detections.mask_probs
+    return coco_results(
+        boxes=detections.boxes,
+        scores=detections.scores,
+        masks=None if probs is None else encode_masks(probs, detections.boxes, detections.size),
+        category_ids=[categories[label].id for label in detections.labels.tolist()],
+        image_id=image_id,
+    )
 
 
 @contextmanager
@@ -153,8 +127,3 @@ def _evaluating(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _shortest(values: Tensor) -> list[float]:
-    """The shortest decimals that give back the same float32: half the text of a results file."""
-    return [float(str(value)) for value in values.numpy()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -75,11 +74,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, *, max_norm: float | None) -> torch.Tensor:
-    """Scale the gradients down to the joint L2 norm ``max_norm`` (None: leave them).
+def gradient_norm(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """The joint L2 norm of all gradients, a scalar on their device."""
+    return nn.utils.get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
 
-    Returns the norm before. Raises RuntimeError, and changes nothing, when it is not finite.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    limit = math.inf if max_norm is None else max_norm
-    return nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True)
+
+def clip_gradients(optimizer: torch.optim.Optimizer, *, norm: torch.Tensor, max_norm: float | None) -> None:
+    """Scale the gradients, whose joint L2 norm is ``norm``, down to ``max_norm`` (None: leave them)."""
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(_parameters(optimizer), max_norm, norm)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
+import torch
+
 from dsctool.config.dump import diff_configs
-from dsctool.config.schema import Config
+from dsctool.config.schema import Config, DataConfig
 from dsctool.data.coco import CocoDataset
-from dsctool.engine.evaluation import match_categories
-from dsctool.engine.sets import RunData, semantic_channels
+from dsctool.data.loader import eval_loader
+from dsctool.engine.inference import Model, detections, to_results
+from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
+from dsctool.engine.split_results import match_categories
 from dsctool.errors import CheckpointError, ConfigError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
+from dsctool.structures import Progress
+
+TRIED = 2
+"""Validation images that a new run detects in before its first step."""
 
 CHANGEABLE = (
     "description",
@@ -109,3 +118,18 @@ def check_same_classes(train_set: CocoDataset, checkpoint: Checkpoint) -> None:
             f"{train_set.files.annotations}: its categories are not those that the run was started with. "
             "Resume with the same data, or start a new run."
         )
+
+
+def try_detection(
+    model: Model, data: EvaluationSet, config: DataConfig, *, device: torch.device, progress: Progress | None = None
+) -> None:
+    """Detect in the first validation images: what cannot work, or has no room, fails now and not after an epoch.
+
+    model: on ``device``; it is left as it came, and so are the generators of random numbers.
+    """
+    here = config.model_copy(update={"workers": 0})  # processes would load more than these images
+    tried = detections(model, islice(eval_loader(data.dataset, here), TRIED), device=device)
+    for number, (info, found) in enumerate(tried, start=1):
+        to_results(found, info.image_id, data.dataset.categories)
+        if progress is not None:
+            progress("validation images tried", number, min(TRIED, len(data.dataset)))

@@ -1,18 +1,17 @@
-"""The data of a run or an evaluation: checked, opened, and what of it is left out."""
+"""The data of a run or an evaluation: checked by one process, opened by all, and what of it is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from dsctool.config.schema import CascadeRcnnConfig, Config, DataConfig
-from dsctool.data.checks import check_for_training, check_split, decodes_first
+from dsctool.config.schema import Config, DataConfig
+from dsctool.data.checks import CheckedSplit, check_for_evaluation, check_for_training
 from dsctool.data.coco import CocoDataset
-from dsctool.data.faults import Exclusions, Fault, exclusions
+from dsctool.data.faults import Exclusions
 from dsctool.data.layout import SplitFiles, find_split
-from dsctool.data.records import AnnotationFile, read_annotation_file
+from dsctool.data.records import read_annotation_file
+from dsctool.evaluation.sources import GroundTruth, check_truth_masks, load_ground_truth
 from dsctool.structures import Progress
 
 _SHOWN = 5
@@ -22,12 +21,12 @@ _SHOWN = 5
 class EvaluationSet:
     """A split to measure on.
 
-    ground_truth: its COCO file, or what is in it without what ``data.on_error: skip`` leaves out.
+    ground_truth: its annotations without what ``data.on_error: skip`` leaves out, read and encoded once.
     notes: what was left out, for people.
     """
 
     dataset: CocoDataset
-    ground_truth: Path | dict[str, Any]
+    ground_truth: GroundTruth
     notes: tuple[str, ...] = ()
 
 
@@ -43,25 +42,46 @@ class RunData:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class CheckedSets:
+    """The splits of a run, ready to be opened."""
+
+    train: CheckedSplit
+    val: CheckedSplit | None
+
+    def without_content(self) -> CheckedSets:
+        """The same, small enough to send to processes that did not check."""
+        return CheckedSets(self.train.without_content(), None if self.val is None else self.val.without_content())
+
+
 def open_data(config: Config, root: Path, progress: Progress | None = None) -> RunData:
-    """Check and open the splits that ``config`` names in the data set ``root``.
+    """Check and open the splits that ``config`` names in the data set ``root``: each annotation file is read once.
 
     progress: told how many images are checked.
     Raises DataError, in the words of ``dsctool data check``, for faults that ``data.on_error`` does not skip.
     """
-    masks = config.model.cascade.mask_head is not None
-    data = _used_by_model(config)
+    return open_sets(config, check_sets(config, root, progress))
+
+
+def check_sets(config: Config, root: Path, progress: Progress | None = None) -> CheckedSets:
+    """The first half of :func:`open_data`, for one process: it may look at every pixel."""
+    masks, data = config.model.cascade.has_masks, _used_by_model(config)
     files = find_split(root, data.train, "train")
     if (channels := semantic_channels(config)) is not None:
         files = replace(files, semantic_classes=channels)
     val_files = find_split(root, data.val, "val") if config.train.eval_interval > 0 else None
-    exclude, faults = check_for_training(files, data, masks=masks, progress=progress)
-    train_set = CocoDataset.for_training(files, data, masks=masks, exclude=exclude)
-    notes = _notes(files, exclude, faults)
+    train = check_for_training(files, data, masks=masks, progress=progress)
     if val_files is None:
-        return RunData(train_set, None, notes)
-    val = open_evaluation_set(val_files, data, masks=masks, progress=progress)
-    return RunData(train_set, val, (*notes, *val.notes))
+        return CheckedSets(train, None)
+    return CheckedSets(train, check_for_evaluation(val_files, data, masks=masks, progress=progress))
+
+
+def open_sets(config: Config, checked: CheckedSets) -> RunData:
+    """The second half of :func:`open_data`, for every process: annotations are read where none came along."""
+    masks, data, train = config.model.cascade.has_masks, _used_by_model(config), checked.train
+    train_set = CocoDataset.for_training(train.files, data, masks=masks, exclude=train.exclude, content=train.content)
+    val = None if checked.val is None else _open_evaluation_set(checked.val, data, masks=masks)
+    return RunData(train_set, val, (*_notes(train), *(val.notes if val is not None else ())))
 
 
 def open_evaluation_set(
@@ -75,46 +95,38 @@ def open_evaluation_set(
     Raises:
         DataError: there are faults and ``data.on_error`` is ``fail``; the message has one line per fault.
     """
-    content = read_annotation_file(files.annotations)
-    with_masks = masks and any(isinstance(entry, dict) and entry.get("segmentation") for entry in content.annotations)
-    faults = check_split(
-        replace(files, semantic_maps=None),
-        decode_images=decodes_first(content, config),
-        masks=with_masks,
-        progress=progress,
-    )
-    exclude = exclusions(faults, config.on_error)
-    dataset = CocoDataset.for_evaluation(files, config, exclude=exclude)
-    if exclude == Exclusions():
-        return EvaluationSet(dataset, files.annotations)
-    return EvaluationSet(dataset, _remaining(content, exclude), _notes(files, exclude, faults))
+    checked = check_for_evaluation(files, config, masks=masks, progress=progress)
+    return _open_evaluation_set(checked, config, masks=masks)
+
+
+def _open_evaluation_set(checked: CheckedSplit, config: DataConfig, *, masks: bool) -> EvaluationSet:
+    content = checked.content or read_annotation_file(checked.files.annotations)
+    truth = load_ground_truth(content.without(checked.exclude))
+    if masks and truth.has_masks:
+        check_truth_masks(truth)
+    dataset = CocoDataset.for_evaluation(checked.files, config, exclude=checked.exclude, content=content)
+    return EvaluationSet(dataset, truth, _notes(checked))
 
 
 def _used_by_model(config: Config) -> DataConfig:
     """``config.data``, without semantic maps where the model has no branch that learns them."""
-    if isinstance(config.model.cascade, CascadeRcnnConfig):
+    if config.model.cascade.semantic_branch is None:
         return config.data.model_copy(update={"semantic": "none"})
     return config.data
 
 
 def semantic_channels(config: Config) -> int | None:
     """Classes of the semantic branch where the configuration says how many; None where the data do, or no branch is."""
-    cascade = config.model.cascade
-    return None if isinstance(cascade, CascadeRcnnConfig) else cascade.semantic.num_classes
+    branch = config.model.cascade.semantic_branch
+    return None if branch is None else branch.num_classes
 
 
-def _notes(files: SplitFiles, exclude: Exclusions, faults: Sequence[Fault]) -> tuple[str, ...]:
+def _notes(checked: CheckedSplit) -> tuple[str, ...]:
+    exclude = checked.exclude
     if exclude == Exclusions():
         return ()
-    errors = [str(fault) for fault in faults if fault.severity == "error"]
+    errors = [str(fault) for fault in checked.faults if fault.severity == "error"]
     more = (f"... and {len(errors) - _SHOWN} more: dsctool data check lists them all",) if len(errors) > _SHOWN else ()
     counts = f"images {len(exclude.images)}, annotations {len(exclude.annotations)}"
-    return (f"left out of {files.annotations} (data.on_error=skip): {counts}", *errors[:_SHOWN], *more)
-
-
-def _remaining(content: AnnotationFile, exclude: Exclusions) -> dict[str, Any]:
-    return {
-        "images": [entry for index, entry in enumerate(content.images) if index not in exclude.images],
-        "annotations": [entry for index, entry in enumerate(content.annotations) if index not in exclude.annotations],
-        "categories": content.categories,
-    }
+    lead = f"left out of {checked.files.annotations} (data.on_error=skip): {counts}"
+    return (lead, *errors[:_SHOWN], *more)

@@ -6,22 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from dsctool.config.schema import Config
 from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
 from dsctool.data.records import Category
+from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine.environment import describe
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
-from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise
+from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.sets import RunData, open_data
-from dsctool.interop.checkpoint import Checkpoint
-from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights, read_state_dict
-from dsctool.interop.published import rename
+from dsctool.interop.checkpoint import Checkpoint, read_weights
+from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
 from dsctool.structures import Progress
+
+
+class Build(Protocol):
+    """Makes the detector of a configuration, such as :func:`dsctool.models.build.build_detector`."""
+
+    def __call__(self, config: Config, *, num_classes: int) -> Detector:
+        """A detector with fresh weights."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class Setup:
     """A run that could start.
 
     model: on ``device``, in train mode.
-    batches: forward passes in one epoch.
+    batches: forward passes of each process in one epoch.
+    ranks: which of the processes of the run this one is.
     notes: what the user should read before the run starts.
     """
 
@@ -40,6 +49,7 @@ class Setup:
     schedule: Schedule
     data: RunData
     batches: int
+    ranks: Ranks
     notes: tuple[str, ...]
 
     @property
@@ -67,6 +77,8 @@ class Setup:
             seed=train.seed,
             epoch=epoch,
             start_batch=start,
+            ranks=self.ranks,
+            pin_memory=self.device.type == "cuda",
         )
 
 
@@ -78,12 +90,15 @@ def prepare(
     checkpoint: Checkpoint | None = None,
     provenance: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
+    build: Build = build_detector,
 ) -> Setup:
-    """Check configuration and data, and build the model with its first weights.
+    """Check configuration and data, build the model with its first weights, and try a new one on validation images.
 
     checkpoint: the state that a resumed run continues from.
     provenance: who set each configuration value, for messages.
-    progress: told how many images are checked.
+    progress: told how many images are checked and tried.
+    ranks: which of the processes of the run this one is. build: makes the model.
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
@@ -91,15 +106,23 @@ def prepare(
     check_classes(config, opened, provenance or {})
     if checkpoint is not None:
         check_same_classes(opened.train_set, checkpoint)
-    model, notes = _build(config, num_classes=len(opened.train_set.categories), checkpoint=checkpoint)
+    torch.manual_seed(config.train.seed)
+    model = build(config, num_classes=len(opened.train_set.categories))
+    if checkpoint is None:
+        notes = _load_first_weights(model, config)
+    else:
+        notes = []
+        model.load_state_dict(dict(checkpoint.model))
     model.to(device).train()
+    if checkpoint is None and opened.val is not None:
+        try_detection(model, opened.val, config.data, device=device, progress=progress)
     optimizer = build_optimizer(model, config.optim)
     if checkpoint is not None and checkpoint.training is not None:
         optimizer.load_state_dict(checkpoint.training.optimizer)
-    batches = batches_per_epoch(opened.train_set, config.data, batch_size=config.train.batch_size)
+    batches = batches_per_epoch(opened.train_set, config.data, batch_size=config.train.batch_size, ranks=ranks)
     schedule = build_schedule(
         config.optim,
-        effective_batch=effective_batch(config),
+        effective_batch=effective_batch(config, ranks),
         steps_per_epoch=ceil(batches / config.train.accumulate),
         epochs=config.train.epochs,
     )
@@ -111,33 +134,24 @@ def prepare(
         schedule=schedule,
         data=opened,
         batches=batches,
+        ranks=ranks,
         notes=(*opened.notes, *notes),
     )
 
 
-def effective_batch(config: Config) -> int:
+def effective_batch(config: Config, ranks: Ranks) -> int:
     """Images per optimiser step."""
-    return config.train.batch_size * config.train.accumulate
-
-
-def _build(config: Config, *, num_classes: int, checkpoint: Checkpoint | None) -> tuple[Detector, list[str]]:
-    """The detector with the run's saved or first weights, and the account of what was loaded, as lines."""
-    torch.manual_seed(config.train.seed)
-    model = build_detector(config, num_classes=num_classes)
-    if checkpoint is None:
-        return model, _load_first_weights(model, config)
-    model.load_state_dict(dict(checkpoint.model))
-    return model, []
+    return config.train.batch_size * config.train.accumulate * ranks.world
 
 
 def _load_first_weights(model: Detector, config: Config) -> list[str]:
     train, backbone, lines = config.train, config.model.backbone.weights, []
     if backbone is not None and (train.weights is None or train.partial_weights):
-        for part in (model.backbone, *(model.rfp.backbones if model.rfp is not None else ())):
+        for part in model.backbones:
             lines += _account(f"model.backbone.weights={backbone}", load_backbone_weights(part, backbone))
     if train.weights is not None:
         source = f"train.weights={train.weights}"
-        state = {rename(name): value for name, value in read_state_dict(Path(train.weights)).items()}
+        state = read_weights(Path(train.weights))
         lines += _account(source, load_weights(model, state, source=source, allow_partial=train.partial_weights))
     return lines
 
@@ -150,10 +164,10 @@ def _account(source: str, report: LoadReport) -> list[str]:
 def summary(setup: Setup) -> dict[str, str]:
     """What a run is about to do, by name, for people to check before it takes hours."""
     config, schedule = setup.config, setup.schedule
-    train, optim, batch = config.train, config.optim, effective_batch(config)
+    train, optim, batch = config.train, config.optim, effective_batch(config, setup.ranks)
+    processes = f" x {setup.ranks.world} processes" if setup.ranks.world > 1 else ""
     images = len(setup.data.train_set)
-    annotations = (annotation for index in range(images) for annotation in setup.data.train_set.annotations(index))
-    instances = sum(not annotation.crowd for annotation in annotations)
+    instances = setup.data.train_set.num_instances
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in setup.model.parameters()]
     trainable = sum(size for size, trains in sizes if trains)
     scaling = f" = {optim.lr:g} x {batch} / {optim.reference_batch}" if optim.scale_lr else ""
@@ -162,7 +176,7 @@ def summary(setup: Setup) -> dict[str, str]:
         f" ({setup.data.train_set.files.annotations})",
         "model": f"{sum(size for size, _ in sizes):,} parameters, {trainable:,} of them trainable",
         "device": describe(setup.device),
-        "effective batch": f"{batch} images = batch_size {train.batch_size} x accumulate {train.accumulate}",
+        "effective batch": f"{batch} images = batch_size {train.batch_size} x accumulate {train.accumulate}{processes}",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
         "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
     }

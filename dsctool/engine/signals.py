@@ -45,10 +45,14 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def poll(self) -> signal.Signals | None:
+        """The signal that has arrived, if any: the one place where a run asks."""
+        return self.received
+
     def check(self) -> None:
         """Raise StopRequestedError when a signal has arrived."""
-        if self.received is not None:
-            raise StopRequestedError(self.received.name)
+        if (arrived := self.poll()) is not None:
+            raise StopRequestedError(arrived.name)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:

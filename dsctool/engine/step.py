@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.data.transforms import Batch, SampleInfo
-from dsctool.engine.optim import clip_gradients, set_learning_rate
+from dsctool.engine.optim import clip_gradients, gradient_norm, set_learning_rate
 from dsctool.errors import TrainingError
-from dsctool.models.detector import Detector
 
 _REMEDY = (
     "Nothing of this step was kept. Lower optim.lr, lengthen optim.warmup_steps or set optim.clip_norm, "
@@ -35,24 +34,29 @@ class StepResult:
 
 
 def optimizer_step(
-    model: Detector, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, max_norm: float | None
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, max_norm: float | None
 ) -> StepResult:
     """Average the gradients of ``batches``, clip them to ``max_norm``, and step with the learning rate ``rate``.
 
+    model: a :class:`~dsctool.models.detector.Detector`, or what wraps one.
     Raises TrainingError, before any weight changes, when a loss or a gradient is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
     parts = [_backward(model, batch, share=1 / len(batches)) for batch in batches]
-    _require_finite(parts, batches)
-    try:
-        norm = clip_gradients(optimizer, max_norm=max_norm)
-    except RuntimeError as error:
-        _explain_gradients(model, batches, error)
-        raise
+    norm = gradient_norm(optimizer)
+    if not all_finite([norm, *(loss for part in parts for loss in part.values())]):
+        raise _not_finite(model, parts, batches)
+    clip_gradients(optimizer, norm=norm, max_norm=max_norm)
     set_learning_rate(optimizer, rate)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # an evaluation that follows has their memory, and may keep what it derives
     losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
     return StepResult(losses, norm, sum(len(infos) for _, _, infos in batches))
+
+
+def all_finite(scalars: Sequence[Tensor]) -> bool:
+    """Whether a step may change the weights: the one question about it, and the one read from the device."""
+    return bool(torch.stack(list(scalars)).isfinite().all())
 
 
 def part_of(loss: str) -> str:
@@ -65,33 +69,30 @@ def part_of(loss: str) -> str:
     return "semantic branch" if "semantic" in loss else "detector"
 
 
-def _backward(model: Detector, batch: Batch, *, share: float) -> dict[str, Tensor]:
+def _backward(model: nn.Module, batch: Batch, *, share: float) -> dict[str, Tensor]:
     images, targets, _ = batch
     device = next(model.parameters()).device
-    losses = model.losses(images.tensor.to(device), [target.to(device) for target in targets], images.sizes)
+    images = images.to(device, non_blocking=True)  # from the pinned memory of the loader
+    targets = [target.to(device, non_blocking=True) for target in targets]
+    losses: dict[str, Tensor] = model(images.tensor, targets, images.sizes)
     total = torch.stack(list(losses.values())).sum()
     (total * share).backward()
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _require_finite(parts: Sequence[dict[str, Tensor]], batches: Sequence[Batch]) -> None:
-    if torch.stack([loss for part in parts for loss in part.values()]).isfinite().all():  # one read from the device
-        return
+def _not_finite(model: nn.Module, parts: Sequence[dict[str, Tensor]], batches: Sequence[Batch]) -> TrainingError:
+    """What is not finite, where it is from, and the images that it was computed from."""
     for part, (_, _, infos) in zip(parts, batches, strict=True):
         values = {name: loss.item() for name, loss in part.items()}
         broken = [f"{name} = {value} ({part_of(name)})" for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise TrainingError(f"loss is not finite: {', '.join(broken)}; {_ids(infos)}. {_REMEDY}")
-
-
-def _explain_gradients(model: nn.Module, batches: Sequence[Batch], error: RuntimeError) -> None:
-    """Raise TrainingError if ``error`` came from a gradient that is not finite."""
+            return TrainingError(f"loss is not finite: {', '.join(broken)}; {_ids(infos)}. {_REMEDY}")
     gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     broken = [name for name, gradient in gradients if not gradient.isfinite().all()]
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        ids = _ids([info for _, _, infos in batches for info in infos])
-        raise TrainingError(f"gradient is not finite: {', '.join(broken[:3])}{more}; {ids}. {_REMEDY}") from error
+    names = ", ".join(broken[:3]) or "the norm of all together"
+    more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+    ids = _ids([info for _, _, infos in batches for info in infos])
+    return TrainingError(f"gradient is not finite: {names}{more}; {ids}. {_REMEDY}")
 
 
 def _ids(infos: Sequence[SampleInfo]) -> str:

@@ -9,26 +9,28 @@ resumed ends with the weights of one that never stopped: bit for bit on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from dsctool.config.schema import Config, TrainConfig
-from dsctool.data.samplers import mixed_seed
-from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.data.samplers import ALONE, Ranks, mixed_seed
+from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
-from dsctool.engine.evaluation import evaluate_detector, match_categories
-from dsctool.engine.inference import Result
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.preflight import refuse_changes, refuse_existing, resumable
 from dsctool.engine.progress import counting
-from dsctool.engine.run import Run, open_run
-from dsctool.engine.setup import Setup, prepare, summary
+from dsctool.engine.recorder import open_recorder
+from dsctool.engine.run import Run
+from dsctool.engine.setup import Build, Setup, prepare, summary
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
+from dsctool.engine.split_results import Found, evaluate_detector, match_categories
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.evaluation.coco import Stats
+from dsctool.models.build import build_detector
 from dsctool.structures import KIND_NAMES, KINDS
 
 
@@ -41,16 +43,19 @@ def train(
     device: str = "auto",
     console: Console | None = None,
     provenance: Mapping[str, str] | None = None,
+    ranks: Ranks = ALONE,
+    build: Build = build_detector,
 ) -> None:
     """Train the detector that ``config`` describes on the data set in ``data``, recorded in the folder ``output``.
 
     resume: continue the run in ``output`` instead of starting one there.
     console: where progress is shown. provenance: who set each configuration value, for messages.
+    ranks: which of the processes of the run this one is; the first one writes and shows, for all. build: the model.
 
     Raises DsctoolError before anything is written when something does not fit; TrainingError when a loss is not
     finite; RunInterruptedError when a signal stopped the run, which is saved then.
     """
-    console = console or Console()
+    console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
     checkpoint = resumable(output) if resume else None
     if checkpoint is None:
         refuse_existing(output)
@@ -64,8 +69,14 @@ def train(
             checkpoint=checkpoint,
             provenance=provenance,
             progress=progress,
+            ranks=ranks,
+            build=build,
         )
-    with StopRequest() as stop, open_run(setup, output, checkpoint=checkpoint, stop=stop, console=console) as run:
+    resumed = None if checkpoint is None else checkpoint.training
+    with StopRequest() as stop, open_recorder(setup, output, resumed=resumed, console=console) as recorder:
+        run = Run(setup, recorder, stop)
+        if checkpoint is not None:
+            run.resume(checkpoint)
         announce(run)
         try:
             fit(run)
@@ -74,16 +85,17 @@ def train(
                 f"{request}: saved {output / 'last.pt'} after step {run.position.step} of {setup.steps}. "
                 "Run the same command with --resume to continue."
             ) from request
+        recorder.journal.say(f"finished: {output / 'best.pt'}")
 
 
 def announce(run: Run) -> None:
     """Say what the run will do, before it does it."""
     for name, text in summary(run.setup).items():
-        run.journal.say(f"{name:<16} {text}")
+        run.recorder.journal.say(f"{name:<16} {text}")
     for note in run.setup.notes:
-        run.journal.say(note)
+        run.recorder.journal.say(note)
     if run.position.step:
-        run.journal.say(f"resumed          after step {run.position.step}, in {run.epoch_name}")
+        run.recorder.journal.say(f"resumed          after step {run.position.step}, in {run.epoch_name}")
 
 
 def fit(run: Run) -> None:
@@ -101,8 +113,7 @@ def fit(run: Run) -> None:
         run.save_last()
     if run.best is None:  # never evaluated: the last weights are the best there are
         run.save_best()
-    run.progress.status("done")
-    run.journal.say(f"finished: {run.folder / 'best.pt'}")
+    run.recorder.progress.status("done")
 
 
 def train_epoch(run: Run) -> None:
@@ -115,17 +126,19 @@ def train_epoch(run: Run) -> None:
         position.step += 1
         position.batch += len(batches)
         run.window.add(result, waited=feed.waited, seconds=run.pace.step())
-        run.progress.step(epoch=run.epoch_name)
+        run.recorder.progress.step(epoch=run.epoch_name)
         if position.step % train_config.log_interval == 0 or position.step == setup.steps:
             report(run)
-        if run.stop.received or position.step % train_config.checkpoint_interval == 0:
+        stopped = run.stop.poll()
+        if stopped or position.step % train_config.checkpoint_interval == 0:
             run.save_last()
-            run.stop.check()
+        if stopped:
+            raise StopRequestedError(stopped.name)
 
 
 def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
-    """The optimiser step ``number``; its samples, as its learning rate, are functions of that number."""
-    torch.manual_seed(mixed_seed(setup.config.train.seed, number))
+    """The optimiser step ``number``; its learning rate is a function of that number, its samples also of the rank."""
+    torch.manual_seed(mixed_seed(setup.config.train.seed, number, setup.ranks.rank))
     rate = setup.schedule.at(number)
     return optimizer_step(setup.model, setup.optimizer, batches, rate=rate, max_norm=setup.config.optim.clip_norm)
 
@@ -137,7 +150,7 @@ def report(run: Run) -> None:
     rate = run.setup.schedule.at(run.position.step - 1)
     run.track("train", {"lr": rate, "loss": sum(losses.values()), **losses, **others})
     eta = run.pace.eta(steps=run.setup.steps - run.position.step, evaluations=evaluations_left(run))
-    run.progress.numbers(
+    run.recorder.progress.numbers(
         step=run.position.step,
         epoch=run.epoch_name,
         losses=losses,
@@ -151,22 +164,22 @@ def evaluate(run: Run) -> None:
     """Measure the detector on the validation images; the best so far becomes ``best.pt``."""
     setup, data = run.setup, run.setup.data.val
     assert data is not None
-    total = len(data.dataset)
-    done = 0
-
-    def on_image(info: SampleInfo, results: Sequence[Result]) -> None:
-        nonlocal done
-        done += 1
-        run.progress.status(f"evaluating {done}/{total}")
-        run.stop.check()
-
     run.pace.restart()
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
     evaluation, _ = evaluate_detector(
-        setup.model, data, setup.config.data, categories, device=setup.device, on_image=on_image
-    )
+        setup.model, data, setup.config.data, categories,
+        device=setup.device, watch=partial(watched, run, len(data.dataset)),
+    )  # fmt: skip
     run.pace.evaluated()
     record(run, evaluation.stats)
+
+
+def watched(run: Run, total: int, images: Iterator[Found]) -> Iterator[Found]:
+    """Say how far an evaluation is; a run that was asked to stop stops between two images."""
+    for done, image in enumerate(images, start=1):
+        run.recorder.progress.status(f"evaluating {done}/{total}")
+        run.stop.check()
+        yield image
 
 
 def record(run: Run, stats: Stats) -> None:
@@ -183,7 +196,7 @@ def record(run: Run, stats: Stats) -> None:
         f"{KIND_NAMES[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f}, AP75 {numbers['AP75']:.4f})"
         for kind, numbers in kinds.items()
     )
-    run.journal.say(f"{run.epoch_name}  {shown}  {'best so far' if better else f'best {run.best:.4f}'}")
+    run.recorder.journal.say(f"{run.epoch_name}  {shown}  {'best so far' if better else f'best {run.best:.4f}'}")
 
 
 def evaluations_left(run: Run) -> int:

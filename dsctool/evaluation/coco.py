@@ -71,13 +71,8 @@ def evaluate(ground_truth: GroundTruthSource, predictions: PredictionsSource) ->
     return evaluate_all(ground_truth, predictions).stats
 
 
-def per_class(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> list[ClassStats]:
-    """AP, AP50 and AP75 of every category, for boxes and masks, as :func:`evaluate` counts them."""
-    return evaluate_all(ground_truth, predictions).classes
-
-
 def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> Evaluation:
-    """:func:`evaluate` and :func:`per_class` from one matching."""
+    """What :func:`evaluate` gives, of every category as well, from one matching."""
     truth = load_ground_truth(ground_truth)
     results = load_predictions(predictions, truth)
     boxes = _run(truth, results, "bbox")

@@ -14,29 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.data.records import LARGEST_NUMBER, json_kind
+from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, annotation_file, json_kind, read_annotation_file
 from dsctool.data.rle import decompress_runs
 from dsctool.data.segmentations import strays
 from dsctool.errors import DataError
+from dsctool.evaluation.numbering import check_numbering
 from dsctool.files import read_json
 
-GroundTruthSource = str | Path | Mapping[str, Any]
-"""A COCO annotation file, or what is in it."""
-PredictionsSource = str | Path | Sequence[Mapping[str, Any]]
-"""A COCO results file, or the list in it."""
 
-
-@dataclass(frozen=True)
+@dataclass
 class GroundTruth:
     """The parts of a COCO annotation file that evaluation uses.
 
     name: the file, for messages. images, categories: by id. annotations: own copies, in file order.
+    masks_checked: their segmentations are compressed RLE, see :func:`check_truth_masks`.
     """
 
     name: str
     images: dict[Hashable, Mapping[str, Any]]
     categories: dict[Hashable, Mapping[str, Any]]
     annotations: list[dict[str, Any]]
+    masks_checked: bool = False
 
     @property
     def has_masks(self) -> bool:
@@ -57,16 +55,20 @@ class Predictions:
     has_masks: bool
 
 
+GroundTruthSource = str | Path | Mapping[str, Any] | AnnotationFile | GroundTruth
+"""A COCO annotation file, what is in it, or what was loaded of it."""
+PredictionsSource = str | Path | Sequence[Mapping[str, Any]] | Predictions
+"""A COCO results file, the list in it, or what was loaded of it."""
+
+
 def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
-    """Reads and checks ground truth; ``DataError`` names the file and the annotation id."""
-    name, data = _read(source, "ground truth")
-    if not isinstance(data, Mapping):
-        raise DataError(f"{name}: a COCO annotation file holds one object, this holds {json_kind(data)}")
-    for key in ("images", "categories", "annotations"):
-        if not isinstance(data.get(key), Sequence):
-            raise DataError(f"{name}: no list under {key!r}; is this a COCO annotation file?")
-    images, categories = (_by_id(data[key], name, key) for key in ("images", "categories"))
-    annotations = [_annotation(entry, name, index) for index, entry in enumerate(data["annotations"])]
+    """Reads and checks ground truth, once; ``DataError`` names the file and the annotation id."""
+    if isinstance(source, GroundTruth):
+        return source
+    content = _annotation_file(source)
+    name = str(content.path)
+    images, categories = _by_id(content.images, name, "images"), _by_id(content.categories, name, "categories")
+    annotations = [_annotation(entry, name, index) for index, entry in enumerate(content.annotations)]
     ids = Counter(annotation["id"] for annotation in annotations)
     repeated = [value for value, count in ids.items() if count > 1]
     if repeated:
@@ -75,8 +77,12 @@ def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
 
 
 def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictions:
-    """Reads and checks results against the ground truth; ``DataError`` names the file and the index."""
-    name, data = _read(source, "predictions")
+    """Reads and checks results against the ground truth, once; ``DataError`` names the file and the index."""
+    if isinstance(source, Predictions):
+        return source
+    if isinstance(source, str | Path):
+        check_numbering(Path(source), truth.images, truth.name)
+    name, data = (str(source), read_json(Path(source))) if isinstance(source, str | Path) else ("predictions", source)
     if not isinstance(data, Sequence):
         raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
     results = [_result(entry, f"{name}: result {index}", truth) for index, entry in enumerate(data)]
@@ -86,7 +92,9 @@ def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictio
 
 
 def check_truth_masks(truth: GroundTruth) -> None:
-    """Refuses ground truth whose masks pycocotools cannot compare; ``DataError`` names the annotation."""
+    """Encodes the masks for pycocotools, once; ``DataError`` names the annotation that it cannot compare."""
+    if truth.masks_checked:
+        return
     for annotation in truth.annotations:
         if annotation["image_id"] not in truth.images:
             continue
@@ -94,15 +102,18 @@ def check_truth_masks(truth: GroundTruth) -> None:
         if not annotation.get("segmentation"):
             raise DataError(f"{where} has no segmentation, others have: masks cannot be evaluated")
         annotation["segmentation"] = _compressed(annotation["segmentation"], annotation["image_id"], where, truth)
+    truth.masks_checked = True
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _read(source: object, role: str) -> tuple[str, object]:
-    if not isinstance(source, str | Path):
-        return role, source
-    return str(source), read_json(Path(source))
+def _annotation_file(source: str | Path | Mapping[str, Any] | AnnotationFile) -> AnnotationFile:
+    if isinstance(source, AnnotationFile):
+        return source
+    if isinstance(source, str | Path):
+        return read_annotation_file(Path(source))
+    return annotation_file(source, Path("ground truth"))
 
 
 def _by_id(entries: Sequence[Any], name: str, key: str) -> dict[Hashable, Mapping[str, Any]]:

@@ -13,20 +13,21 @@ A checkpoint is a ``torch.save`` file of plain containers and tensors, so that r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from dsctool.config.loading import config_from_mapping
+from dsctool.config.loading import config_from_mapping, override_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError, ConfigError
 from dsctool.files import whole_file
-from dsctool.interop.loading import read_tensors
+from dsctool.interop.loading import read_tensors, state_dict_in
+from dsctool.interop.published import rename
 
 if TYPE_CHECKING:
     from dsctool.models.detector import Detector
@@ -96,31 +97,50 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint, with every tensor on the CPU.
 
-    Raises CheckpointError when the file is missing, damaged, or not a checkpoint of this project.
+    Raises CheckpointError when the file is missing, damaged, from a newer release, or not a checkpoint of this project.
     """
     path = Path(path)
     payload = read_tensors(path)
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+    if not _is_own(payload):
         raise CheckpointError(f"{path}: not a dsctool checkpoint. {_FOREIGN}")
-    if payload.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path}: checkpoint version {payload.get('version')!r}, this dsctool reads version {VERSION}. "
-            "Use the dsctool release that wrote it, or a newer one."
-        )
+    if news := _news(payload):
+        raise CheckpointError(f"{path}: written by a newer dsctool: {news}. Update dsctool to read it.")
     try:
         return _unpack(payload)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: its configuration is not valid here.\n{error}") from error
+        raise CheckpointError(
+            f"{path}: its configuration is not valid here, so another release of dsctool wrote it: update dsctool, "
+            f"or use that release.\n{error}"
+        ) from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged dsctool checkpoint ({error}). Use another copy of it.") from error
 
 
-def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> Detector:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file by this project's names: a checkpoint has them, those of other files are translated.
+
+    Raises CheckpointError when the file is missing or holds no state dict.
+    """
+    content = read_tensors(path)
+    state = state_dict_in(content, path)
+    return state if _is_own(content) else {rename(name): value for name, value in state.items()}
+
+
+def load_model(path: Path | str, *, overrides: Sequence[str] = (), device: torch.device | str = "cpu") -> Detector:
     """The detector of a checkpoint in eval mode, with ``.config`` and ``.categories`` set.
 
-    Raises CheckpointError as :func:`load_checkpoint`, and when the weights do not fit the configuration.
+    overrides: ``key=value`` changes of its configuration, such as ``postprocess.nms=mask``. ``data.semantic`` stays as
+    it is: it says which branch there are weights for.
+
+    Raises CheckpointError as :func:`load_checkpoint`, and when the weights do not fit the configuration; ConfigError
+    for overrides that are none.
     """
-    return detector_from(load_checkpoint(path), source=path).to(device)
+    checkpoint = load_checkpoint(path)
+    if overrides:
+        config = override_config(checkpoint.config, overrides, source=str(path))
+        data = config.data.model_copy(update={"semantic": checkpoint.config.data.semantic})
+        checkpoint = replace(checkpoint, config=config.model_copy(update={"data": data}))
+    return detector_from(checkpoint, source=path).to(device)
 
 
 def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
@@ -141,7 +161,23 @@ def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
 _FOREIGN = "Give a best.pt or last.pt that `dsctool train` wrote; published .pth files name their weights otherwise."
 
 
+def _is_own(content: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(content, Mapping) and content.get("format") == FORMAT
+
+
+def _news(payload: Mapping[str, Any]) -> str | None:
+    """What only a newer release can have written, in words."""
+    version, training = payload.get("version"), payload.get("training")
+    if isinstance(version, int) and version > VERSION:
+        return f"checkpoint version {version}, this one reads version {VERSION}"
+    known = {field.name for field in fields(TrainingState)}
+    unknown = [str(key) for key in training if key not in known] if isinstance(training, Mapping) else []
+    return f"this one does not know {', '.join(unknown)} in its training state" if unknown else None
+
+
 def _unpack(payload: Mapping[str, Any]) -> Checkpoint:
+    if payload["version"] != VERSION:
+        raise TypeError(f"version {payload['version']!r}")
     training, config, model = payload["training"], payload["config"], payload["model"]
     categories = [Category(**category) for category in payload["categories"]]
     if not isinstance(config, Mapping):

@@ -132,7 +132,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, or not a file of tensors.
     """
-    content = read_tensors(path)
+    return state_dict_in(read_tensors(path), path)
+
+
+def state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
+    """:func:`read_state_dict`, of what has been read from ``path``."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

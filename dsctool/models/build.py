@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.config.schema import (
     BackboneConfig,
     CascadeRcnnConfig,
@@ -18,11 +19,12 @@ from dsctool.config.schema import (
     RpnConfig,
     SemanticHeadConfig,
 )
+from dsctool.data.records import Category
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
 from dsctool.models.cascades.box_stage import BoxStage
 from dsctool.models.cascades.cascade_rcnn import CascadeRCNN
-from dsctool.models.cascades.dsc import DSC, ShapeGuidance
+from dsctool.models.cascades.dsc import DSC, GuidanceSwitches
 from dsctool.models.cascades.htc import HTC
 from dsctool.models.detector import Detector
 from dsctool.models.necks.fpn import FPN, STRIDES
@@ -38,11 +40,10 @@ from dsctool.ops import mmcv_backend
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
 
 COCO_CLASSES = 80
-STUFFTHINGMAPS_CLASSES = 183
 
 
 def build_detector(config: Config, *, num_classes: int | None = None) -> Detector:
-    """A detector with random weights.
+    """A detector with random weights, whose classes have numbers for names until somebody sets ``categories``.
 
     Args:
         config: the experiment.
@@ -63,7 +64,9 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
         rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels),
         rpn=_rpn(model.rpn, channels=channels),
         cascade=_cascade(config, num_classes),
-        num_classes=num_classes,
+        postprocess=_postprocess(config.postprocess),
+        config=config,
+        categories=[Category(label + 1, f"class {label + 1}") for label in range(num_classes)],
     )
 
 
@@ -132,7 +135,6 @@ def _rpn(config: RpnConfig, *, channels: int) -> RPN:
 
 def _cascade(config: Config, num_classes: int) -> nn.Module:
     channels = config.model.neck.channels
-    postprocess = _postprocess(config.postprocess)
     match config.model.cascade:
         case CascadeRcnnConfig() as cascade:
             head = cascade.mask_head
@@ -146,7 +148,6 @@ def _cascade(config: Config, num_classes: int) -> nn.Module:
                 ],
                 mask_roi_size=14 if head is None else head.roi_size,
                 stage_loss_weights=cascade.stage_loss_weights,
-                postprocess=postprocess,
             )
         case HtcConfig() as cascade:
             return HTC(
@@ -158,7 +159,6 @@ def _cascade(config: Config, num_classes: int) -> nn.Module:
                 mask_roi_size=cascade.mask_head.roi_size,
                 stage_loss_weights=cascade.stage_loss_weights,
                 semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
-                postprocess=postprocess,
             )
         case DscConfig() as cascade:
             return _dsc(config, cascade, channels=channels, num_classes=num_classes)
@@ -178,7 +178,7 @@ def _dsc(config: Config, cascade: DscConfig, *, channels: int, num_classes: int)
         mask_head=mask_head(num_classes=num_classes, fused=True),
         mask_roi_size=cascade.roi_size,
         final_roi_size=cascade.mask_head.roi_size,
-        guidance=ShapeGuidance(
+        switches=GuidanceSwitches(
             explicit=cascade.explicit_guidance,
             plus_one=cascade.explicit_guidance and cascade.plus_one is not False,
             alignment=cascade.alignment,
@@ -188,7 +188,6 @@ def _dsc(config: Config, cascade: DscConfig, *, channels: int, num_classes: int)
         box_loss_weights=cascade.box_loss_weights,
         averaged_stages=cascade.averaged_stages,
         semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
-        postprocess=_postprocess(config.postprocess),
     )
 
 

@@ -3,71 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from dsctool.errors import DataError
 from dsctool.models.backbones.resnet import ResNet
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
+from dsctool.models.postprocess import Postprocess, Selected
 from dsctool.models.rpn import RPN
+from dsctool.models.target_checks import check_targets
+from dsctool.ops.boxes import scale_boxes
 from dsctool.ops.masks import paste_masks
-from dsctool.structures import Detections, Instances, Size, Targets
+from dsctool.ops.roi_align import boxes_to_rois
+from dsctool.structures import Detections, Instances, RoiMasks, Scored, Size, StageMasks, State, Targets
 
 if TYPE_CHECKING:
     from dsctool.config.schema import Config
+    from dsctool.data.images import ImageSource
     from dsctool.data.records import Category
 
+    _Source = TypeVar("_Source", bound=ImageSource)
 
-class Cascade(Protocol):
-    """The RoI stages behind the proposals."""
+
+MASK_ROIS = 250
+"""Detections that get masks together, which bounds memory."""
+
+
+class Cascade(Protocol[State]):
+    """The RoI stages behind the proposals. What overlaps is suppressed, and masks are pasted, outside."""
 
     @property
     def has_masks(self) -> bool:
-        """Whether detections come with masks."""
+        """Whether there are mask heads: else no masks may be asked for."""
 
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
     ) -> dict[str, Tensor]:
         """Weighted losses from the proposals ``(n_i, 4)`` of every image."""
 
-    def detect(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
-        *,
-        stage_masks: bool = False,
-    ) -> list[Detections]:
-        """Detections of every image, in the pixels of its original size."""
+    def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[State]:
+        """Boxes and class scores from the proposals ``(n_i, 4)`` of every image."""
+
+    def masks(
+        self, features: Sequence[Tensor], scored: Scored[State], rows: Tensor, rois: Tensor, labels: Tensor
+    ) -> RoiMasks:
+        """Masks of the classes ``labels (R,)`` in ``rois (R, 5)``, in the canvas's pixels.
+
+        rows: ``(R,)`` int64, of the boxes of ``scored``, all images concatenated: where each RoI came from.
+        """
+
+    def masks_for(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> RoiMasks:
+        """Masks of any boxes ``(n_i, 4)`` and classes ``(n_i,)`` of every image, wherever they came from."""
 
 
 class Detector(nn.Module):
     """A two-stage instance-segmentation model.
 
     What a call returns never depends on train or eval mode: :meth:`losses` gives losses,
-    :meth:`detect` and :meth:`predict` give results. ``num_classes`` is the number of foreground classes.
+    :meth:`detect` and :meth:`predict` give results.
+
+    config: the configuration it was built from.
+    categories: the class of each label.
+    postprocess: what is kept of what overlaps; may be replaced at any time.
     """
 
-    config: Config
-    """The configuration it was built from; set on detectors that come out of a checkpoint."""
-    categories: list[Category]
-    """The class of each label; set on detectors that come out of a checkpoint."""
-
     def __init__(
-        self, *, backbone: ResNet, neck: FPN, rfp: RFP | None, rpn: RPN, cascade: nn.Module, num_classes: int
-    ) -> None:
+        self, *, backbone: ResNet, neck: FPN, rfp: RFP | None, rpn: RPN, cascade: nn.Module, postprocess: Postprocess,
+        config: Config, categories: Sequence[Category],
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.config = config
+        self.categories = list(categories)
+        self.postprocess = postprocess
         self.backbone = backbone
         self.neck = neck
         self.rfp = rfp
         self.rpn = rpn
         self.cascade = cascade
-        self.num_classes = num_classes
         # Convolutions run faster on this layout, and RoIAlign on a CPU reads it without a copy.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def num_classes(self) -> int:
+        """Foreground classes."""
+        return len(self.categories)
 
     @property
     def has_masks(self) -> bool:
@@ -75,7 +99,7 @@ class Detector(nn.Module):
         return self._cascade.has_masks
 
     @property
-    def _cascade(self) -> Cascade:
+    def _cascade(self) -> Cascade[Any]:
         return self.cascade  # type: ignore[return-value]
 
     def extract_features(self, images: Tensor) -> list[Tensor]:
@@ -103,11 +127,15 @@ class Detector(nn.Module):
         Every trainable parameter gets a gradient on every batch, also from images without instances.
 
         Args:
-            images: ``(N, 3, H, W)`` normalised, zero-padded to one canvas; sides are multiples of 32.
+            images: ``(N, 3, H, W)`` normalised, zero-padded to one canvas, of any size.
             targets: one per image, in the canvas's pixels.
             sizes: (h, w) of each image inside the canvas; None: the whole canvas.
+
+        Raises:
+            DataError: targets that cannot be learnt from, such as a box without width; the message names image and box.
         """
         sizes = _sizes(images, sizes)
+        check_targets(targets, canvas=(images.shape[-2], images.shape[-1]), num_classes=self.num_classes)
         features = self.extract_features(images)
         losses, proposals = self.rpn.losses(features, targets, sizes)
         return losses | self._cascade.losses(features, [p.boxes for p in proposals], targets, sizes)
@@ -132,10 +160,60 @@ class Detector(nn.Module):
         sizes = _sizes(images, sizes)
         original_sizes = sizes if original_sizes is None else list(original_sizes)
         features = self.extract_features(images)
-        proposals = self.rpn.propose(features, sizes)
-        return self._cascade.detect(
-            features, [p.boxes for p in proposals], sizes, original_sizes, stage_masks=stage_masks
+        proposals = [found.boxes for found in self.rpn.propose(features, sizes)]
+        return self.detect_from(features, proposals, sizes, original_sizes, stage_masks=stage_masks)
+
+    @torch.inference_mode()
+    def detect_from(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+        *,
+        stage_masks: bool = False,
+    ) -> list[Detections]:
+        """:meth:`detect` from features P2..P6 and every image's proposals ``(n_i, 4)``, wherever they came from."""
+        scored = self._cascade.score(features, proposals, sizes)
+        selected = [
+            self.postprocess(scale_boxes(boxes, source=size, target=original), scores)
+            for boxes, scores, size, original in zip(scored.boxes, scored.scores, sizes, original_sizes, strict=True)
+        ]
+        masks = self._masks(features, scored, selected, sizes, original_sizes)
+        found = [
+            Detections(s.boxes, s.scores, s.labels, None, original, candidates=_candidates(s.candidates, original))
+            for s, original in zip(selected, original_sizes, strict=True)
+        ]
+        if masks is None:
+            return found
+        return [
+            self.postprocess.suppress_masks(_with_masks(each, mask, size, stages=stage_masks))
+            for each, mask, size in zip(found, masks, sizes, strict=True)
+        ]
+
+    def _masks(
+        self,
+        features: Sequence[Tensor],
+        scored: Scored[Any],
+        selected: Sequence[Selected],
+        sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+    ) -> list[RoiMasks] | None:
+        """The masks of every image's selection, in the canvas's pixels."""
+        if not self.has_masks:
+            return None
+        starts = accumulate((len(boxes) for boxes in scored.boxes[:-1]), initial=0)
+        rows = torch.cat([s.rois + start for s, start in zip(selected, starts, strict=True)])
+        labels = torch.cat([s.labels for s in selected])
+        rois = boxes_to_rois(
+            [
+                scale_boxes(s.boxes, source=original, target=size)
+                for s, size, original in zip(selected, sizes, original_sizes, strict=True)
+            ]
         )
+        parts = zip(rows.split(MASK_ROIS), rois.split(MASK_ROIS), labels.split(MASK_ROIS), strict=True)
+        masks = RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
+        return masks.split([len(s.boxes) for s in selected])
 
     @torch.inference_mode()
     def predict(
@@ -147,19 +225,88 @@ class Detector(nn.Module):
         """Finished results of every image, masks pasted to bool bitmaps; arguments as for :meth:`detect`.
 
         A bitmap per instance is held at full size: for large images use :meth:`detect` and
-        :func:`dsctool.ops.masks.encode_masks`.
+        :func:`dsctool.ops.masks.encode_masks`. Images as they come go to :meth:`predict_images`.
+
+        Raises:
+            DataError: ``images`` is no batch of normalised images.
         """
-        return [
-            Instances(
-                boxes=found.boxes,
-                scores=found.scores,
-                labels=found.labels,
-                masks=None if found.mask_probs is None else paste_masks(found.mask_probs, found.boxes, found.size),
-            )
-            for found in self.detect(images, sizes, original_sizes)
-        ]
+        _check_normalised(images)
+        categories = getattr(self, "categories", ())
+        return [to_instances(found, categories=categories) for found in self.detect(images, sizes, original_sizes)]
+
+    @overload
+    def predict_images(self, images: ImageSource, *, score: float = 0.3) -> Instances: ...
+
+    @overload
+    def predict_images(self, images: list[_Source] | tuple[_Source, ...], *, score: float = 0.3) -> list[Instances]: ...
+
+    def predict_images(self, images: Any, *, score: float = 0.3) -> Instances | list[Instances]:
+        """What is in an image, or in each image of a list, in its own pixels, with the names of the classes.
+
+        Every image is resized, normalised and padded as the configuration says, and runs by itself. Results are on
+        the CPU and keep their image, so that :meth:`Instances.draw` needs none. All of a list's images and masks are
+        held at once: for thousands of files use :func:`dsctool.predict_images`.
+
+        Args:
+            images: a path, a Pillow image, or an ``(h, w, 3)`` uint8 array in RGB order, read by the same rules as
+                files (:data:`~dsctool.data.images.ImageSource`); or a list of these.
+            score: what scores less is left out, as is what the configuration's ``postprocess.score_threshold`` drops.
+
+        Raises:
+            DataError: an image cannot be read, or is none of these.
+        """
+        from dsctool.engine.pictures import find_instances
+
+        if isinstance(images, list | tuple):
+            return find_instances(self, images, score=score)
+        return find_instances(self, [images], score=score)[0]
+
+
+def to_instances(found: Detections, *, categories: Sequence[Category] = (), image: Tensor | None = None) -> Instances:
+    """Detections with their masks pasted to bitmaps; ``image`` ``(3, h, w)`` uint8 is kept with them."""
+    return Instances(
+        boxes=found.boxes,
+        scores=found.scores,
+        labels=found.labels,
+        masks=None if found.mask_probs is None else paste_masks(found.mask_probs, found.boxes, found.size),
+        size=found.size,
+        categories=tuple(categories),
+        image=image,
+    )
+
+
+def _check_normalised(images: object) -> None:
+    """Refuse what is no ``(N, 3, H, W)`` batch of normalised images, before it gives wrong results."""
+    if not isinstance(images, Tensor):
+        problem = f"it is a {type(images).__name__}"
+    elif images.ndim != 4 or images.shape[1] != 3:
+        problem = f"its shape is {tuple(images.shape)}"
+    elif not images.is_floating_point():
+        problem = f"its values are {str(images.dtype).removeprefix('torch.')}"
+    elif images.numel() and images.min() >= 0 and 0 < images.max() <= 1:
+        problem = "all its values are from 0 to 1, so the mean colour has not been subtracted"
+    else:
+        return
+    raise DataError(
+        f"predict() takes a (N, 3, H, W) float tensor of normalised images, and this is none: {problem}. Paths, Pillow "
+        "images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the model needs it."
+    )
 
 
 def _sizes(images: Tensor, sizes: Sequence[Size] | None) -> list[Size]:
     height, width = images.shape[-2:]
     return [(height, width)] * len(images) if sizes is None else [(int(h), int(w)) for h, w in sizes]
+
+
+def _with_masks(found: Detections, masks: RoiMasks, size: Size, *, stages: bool) -> Detections:
+    """``found`` with its masks; those of the stages, where asked for, move from the pixels of ``size`` to its own."""
+    moved = (
+        StageMasks(stage.name, scale_boxes(stage.boxes, source=size, target=found.size), stage.probs)
+        for stage in masks.stages
+        if stages
+    )
+    return replace(found, mask_probs=masks.probs, stages=tuple(moved))
+
+
+def _candidates(kept: Selected | None, size: Size) -> Detections | None:
+    return None if kept is None else Detections(kept.boxes, kept.scores, kept.labels, None, size)

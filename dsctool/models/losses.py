@@ -1,4 +1,7 @@
-"""The losses of the detectors, each a sum over all elements divided by a count the caller states."""
+"""The losses of the detectors, each a sum over all elements divided by a count the caller states.
+
+They are float32, whatever precision the network computes in.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def box_loss(deltas: Tensor, targets: Tensor, *, beta: float, count: float) -> Tensor:
     """Smooth L1 of ``(p, 4)`` deltas, summed and divided by ``count``."""
-    return F.smooth_l1_loss(deltas.float(), targets, beta=beta, reduction="sum") / count
+    return F.smooth_l1_loss(deltas.float(), targets.float(), beta=beta, reduction="sum") / count
 
 
 def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -21,7 +24,7 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     0 with gradients where there are no positives.
     """
-    total = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
+    total = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
     return total / max(targets.numel(), 1)
 
 

@@ -12,6 +12,7 @@ from torchvision.ops import batched_nms
 
 from dsctool.ops.boxes import box_iou
 from dsctool.ops.masks import encode_masks
+from dsctool.ops.precision import at_least_float32
 from dsctool.structures import Detections
 
 Suppression = Literal["box", "soft", "mask"]
@@ -58,6 +59,7 @@ class Postprocess:
         Every (box, class) pair is a candidate of its own. With ``mask`` the best candidates are all selected:
         :meth:`suppress_masks` does the rest.
         """
+        boxes, scores = at_least_float32(boxes), at_least_float32(scores)
         rows, labels = torch.nonzero(scores > self.score_threshold, as_tuple=True)
         order = scores[rows, labels].argsort(descending=True, stable=True)
         rows, labels = rows[order], labels[order]

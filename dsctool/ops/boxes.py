@@ -1,4 +1,8 @@
-"""Geometry of boxes: absolute ``(x1, y1, x2, y2)`` floats in pixels, half-open, no "+1" anywhere."""
+"""Geometry of boxes: absolute ``(x1, y1, x2, y2)`` floats in pixels, half-open, no "+1" anywhere.
+
+Areas, overlaps and the coding of boxes are float32 at least, whatever their arguments are: half precision
+tells whole pixels apart only up to 256 (bfloat16) or 2,048.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dsctool.ops.precision import at_least_float32
 from dsctool.structures import Size
 
 MAX_LOG_RATIO = math.log(1000 / 16)
@@ -16,6 +21,7 @@ MAX_LOG_RATIO = math.log(1000 / 16)
 
 def box_area(boxes: Tensor) -> Tensor:
     """Areas ``(...,)`` of boxes ``(..., 4)``."""
+    boxes = at_least_float32(boxes)
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -24,6 +30,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
     The union is at least 1e-6, as in the published assigner, so boxes without area have IoU 0.
     """
+    a, b = at_least_float32(a), at_least_float32(b)
     width = torch.minimum(a[:, None, 2], b[None, :, 2]) - torch.maximum(a[:, None, 0], b[None, :, 0])
     height = torch.minimum(a[:, None, 3], b[None, :, 3]) - torch.maximum(a[:, None, 1], b[None, :, 1])
     intersection = width.clamp_(min=0) * height.clamp_(min=0)
@@ -45,6 +52,7 @@ def encode_boxes(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tenso
 
 def decode_boxes(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
     """The inverse of :func:`encode_boxes`, with ``|dw|`` and ``|dh|`` cut at log(1000/16); not clipped to an image."""
+    deltas = at_least_float32(deltas)
     deltas = deltas * deltas.new_tensor(stds)
     centres, sizes = _centre_size(boxes)
     centres = centres + deltas[:, :2] * sizes
@@ -72,4 +80,5 @@ def scale_boxes(boxes: Tensor, *, source: Size, target: Size) -> Tensor:
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    boxes = at_least_float32(boxes)
     return (boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
+from dsctool.ops.precision import at_least_float32, full_precision
 from dsctool.ops.sparse import cell_sums, weight_gradients
 
 
@@ -36,13 +37,13 @@ def deformable_conv(
         weight: ``(O, C / groups, k, k)``.
 
     Returns:
-        ``(N, O, h', w')``, float32 or better.
+        ``(N, O, h', w')``, float32 or better, also under autocast.
     """
-    precision = torch.promote_types(x.dtype, torch.float32)  # never half, also under autocast
-    x, offset, weight = x.to(precision), offset.to(precision), weight.to(precision)
-    if x.device.type == "cpu":
-        return _gathered_conv(x, offset, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation)
+    x, offset, weight = at_least_float32(x), at_least_float32(offset), at_least_float32(weight)
+    with full_precision(x.device):
+        if x.device.type == "cpu":
+            return _gathered_conv(x, offset, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation)
 
 
 def _gathered_conv(

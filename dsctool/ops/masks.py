@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypedDict
 
 import torch
 from pycocotools import mask as coco_mask
@@ -19,19 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from dsctool.coco_results import Rle
+from dsctool.ops.precision import full_precision
 from dsctool.structures import Size
 
 TILE_PIXELS = 1 << 21
 """Most pixels sampled at once; about 16 bytes each are alive at the peak."""
 BITMAP_VALUES = 1 << 25
 """Most bitmap pixels that :func:`mask_targets` holds as float32 at once."""
-
-
-class Rle(TypedDict):
-    """COCO's compressed run-length encoding, column by column."""
-
-    size: list[int]
-    counts: str
 
 
 def paste_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5) -> Tensor:
@@ -93,7 +87,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) ->
         whole = len(bitmaps) == len(masks)
         chosen = slice(None) if whole else (gt_indices >= start) & (gt_indices < start + step)
         shifted = rois[chosen] - rois.new_tensor([start, 0, 0, 0, 0])
-        with torch.autocast(masks.device.type, enabled=False):
+        with full_precision(masks.device):
             shares = roi_align(bitmaps, shifted, (size, size), spatial_scale=1.0, sampling_ratio=0, aligned=True)
         targets[chosen] = (shares[:, 0] >= 0.5).float()
     return targets
@@ -171,7 +165,7 @@ def _sample(probs: Tensor, boxes: Tensor, tiles: _Tiles) -> Tensor:
     v = _grid_coordinates(tiles.y1, tiles.y2, tiles.height, y1, y2)
     shape = (len(u), tiles.width, tiles.height)
     grid = torch.stack([u[:, :, None].expand(shape), v[:, None, :].expand(shape)], dim=-1)
-    with torch.autocast(probs.device.type, enabled=False):
+    with full_precision(probs.device):
         return F.grid_sample(probs[tiles.mask, None].float(), grid, align_corners=False)[:, 0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dsctool.errors import ConfigError
+from dsctool.ops.precision import full_precision
 
 
 def unavailable() -> str | None:
@@ -34,5 +35,6 @@ def mmcv_deformable_conv(
     from mmcv.ops import deform_conv2d
 
     x, offset, weight = (tensor.float().contiguous() for tensor in (x, offset, weight))
-    out: Tensor = deform_conv2d(x, offset, weight, stride, padding, dilation, groups)
+    with full_precision(x.device):
+        out: Tensor = deform_conv2d(x, offset, weight, stride, padding, dilation, groups)
     return out

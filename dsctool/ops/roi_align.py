@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
+from dsctool.ops.boxes import box_area
+from dsctool.ops.precision import full_precision
 from dsctool.ops.roi_align_cpu import sparse_roi_align
 
 
-def boxes_to_rois(boxes: Sequence[Tensor]) -> Tensor:
-    """Boxes ``(n_i, 4)`` of every image -> ``(R, 5)`` RoIs, in the same order."""
-    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes)])
+def boxes_to_rois(boxes: Sequence[Tensor], *, first: int = 0) -> Tensor:
+    """Boxes ``(n_i, 4)`` of every image, from the batch's image ``first`` on -> ``(R, 5)`` RoIs, in the same order."""
+    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes, start=first)])
 
 
 def roi_levels(boxes: Tensor, *, num_levels: int, finest_size: float = 56.0) -> Tensor:
@@ -29,7 +31,7 @@ def roi_levels(boxes: Tensor, *, num_levels: int, finest_size: float = 56.0) -> 
 
     Level 0 holds boxes up to ``2 * finest_size`` pixels, the last one all larger (Lin et al. 2017, equation 1).
     """
-    scale = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    scale = box_area(boxes).sqrt()
     return torch.floor(torch.log2(scale / finest_size + 1e-6)).clamp(0, num_levels - 1).long()
 
 
@@ -43,14 +45,14 @@ def roi_align(features: Tensor, rois: Tensor, *, output_size: int, stride: float
         pool: the RoI is divided into ``output_size * pool`` bins a side, and ``pool x pool`` bins are averaged.
 
     Returns:
-        ``(R, C, output_size, output_size)`` float32.
+        ``(R, C, output_size, output_size)`` float32, also under autocast.
     """
+    features, rois = features.float(), rois.float()
     if features.device.type == "cpu":
         levels = torch.zeros(len(rois), dtype=torch.int64)
-        return sparse_roi_align([features.float()], rois, levels, output_size=output_size, strides=[stride], pool=pool)
-    pooled = torchvision_roi_align(
-        features.float(), rois, output_size * pool, 1 / stride, sampling_ratio=0, aligned=True
-    )
+        return sparse_roi_align([features], rois, levels, output_size=output_size, strides=[stride], pool=pool)
+    with full_precision(features.device):
+        pooled = torchvision_roi_align(features, rois, output_size * pool, 1 / stride, sampling_ratio=0, aligned=True)
     return pooled if pool == 1 else F.avg_pool2d(pooled, pool)
 
 

@@ -1,32 +1,46 @@
-"""Pictures of a detector's results, as files."""
+"""Pictures of a detector's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
-from dsctool.data.images import read_image
+from dsctool.coco_results import Result
+from dsctool.data.images import ImageSource, image_pixels
+from dsctool.errors import DataError
 from dsctool.files import whole_file
-from dsctool.structures import Size
+from dsctool.structures import Instances, Size
 from dsctool.visualize.draw import draw_instances
 
-if TYPE_CHECKING:
-    from dsctool.engine.inference import Result
+
+def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Image:
+    """Instances on ``image``, or on the picture that they carry, at its size.
+
+    Raises:
+        DataError: there is no picture, or it cannot be used, or has another size than the instances.
+    """
+    source = found.image if image is None else image
+    if source is None:
+        raise DataError("these instances carry no picture: give one, as in draw('photo.jpg')")
+    pixels = image_pixels(source)
+    size = (pixels.shape[-2], pixels.shape[-1])
+    if found.size not in (None, size):
+        raise DataError(f"the picture has {size} pixels, these instances are in {found.size} (height, width)")
+    return draw_instances(pixels, boxes=found.boxes, names=found.names, scores=found.scores, masks=found.masks)
 
 
 def save_overlay(
-    target: Path, image: Path, results: Sequence[Result], names: Mapping[int, str], *, size: Size, threshold: float
+    target: Path, image: Tensor, results: Sequence[Result], names: Mapping[int, str], *, threshold: float
 ) -> None:
     """Write ``image`` with its results of at least ``threshold`` as JPEG to ``target``, whole or not at all.
 
-    names: of the categories, by id. size: ``(h, w)`` that the results are in.
+    image: ``(3, h, w)`` uint8 RGB. names: of the categories, by id.
     """
     shown = [result for result in results if result["score"] >= threshold]
-    picture = draw_results(read_image(image, size), shown, names)
+    picture = draw_results(image, shown, names)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
         picture.save(file, format="JPEG", quality=92, subsampling=0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
+from torch import Tensor
 
-from dsctool.data.images import read_image
 from dsctool.files import whole_file
 from dsctool.structures import Detections, Size, StageMasks
 from dsctool.visualize.colors import Color, assign_colors
@@ -23,14 +23,14 @@ _TINT = 0.75
 """Share of an instance's colour where its probability is 1."""
 
 
-def save_strip(target: Path, image: Path, found: Detections, *, threshold: float) -> None:
+def save_strip(target: Path, image: Tensor, found: Detections, *, threshold: float) -> None:
     """Write the image, the masks of each stage and the final ones as JPEG to ``target``, whole or not at all.
 
-    found: with :attr:`Detections.stages`; those that score at least ``threshold`` are drawn. The tint follows
-    the probability; the thin frame is the box that the stage was given.
+    image: ``(3, h, w)`` uint8 RGB. found: with :attr:`Detections.stages`; those that score at least ``threshold`` are
+    drawn. The tint follows the probability; the thin frame is the box that the stage was given.
     """
     shown = found[found.scores >= threshold].to("cpu")
-    picture = _panel_image(read_image(image, found.size).permute(1, 2, 0).numpy())
+    picture = _panel_image(image.permute(1, 2, 0).numpy())
     colors = assign_colors(shown.boxes.double().numpy())
     panels = [("image", picture)]
     for stage in (*shown.stages, *_final(shown)):

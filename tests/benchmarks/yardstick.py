@@ -68,7 +68,6 @@ def yardstick_trains(model: nn.Module, image: Tensor, targets: Targets) -> None:
 
 def infers(model: Detector, image: Tensor) -> None:
     """One inference, masks pasted."""
-    model.eval()
     model.predict(image)
 
 
@@ -81,7 +80,7 @@ def trains(model: Detector, image: Tensor, targets: Targets) -> None:
 
 def measure(name: str, image: Tensor, targets: Targets) -> str:
     """Seconds and ratios of one configuration; the yardstick is measured before and after, as machines drift."""
-    reference, model = yardstick(), filled_model(name)
+    reference, model = yardstick(), filled_model(name).eval()
 
     def beside(run: Callable[[], object], unit: Callable[[], object]) -> str:
         before = median_seconds(unit)

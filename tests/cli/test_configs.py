@@ -24,7 +24,7 @@ def test_list_has_names_and_descriptions() -> None:
 
 
 def test_list_as_json() -> None:
-    rows = json.loads(configs("list", "--json").stdout)
+    rows = json.loads(configs("list", "--json", "-").stdout)
     assert {"name": "htc_tiny", "family": "tiny"}.items() <= next(
         row for row in rows if row["name"] == "htc_tiny"
     ).items()
@@ -48,7 +48,7 @@ def test_what_show_prints_can_be_loaded(plain: list[str], tmp_path: Path) -> Non
 
 
 def test_show_as_json() -> None:
-    shown = json.loads(configs("show", "htc_tiny", "--json", "optim.lr=0.5").stdout)
+    shown = json.loads(configs("show", "htc_tiny", "--json", "-", "optim.lr=0.5").stdout)
     assert shown["config"]["optim"]["lr"] == 0.5
     assert shown["provenance"]["optim.lr"] == "override #1"
 
@@ -64,7 +64,7 @@ def test_diff_of_equal_ones() -> None:
 
 
 def test_diff_as_json_leaves_out_a_side_without_the_key() -> None:
-    rows = json.loads(configs("diff", "htc_tiny", "cascade_mask_rcnn_tiny", "--json").stdout)
+    rows = json.loads(configs("diff", "htc_tiny", "cascade_mask_rcnn_tiny", "--json", "-").stdout)
     found = {row.pop("key"): row for row in rows}
     assert found["model.cascade.kind"] == {"left": "htc", "right": "cascade_rcnn"}
     assert found["model.cascade.semantic.convs"] == {"left": 2}

@@ -97,7 +97,7 @@ def test_stats_of_nothing_fail_in_one_line(tmp_path: Path) -> None:
 
 
 def test_synth_makes_a_clean_set_once(tmp_path: Path) -> None:
-    words = ("synth", "--output", tmp_path / "set", "--images", 2, "--val-images", 1, "--seed", 3)
+    words = ("synth", "--output", tmp_path / "set", "--train-images", 2, "--val-images", 1, "--seed", 3)
     assert _run(*words).exit_code == 0
     assert _run("check", tmp_path / "set").exit_code == 0
     again = _run(*words)
@@ -135,3 +135,17 @@ def test_help_has_examples_and_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     for command in ("check", "stats", "synth"):
         assert f"dsctool data {command}" in _run(command, "--help").stdout
+
+
+def test_the_old_name_of_the_number_of_images(tmp_path: Path) -> None:
+    words = ("--val-images", 0, "--size", "64x64", "--output", tmp_path / "set")
+    run = _run("synth", "--images", 2, *words)
+    assert run.exit_code == 0, run.output
+    assert len(list((tmp_path / "set/train").iterdir())) == 2
+    assert "  --images" not in _run("synth", "--help").stdout
+
+
+def test_json_on_standard_output_is_alone_there(synthetic_root: Path) -> None:
+    run = _run("stats", synthetic_root, "--json", "-")
+    assert [split["name"] for split in json.loads(run.stdout)["splits"]] == ["train", "val"]
+    assert "instances per image" in run.stderr

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from dsctool.cli import demo as demo_module
 from dsctool.cli.app import app
-from dsctool.cli.demo import FULL, QUICK, Budget, most_huddled, plan, plan_scenes
+from dsctool.cli.demo import FULL, QUICK, Budget, plan, plan_scenes
+from dsctool.cli.plan import Record
 from dsctool.errors import DsctoolError
 
 
@@ -63,11 +64,21 @@ def test_what_has_run_is_not_run_again(finished: tuple[Path, str]) -> None:
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     step = plan(tmp_path, QUICK, ["a.png"], seed=0)[0]
     (tmp_path / "dsc").mkdir()
-    assert "--resume" not in demo_module._continuing(step)
+    assert "--resume" not in step.continued()
     assert not (tmp_path / "dsc").exists(), "a run that had not begun is begun anew"
     (tmp_path / "dsc").mkdir()
     (tmp_path / "dsc/last.pt").touch()
-    assert demo_module._continuing(step)[-1] == "--resume"
+    assert step.continued()[-1] == "--resume"
+
+
+def test_an_interrupted_prediction_goes_on(tmp_path: Path) -> None:
+    step = next(step for step in plan(tmp_path, QUICK, ["a.png"], seed=0) if step.words[0] == "predict")
+    assert step.continued() == step.words
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found/predictions.work.jsonl").touch()
+    assert step.continued()[-1] == "--resume"
+    (tmp_path / "found/predictions.work.jsonl").rename(tmp_path / "found/predictions.json")
+    assert step.continued()[-1] == "--overwrite"
 
 
 def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
@@ -80,9 +91,9 @@ def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_another_demo_needs_another_folder(tmp_path: Path) -> None:
-    demo_module._Record.at(tmp_path / "demo", {"quick": True, "seed": 0})
+    Record.at(tmp_path / "demo" / "demo.json", {"quick": True, "seed": 0})
     with pytest.raises(DsctoolError, match="other options"):
-        demo_module._Record.at(tmp_path / "demo", {"quick": True, "seed": 1})
+        Record.at(tmp_path / "demo" / "demo.json", {"quick": True, "seed": 1})
 
 
 def test_both_models_get_the_same_budget(tmp_path: Path) -> None:
@@ -94,14 +105,3 @@ def test_both_models_get_the_same_budget(tmp_path: Path) -> None:
     assert dsc == htc
     assert "train.seed=3" in dsc
     assert "192x192" in plan_scenes(tmp_path, FULL, 3).words
-
-
-def test_most_huddled_images_first(tmp_path: Path) -> None:
-    boxes = {1: [[0, 0, 10, 10]], 2: [[0, 0, 10, 10], [2, 0, 10, 10]], 3: [[0, 0, 10, 10], [30, 0, 10, 10]]}
-    content = {
-        "images": [{"id": i, "file_name": f"{i}.png"} for i in boxes],
-        "annotations": [{"image_id": i, "bbox": box} for i, own in boxes.items() for box in own],
-    }
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/instances_val.json").write_text(json.dumps(content))
-    assert most_huddled(tmp_path, count=2) == ["2.png", "1.png"]

@@ -35,7 +35,16 @@ def test_files(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "errors"
     sources = (folder / "gt.json", folder / "dt.json", folder / "candidates.json")
     words = ["eval", "--ground-truth", sources[0], "--predictions", sources[1]]
-    options = ["--candidates", sources[2], "--t-o", "0.2", "--score-threshold", "0.4", "--json", tmp_path / "all.json"]
+    options = [
+        "--candidates",
+        sources[2],
+        "--huddled-above",
+        "0.2",
+        "--score-threshold",
+        "0.4",
+        "--json",
+        tmp_path / "all.json",
+    ]
     result = run(*words, "--errors", output, *options)
     assert result.exit_code == 0, result.stderr
     assert {path.name for path in output.iterdir()} == FILES
@@ -69,7 +78,7 @@ def test_a_checkpoint(synthetic_root: Path, tmp_path: Path) -> None:
     found = json.loads(candidates.read_text())
     assert report["suppression"]["candidates"] == len(found) > len(json.loads(predictions.read_text()))
     assert all(set(each) == {"image_id", "category_id", "bbox", "score"} for each in found)
-    alone = run("eval", *words, *overrides)
+    alone = run("eval", *words, *overrides, "--overwrite")
     assert alone.exit_code == 0, alone.stderr
     assert json.loads((output / "errors.json").read_text())["suppression"] is None
 
@@ -123,3 +132,23 @@ def test_a_file_in_the_folders_place(folder: Path, tmp_path: Path) -> None:
     result = run("eval", *files, "--errors", tmp_path / "out")
     assert result.exit_code == 1
     assert "is a file; name a folder" in result.stderr
+
+
+def test_an_earlier_analysis_is_not_mixed_with_a_new_one(folder: Path, tmp_path: Path) -> None:
+    words = ["eval", "--ground-truth", folder / "gt.json", "--predictions", folder / "dt.json", "--errors", tmp_path]
+    (tmp_path / "confusion.png").write_text("of another run")
+    (tmp_path / "mine.png").write_text("kept")
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "has results of an earlier run (confusion.png)" in result.stderr
+    assert run(*words, "--overwrite").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.png"}
+
+
+def test_the_old_name_of_the_limit(folder: Path, tmp_path: Path) -> None:
+    words = ["eval", "--ground-truth", folder / "gt.json", "--predictions", folder / "dt.json"]
+    for option in ("--t-o", "--huddled-above"):
+        assert run(*words, "--errors", tmp_path / option[2:], option, "0.3").exit_code == 0
+    old, new = ((tmp_path / name / "errors.json").read_text() for name in ("t-o", "huddled-above"))
+    assert old == new
+    assert "--t-o" not in run("eval", "--help").stdout

@@ -203,3 +203,80 @@ def test_a_cut_image_is_found_before_anything_runs(synthetic_root: Path, tmp_pat
     assert result.exit_code == 0, result.stderr
     assert "(data.on_error=skip): images 1, annotations 0" in result.stderr
     assert len({entry["image_id"] for entry in json.loads(predictions.read_text())}) == 3
+
+
+def test_an_override_does_not_take_the_semantic_branch_away(synthetic_root: Path, tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    found = []
+    for semantic in ("instances", "none", "stuffthingmaps"):
+        predictions = tmp_path / f"{semantic}.json"
+        words = [checkpoint, f"data.semantic={semantic}", "--data", synthetic_root, "--predictions", predictions]
+        result = run(*words, "--device", "cpu")
+        assert result.exit_code == 0, result.stderr
+        found.append(predictions.read_text())
+    assert len(set(found)) == 1
+
+
+# --- which numbers images have ----------------------------------------------------------------------
+
+
+def table(folder: Path, **changes: object) -> None:
+    """``images.json`` as ``dsctool predict`` leaves it beside its results."""
+    image = {"id": 1, "file_name": "photos/1.png", "height": 64, "width": 64} | changes
+    (folder / "images.json").write_text(json.dumps({"images": [image], "categories": []}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"file_name": "photos/2.png"}, "image 1 is 2.png (64 x 64)"),
+        ({"height": 65}, "image 1 is 1.png (64 x 65)"),
+        ({"id": 2}, "in the ground truth has no such image"),
+    ],
+)
+@pytest.mark.parametrize("command", ["eval", "huddle-report"])
+def test_other_numbers_are_refused(
+    files: tuple[Path, Path], tmp_path: Path, command: str, changes: dict[str, object], said: str
+) -> None:
+    table(tmp_path, **changes)
+    words = [command, "--ground-truth", files[0], "--predictions", files[1]]
+    words += ["--output", tmp_path / "report"] if command == "huddle-report" else []
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert f"predict with --images-json {files[0]}" in result.stderr
+
+
+def test_the_same_numbers_are_measured(files: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["--ground-truth", files[0], "--predictions", files[1]]
+    without = run(*words)
+    table(tmp_path)
+    assert run(*words).stdout == without.stdout
+    (tmp_path / "images.json").write_text(json.dumps({"images": [{"id": 9, "file_name": "other.png", "license": 1}]}))
+    assert run(*words).stdout == without.stdout, "a file of another kind"
+
+
+def test_predictions_are_measured_by_the_ids_of_the_data(synthetic_root: Path, tmp_path: Path) -> None:
+    """The way out that the message names."""
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    truth = tmp_path / "gt.json"
+    content = json.loads(next((synthetic_root / "annotations").glob("instances_val*.json")).read_text())
+    for entry, key in [(e, "id") for e in content["images"]] + [(e, "image_id") for e in content["annotations"]]:
+        entry[key] = 100 - entry[key]
+    truth.write_text(json.dumps(content))
+    predict = ["predict", checkpoint, synthetic_root / "val", "--no-overlays", "--device", "cpu"]
+    for folder, words in (("plain", []), ("named", ["--images-json", truth])):
+        done = CliRunner().invoke(app, [str(word) for word in [*predict, "--output", tmp_path / folder, *words]])
+        assert done.exit_code == 0, done.stderr
+    refused = run("--ground-truth", truth, "--predictions", tmp_path / "plain/predictions.json")
+    assert refused.exit_code == 1
+    assert "have other numbers than those of" in refused.stderr
+    assert run("--ground-truth", truth, "--predictions", tmp_path / "named/predictions.json").exit_code == 0
+
+
+def test_json_on_standard_output_is_alone_there(files: tuple[Path, Path]) -> None:
+    words = ["--ground-truth", files[0], "--predictions", files[1]]
+    shown = run(*words)
+    result = run(*words, "--json", "-")
+    assert json.loads(result.stdout) == evaluate(*files)
+    assert result.stderr == shown.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_checkpoints(synthetic_root: Path, tmp_path: Path) -> None:
     for name in ("a.pt", "b.pt"):
         save_tiny(tmp_path / name, val_categories(synthetic_root))
     output = tmp_path / "report"
-    words = ["--checkpoint", tmp_path / "a.pt", "--baseline-checkpoint", tmp_path / "b.pt", "--data", synthetic_root]
+    words = ["--predictions", tmp_path / "a.pt", "--baseline", tmp_path / "b.pt", "--data", synthetic_root]
     result = run("huddle-report", *words, "--device", "cpu", "--output", output)
     assert result.exit_code == 0, result.stderr
     assert {path.name for path in output.iterdir()} == FILES | {"difference.png", "predictions.json", "baseline.json"}
@@ -85,25 +86,40 @@ def test_eval_with_huddles(folder: Path, tmp_path: Path) -> None:
     assert "T_O" not in run(*words).stdout
 
 
+def test_a_checkpoint_against_results_under_other_settings(synthetic_root: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "a.pt", val_categories(synthetic_root))
+    (tmp_path / "b.json").write_text("[]")
+    words = ["--predictions", tmp_path / "a.pt", "--baseline", tmp_path / "b.json", "--data", synthetic_root]
+    options = ["postprocess.max_per_image=3", "--device", "cpu", "--output", tmp_path / "report"]
+    result = run("huddle-report", *words, *options)
+    assert result.exit_code == 0, result.stderr
+    counts = Counter(each["image_id"] for each in json.loads((tmp_path / "report/predictions.json").read_text()))
+    assert set(counts.values()) == {3}
+    assert not (tmp_path / "report/baseline.json").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["--output", "report"],
+        ["--output", "report", "--predictions", "gt.json"],
         ["--output", "report", "--ground-truth", "gt.json"],
-        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.json", "--data", "folder"],
-        ["--output", "report", "--checkpoint", "a.pt"],
-        ["--output", "report", "--baseline-checkpoint", "b.pt", "--data", "folder"],
-        [
-            *("--output", "report", "--checkpoint", "a.pt", "--data", "d"),
-            *("--baseline", "b", "--baseline-checkpoint", "b"),
-        ],
-        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.json", "--t-o", "0,x"],
-        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.json", "--overlap", "boxes"],
-        ["--ground-truth", "gt.json", "--predictions", "a.json"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "gt.json", "--data", "folder"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "a.pt"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "gt.json", "--baseline", "a.pt"],
+        ["--output", "report", "--predictions", "gt.json", "--data", "folder"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "gt.json", "postprocess.nms=mask"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "gt.json", "--t-o", "0,x"],
+        ["--output", "report", "--ground-truth", "gt.json", "--predictions", "gt.json", "--overlap", "boxes"],
+        ["--ground-truth", "gt.json", "--predictions", "gt.json"],
     ],
 )
-def test_wrong_usage(words: list[str]) -> None:
+def test_wrong_usage(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gt.json").write_text("{}")
+    Path("a.pt").write_bytes(b"PK")
     assert run("huddle-report", *words).exit_code == 2
+    assert not Path("report").exists()
 
 
 @pytest.mark.parametrize(
@@ -129,4 +145,19 @@ def test_results_that_cannot_be_used(folder: Path, tmp_path: Path, change: dict[
 
 def test_help_has_examples() -> None:
     text = run("huddle-report", "--help").stdout
-    assert "dsctool huddle-report --checkpoint a/best.pt" in text
+    assert "dsctool huddle-report --predictions a/best.pt" in text
+
+
+def test_an_earlier_report_is_not_mixed_with_a_new_one(folder: Path, tmp_path: Path) -> None:
+    """Nor are the results removed that it is about."""
+    for name in ("difference.png", "baseline.json", "mine.png"):
+        (tmp_path / name).write_text("left by somebody")
+    results = tmp_path / "predictions.json"
+    results.write_text((folder / "a.json").read_text())
+    words = ["huddle-report", "--ground-truth", folder / "gt.json", "--predictions", results, "--output", tmp_path]
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "has results of an earlier run (baseline.json and 1 more)" in result.stderr
+    assert run(*words, "--overwrite").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.png", "predictions.json"}
+    assert results.read_text() == (folder / "a.json").read_text()

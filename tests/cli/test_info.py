@@ -23,7 +23,7 @@ def test_names_versions_devices_and_backends() -> None:
 
 
 def test_as_json() -> None:
-    sections = json.loads(CliRunner().invoke(app, ["info", "--json"]).stdout)
+    sections = json.loads(CliRunner().invoke(app, ["info", "--json", "-"]).stdout)
     assert list(sections) == ["versions", "devices", "backends"]
     assert ("cuda:0" in sections["devices"]) == torch.cuda.is_available()
 
@@ -33,5 +33,5 @@ def test_says_why_a_backend_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(f"{module}: undefined symbol\nof something")
 
     monkeypatch.setattr("dsctool.cli.info.import_module", broken)
-    backends = json.loads(CliRunner().invoke(app, ["info", "--json"]).stdout)["backends"]
+    backends = json.loads(CliRunner().invoke(app, ["info", "--json", "-"]).stdout)["backends"]
     assert backends["mmcv.ops (optional)"] == "not available: ImportError: mmcv.ops: undefined symbol of something"

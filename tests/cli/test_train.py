@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
 from dsctool.config.schema import Config
+from dsctool.engine import trainer
 from tests.engine.fakes import FakeDetector
 
 OVERRIDES = [
@@ -27,10 +29,14 @@ OVERRIDES = [
 ]
 
 
+def build(config: Config, *, num_classes: int) -> FakeDetector:
+    return FakeDetector(num_classes)
+
+
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, synthetic_root: Path, tmp_path: Path) -> Callable[..., Result]:
     """Calls the command with a fake detector; its run folder is ``tmp_path / "run"``."""
-    monkeypatch.setattr("dsctool.engine.setup.build_detector", lambda config, num_classes: FakeDetector(num_classes))
+    monkeypatch.setattr(trainer, "train", partial(trainer.train, build=build))
 
     def invoke(*words: str, data: Path = synthetic_root, config: str = "cascade_mask_rcnn_tiny") -> Result:
         words = (config, *OVERRIDES, *words, "--data", str(data), "--output", str(tmp_path / "run"), "--device", "cpu")
@@ -84,12 +90,12 @@ def test_a_conflict_of_classes_names_the_override_and_the_file(
 def test_a_loss_that_is_not_finite(
     train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(config: Config, *, num_classes: int) -> FakeDetector:
+    def broken(config: Config, *, num_classes: int) -> FakeDetector:
         model = FakeDetector(num_classes)
         model.factors = {"s0.loss_mask": math.nan}
         return model
 
-    monkeypatch.setattr("dsctool.engine.setup.build_detector", build)
+    monkeypatch.setattr(trainer, "train", partial(trainer.train, build=broken))
     fails(train(), "s0.loss_mask = nan", "cascade stage 1", "image ids ")
     assert not (tmp_path / "run" / "best.pt").exists()
 

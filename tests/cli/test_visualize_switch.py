@@ -246,3 +246,23 @@ def test_stretching_changes_the_drawing_only(tmp_path: Path) -> None:
     plain, stretched = (np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("*/sheets/a.png"), reverse=True))
     assert plain.shape == stretched.shape
     assert (plain != stretched).any()
+
+
+def test_an_earlier_run_is_not_mixed_with_a_new_one(checkpoint: Path, tmp_path: Path) -> None:
+    one, two, out = save_image(tmp_path / "one.png"), save_image(tmp_path / "two.png"), tmp_path / "out"
+    assert run(checkpoint, one, "--output", out, "--per-layer").exit_code == 0
+    (out / "sheets/mine.txt").write_text("kept")
+    refused = run(checkpoint, two, "--output", out)
+    assert refused.exit_code == 1
+    assert "has results of an earlier run" in refused.stderr
+    assert run(checkpoint, two, "--output", out, "--overwrite").exit_code == 0
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert files == ["maps/two.npz", "sheets/mine.txt", "sheets/two.png"]
+    assert not (out / "layers").exists()
+
+
+def test_overrides(checkpoint: Path, tmp_path: Path) -> None:
+    words = [save_image(tmp_path / "a.png"), "data.test_resize.short_sides=[64]", "--output", tmp_path / "out"]
+    assert run(checkpoint, *words).exit_code == 0
+    with np.load(tmp_path / "out/maps/a.npz") as maps:
+        assert maps["input_size"].tolist() == [64, 97]

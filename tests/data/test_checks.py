@@ -191,8 +191,8 @@ def test_large_sets_are_decoded_first_where_broken_images_are_left_out(
     monkeypatch.setattr("dsctool.data.checks.DECODE_LIMIT", 1)
     files = write_tiny(tmp_path)
     (files.images / "b.jpg").write_bytes((files.images / "b.jpg").read_bytes()[:-200])
-    excluded, faults = check_for_training(files, DataConfig(on_error=on_error), masks=True)
-    assert len(faults) == len(excluded.images) == found
+    checked = check_for_training(files, DataConfig(on_error=on_error), masks=True)
+    assert len(checked.faults) == len(checked.exclude.images) == found
 
 
 def test_sizes_are_checked_without_decoding(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_missing_semantic_maps_are_found(tmp_path: Path) -> None:
     Image.new("L", (60, 40)).save(maps / "a.png")
     (fault,) = check_split(replace(files, semantic_maps=maps), decode_images=True)
     assert re.search(r"image 3: .*b\.png: no such file", str(fault))
-    assert check_for_training(replace(files, semantic_maps=maps), DataConfig(), masks=True)[1] == []
+    assert check_for_training(replace(files, semantic_maps=maps), DataConfig(), masks=True).faults == ()
 
 
 @pytest.mark.parametrize("box", [[-1, 10, 20, 20], [40, 10, 21, 20], [0, 0, 60.5, 40.9]])
@@ -264,10 +264,10 @@ def test_training_may_skip_exactly_the_faulty_entries(tmp_path: Path) -> None:
     content["images"].append({"id": 8, "file_name": "nope.png", "width": 60, "height": 40})
     files = write_tiny(tmp_path, content)
     config = DataConfig(on_error="skip")
-    left_out, faults = check_for_training(files, config, masks=True)
-    assert len(faults) == 2
-    dataset = CocoDataset.for_training(files, config, exclude=left_out)
-    assert dataset.image_ids == [7, 3]
+    checked = check_for_training(files, config, masks=True)
+    assert len(checked.faults) == 2
+    dataset = CocoDataset.for_training(files, config, exclude=checked.exclude)
+    assert [dataset.image_info(index).id for index in range(len(dataset))] == [7, 3]
     (annotation,) = dataset.annotations(0)
     assert annotation.label == 1
 
@@ -282,9 +282,9 @@ def test_faults_of_the_whole_file_cannot_be_skipped(tmp_path: Path) -> None:
 def test_training_lives_with_warnings(tmp_path: Path) -> None:
     content = tiny_content()
     content["annotations"][0]["bbox"] = [10, 10, 20, 0]
-    left_out, faults = check_for_training(write_tiny(tmp_path, content), DataConfig(), masks=True)
-    assert [fault.severity for fault in faults] == ["warning"]
-    assert not left_out.annotations
+    checked = check_for_training(write_tiny(tmp_path, content), DataConfig(), masks=True)
+    assert [fault.severity for fault in checked.faults] == ["warning"]
+    assert not checked.exclude.annotations
 
 
 @pytest.mark.parametrize("subject", ["file", "category"])
@@ -333,8 +333,8 @@ def test_no_value_anywhere_crashes_check_or_training(tmp_path: Path, data: st.Da
     size = ResizeConfig(short_sides=(40,))
     config = DataConfig(on_error="skip", train_resize=size)
     try:
-        left_out, _ = check_for_training(files, config, masks=True)
-        dataset = CocoDataset.for_training(files, config, exclude=left_out)
+        checked = check_for_training(files, config, masks=True)
+        dataset = CocoDataset.for_training(files, config, exclude=checked.exclude, content=checked.content)
     except DataError:
         return
     for index in range(len(dataset)):

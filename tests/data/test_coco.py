@@ -16,6 +16,7 @@ from dsctool.data.coco import CocoDataset
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.data.records import Category
 from dsctool.data.samplers import SampleKey
+from dsctool.data.segmentations import segmentation_problem
 from dsctool.data.semantic import draw_semantic_map
 from dsctool.errors import DataError
 from tests.data.tiny import tiny_content, write_tiny
@@ -27,6 +28,10 @@ def _config(semantic: Literal["stuffthingmaps", "instances", "none"] = "none", k
     return DataConfig(semantic=semantic, keep_empty=keep_empty, train_resize=size, test_resize=size, flip=0, workers=0)
 
 
+def _ids(dataset: CocoDataset) -> list[int]:
+    return [dataset.image_info(index).id for index in range(len(dataset))]
+
+
 def test_categories_are_sorted_by_id_and_labels_contiguous(tmp_path: Path) -> None:
     dataset = CocoDataset.for_training(write_tiny(tmp_path), _config())
     assert dataset.categories == [Category(5, "airplane"), Category(90, "toothbrush")]
@@ -35,7 +40,7 @@ def test_categories_are_sorted_by_id_and_labels_contiguous(tmp_path: Path) -> No
 
 def test_boxes_masks_and_crowds(tmp_path: Path) -> None:
     dataset = CocoDataset.for_training(write_tiny(tmp_path), _config())
-    assert dataset.image_ids == [7, 3]
+    assert _ids(dataset) == [7, 3]
     first, second = dataset[0].targets, dataset[1].targets
     assert first.boxes.tolist() == [[10, 10, 30, 30], [0, 0, 2, 5]]
     assert first.masks is not None
@@ -65,9 +70,9 @@ def test_published_rules_leave_annotations_out(tmp_path: Path, box: list[float],
 def test_published_configurations_drop_empty_and_small_images(tmp_path: Path) -> None:
     content = tiny_content()
     files = write_tiny(tmp_path, content)
-    assert CocoDataset.for_training(files, _config(keep_empty=True)).image_ids == [7, 3]
-    assert CocoDataset.for_training(files, _config(keep_empty=False)).image_ids == [7], "3 has only a crowd"
-    assert CocoDataset.for_evaluation(files, _config(keep_empty=False)).image_ids == [7, 3]
+    assert _ids(CocoDataset.for_training(files, _config(keep_empty=True))) == [7, 3]
+    assert _ids(CocoDataset.for_training(files, _config(keep_empty=False))) == [7], "3 has only a crowd"
+    assert _ids(CocoDataset.for_evaluation(files, _config(keep_empty=False))) == [7, 3]
     content["images"][0]["height"] = 31
     files.annotations.write_text(json.dumps(content))
     with pytest.raises(DataError, match="no image is left"):
@@ -91,6 +96,24 @@ def test_faulty_entries_are_refused_without_a_check_before(tmp_path: Path) -> No
     files = write_tiny(tmp_path, content)
     with pytest.raises(DataError, match="annotation 11: missing key 'bbox'"):
         CocoDataset.for_training(files, _config())
+
+
+def test_no_segmentation_reaches_pycocotools_unchecked_and_none_is_checked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    judge = segmentation_problem
+    monkeypatch.setattr(
+        "dsctool.data.rules.segmentation_problem", lambda *given: (seen.append(given[0]), judge(*given))[1]
+    )
+    content = tiny_content()
+    dataset = CocoDataset.for_training(write_tiny(tmp_path / "good", content), _config("instances"))
+    for _ in range(2):
+        assert [len(dataset[index].targets.labels) for index in range(2)] == [2, 0]
+    assert len(seen) == len(content["annotations"])
+    content["annotations"][0]["segmentation"] = [[1, 1, 1e11, 1, 9, 9]]
+    with pytest.raises(DataError, match="annotation 11: polygon 1 reaches far out"):
+        CocoDataset.for_training(write_tiny(tmp_path / "bad", content), _config())
 
 
 def test_a_broken_image_names_file_and_id(tmp_path: Path) -> None:
@@ -117,7 +140,8 @@ def test_smaller_instances_are_drawn_over_larger_ones() -> None:
     masks[0, 1:3, 1:3] = 1
     masks[1] = 1
     masks[2, 2, 2] = 1
-    semantic = draw_semantic_map(masks, torch.tensor([0, 1, 2]), torch.zeros(0, 4, 4), background=3)
+    areas = masks.flatten(1).sum(dim=1)
+    semantic = draw_semantic_map(masks, torch.tensor([0, 1, 2]), torch.zeros(0, 4, 4), areas=areas, background=3)
     assert semantic.tolist() == [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 2, 1], [1, 1, 1, 1]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from dsctool.data.images import image_size, read_image
+from dsctool.data.images import image_pixels, image_size, read_image
 from dsctool.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -69,6 +70,21 @@ def test_cmyk_looks_like_the_colours_it_was_made_from(tmp_path: Path) -> None:
     assert np.abs(read.astype(int) - SMOOTH).max() < 12
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "HSV", "YCbCr"])
+def test_pictures_in_memory_are_read_as_from_a_file(tmp_path: Path, mode: str) -> None:
+    grey = (RGB[..., 0].astype(np.uint16) << 8) | 77
+    picture = Image.fromarray(grey) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    pixels = image_pixels(picture)
+    assert (pixels.shape, pixels.dtype, pixels.is_contiguous()) == ((3, 24, 40), torch.uint8, True)
+    suffix = {"PA": None, "RGBX": "tiff", "CMYK": "tiff", "HSV": None, "YCbCr": "tiff"}.get(mode, "png")
+    if suffix is None:  # no file holds these
+        assert (pixels.permute(1, 2, 0).numpy() == np.asarray(picture.convert("RGB"))).all()
+    else:
+        picture.save(tmp_path / f"image.{suffix}")
+        assert (read_image(tmp_path / f"image.{suffix}") == pixels).all()
+        assert (image_pixels(str(tmp_path / f"image.{suffix}")) == pixels).all()
+
+
 def test_floating_point_is_refused(tmp_path: Path) -> None:
     Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "image.tiff")
     with pytest.raises(DataError, match=r"image\.tiff.*floating-point"):
@@ -106,6 +122,14 @@ def test_exif_orientations_are_pillows(tmp_path: Path, orientation: int) -> None
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     assert (read_image(path).permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_an_image_with_a_broken_exif_entry_is_turned_as_well(tmp_path: Path) -> None:
+    """The camera's model is a floating-point number here: Pillow reads the block, and cannot write it."""
+    orientation, model = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0), struct.pack("<HHIf", 0x110, 11, 1, 1.5)
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + model + bytes(4)
+    Image.fromarray(RGB).save(tmp_path / "image.jpg", exif=block)
+    assert read_image(tmp_path / "image.jpg").shape == (3, 40, 24)
 
 
 def test_another_size_is_an_error_that_says_both(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dsctool.config.schema import DataConfig, ResizeConfig, SplitConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.layout import find_split
 from dsctool.data.loader import batches_per_epoch, eval_loader, train_loader
+from dsctool.data.samplers import Ranks
 from dsctool.data.transforms import Batch
 from dsctool.errors import DataError
 from tests.data.tiny import write_tiny
@@ -35,6 +36,10 @@ def _equal(left: Batch, right: Batch) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for a, b in pairs for name in names)
 
 
+def _ids(dataset: CocoDataset) -> list[int]:
+    return [dataset.image_info(index).id for index in range(len(dataset))]
+
+
 def _epoch(dataset: CocoDataset, *, epoch: int = 0, start_batch: int = 0, workers: int = 0) -> list[Batch]:
     loader = train_loader(dataset, _config(workers), batch_size=3, seed=7, epoch=epoch, start_batch=start_batch)
     batches = list(loader)
@@ -45,8 +50,24 @@ def _epoch(dataset: CocoDataset, *, epoch: int = 0, start_batch: int = 0, worker
 def test_every_image_comes_once_an_epoch(synthetic_root: Path) -> None:
     dataset = _dataset(synthetic_root)
     batches = _epoch(dataset)
-    assert sorted(info.image_id for batch in batches for info in batch[2]) == sorted(dataset.image_ids)
+    assert sorted(info.image_id for batch in batches for info in batch[2]) == sorted(_ids(dataset))
     assert len(batches) == batches_per_epoch(dataset, _config(0), batch_size=3)
+
+
+def test_two_processes_share_the_batches_of_one(synthetic_root: Path) -> None:
+    """The same images with the same augmentation; what one process took at once, two take half each."""
+    dataset, config = _dataset(synthetic_root), _config(0)
+    alone = list(train_loader(dataset, config, batch_size=4, seed=7, epoch=1))
+    shares = [
+        list(train_loader(dataset, config, batch_size=2, seed=7, epoch=1, ranks=Ranks(rank, 2))) for rank in (0, 1)
+    ]
+    count = batches_per_epoch(dataset, config, batch_size=2, ranks=Ranks(1, 2))
+    assert len(alone) == len(shares[0]) == len(shares[1]) == count
+    for (whole, _, infos), *parts in zip(alone, *shares, strict=True):
+        for rank, (images, _, own) in enumerate(parts):
+            assert own[: len(infos[rank::2])] == infos[rank::2]
+            for image, size, expected in zip(images.tensor, images.sizes, whole.tensor[rank::2], strict=False):
+                assert torch.equal(image[:, : size[0], : size[1]], expected[:, : size[0], : size[1]])
 
 
 def test_batches_hold_one_orientation(synthetic_root: Path) -> None:
@@ -76,11 +97,19 @@ def test_loading_leaves_the_global_generator_alone(synthetic_root: Path, workers
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_in_pinned_memory_are_the_same(synthetic_root: Path) -> None:
+    dataset, config = _dataset(synthetic_root), _config(1)
+    pinned = list(train_loader(dataset, config, batch_size=3, seed=7, epoch=0, pin_memory=True))
+    assert all(map(_equal, pinned, _epoch(dataset)))
+    assert all(images.tensor.is_pinned() and targets[0].boxes.is_pinned() for images, targets, _ in pinned)
+
+
 def test_evaluation_keeps_the_order(synthetic_root: Path) -> None:
     files = find_split(synthetic_root, SplitConfig(), "val")
     dataset = CocoDataset.for_evaluation(files, _config(0))
-    batches = list(eval_loader(dataset, _config(0), batch_size=3))
-    assert [info.image_id for batch in batches for info in batch[2]] == dataset.image_ids
+    batches = list(eval_loader(dataset, _config(0)))
+    assert [info.image_id for batch in batches for info in batch[2]] == _ids(dataset)
     assert batches[0][1][0].masks is None
 
 

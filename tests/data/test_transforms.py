@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from dsctool.config.schema import DataConfig, ResizeConfig
+from dsctool.data.semantic import draw_semantic_map
 from dsctool.data.transforms import (
+    Annotated,
+    Flip,
+    Resize,
     Sample,
     SampleInfo,
     Transform,
     collate,
+    inference_transform,
     pad_images,
     resized,
-    test_transform,
     train_transform,
 )
 from dsctool.structures import Targets
-
-test_transform.__test__ = False  # type: ignore[attr-defined]
 
 INFO = SampleInfo(1, (40, 60), "a.png")
 
 
 def _transform(short: int = 80, long: int = 1000, flip: float = 0.0) -> Transform:
     resize = ResizeConfig(short_sides=(short,), long_side=long)
-    return Transform(resize=resize, flip=flip, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Transform([Resize(resize), Flip(flip)], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def _targets() -> Targets:
+def _annotated(image: Tensor | None = None) -> Annotated:
     masks = torch.zeros(1, 40, 60, dtype=torch.uint8)
     masks[0, 10:30, 20:50] = 1
     semantic = torch.full((40, 60), 9, dtype=torch.uint8)
     semantic[10:30, 20:50] = 2
-    return Targets(
+    return Annotated(
+        image=torch.zeros(3, 40, 60, dtype=torch.uint8) if image is None else image,
         boxes=torch.tensor([[20.0, 10.0, 50.0, 30.0]]),
         labels=torch.tensor([2]),
         masks=masks,
@@ -62,7 +69,7 @@ def test_resizing_keeps_within_both_limits(height: int, width: int, short: int, 
 
 
 def test_everything_moves_together() -> None:
-    image, targets = _transform(short=80)(torch.zeros(3, 40, 60, dtype=torch.uint8), _targets())
+    image, targets = _transform(short=80)(_annotated())
     assert image.shape == (3, 80, 120)
     assert image.dtype == torch.float32
     assert targets.boxes.tolist() == [[40, 20, 100, 60]]
@@ -76,23 +83,23 @@ def test_everything_moves_together() -> None:
 
 
 def test_boxes_follow_the_factors_that_came_out_of_rounding() -> None:
-    targets = Targets(torch.tensor([[0.0, 0.0, 640.0, 427.0]]), torch.tensor([0]))
-    _, moved = _transform(800, 1333)(torch.zeros(3, 427, 640, dtype=torch.uint8), targets)
+    image = torch.zeros(3, 427, 640, dtype=torch.uint8)
+    _, moved = _transform(800, 1333)(Annotated(image, torch.tensor([[0.0, 0.0, 640.0, 427.0]]), torch.tensor([0])))
     assert torch.allclose(moved.boxes, torch.tensor([[0.0, 0.0, 1199.0, 800.0]]))
 
 
 def test_semantic_cells_take_every_eighth_pixel() -> None:
-    targets = _targets()
+    sample = _annotated()
+    assert sample.semantic is not None
+    _, targets = _transform(short=40)(sample)
     assert targets.semantic is not None
-    _, moved = _transform(short=40)(torch.zeros(3, 40, 60, dtype=torch.uint8), targets)
-    assert moved.semantic is not None
-    assert moved.semantic.dtype == torch.int64
-    assert (moved.semantic == targets.semantic[::8, ::8]).all()
+    assert targets.semantic.dtype == torch.int64
+    assert (targets.semantic == sample.semantic[::8, ::8]).all()
 
 
 def test_flip_mirrors_image_boxes_masks_and_semantic() -> None:
     image = torch.arange(60, dtype=torch.uint8).expand(3, 40, 60).contiguous()
-    flipped, targets = _transform(short=40, flip=1.0)(image, _targets())
+    flipped, targets = _transform(short=40, flip=1.0)(_annotated(image))
     assert (flipped == image.flip(-1)).all()
     assert targets.boxes.tolist() == [[10, 10, 40, 30]]
     assert targets.masks is not None
@@ -110,7 +117,7 @@ def test_images_are_normalised_in_rgb() -> None:
     config = DataConfig(test_resize=ResizeConfig(short_sides=(4,)))
     image = torch.tensor([124, 116, 104], dtype=torch.uint8).view(3, 1, 1).expand(3, 4, 4).contiguous()
     expected = (np.array([124, 116, 104]) - config.mean) / np.array(config.std)
-    assert np.allclose(test_transform(config).image(image)[:, 0, 0].numpy(), expected, atol=1e-5)
+    assert np.allclose(inference_transform(config).image(image)[:, 0, 0].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("sample", "allowed"), [("choice", {40, 80}), ("range", set(range(40, 81)))])
@@ -125,21 +132,55 @@ def test_scales_are_drawn(sample: str, allowed: set[int]) -> None:
 
 def test_the_test_transform_draws_nothing() -> None:
     state = torch.get_rng_state()
-    test_transform(DataConfig()).image(torch.zeros(3, 20, 30, dtype=torch.uint8))
+    inference_transform(DataConfig()).image(torch.zeros(3, 20, 30, dtype=torch.uint8))
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_images_without_instances_pass() -> None:
-    empty = Targets(
+    empty = Annotated(
+        image=torch.zeros(3, 40, 60, dtype=torch.uint8),
         boxes=torch.zeros(0, 4),
         labels=torch.zeros(0, dtype=torch.int64),
         masks=torch.zeros(0, 40, 60, dtype=torch.uint8),
         crowd=torch.zeros(0, 4),
     )
-    _, targets = _transform(flip=1.0)(torch.zeros(3, 40, 60, dtype=torch.uint8), empty)
+    _, targets = _transform(flip=1.0)(empty)
     assert targets.boxes.shape == (0, 4)
     assert targets.masks is not None
     assert targets.masks.shape == (0, 80, 120)
+
+
+@given(st.data())
+def test_a_map_is_drawn_from_the_masks_that_are_left_as_if_it_had_been_drawn_before(data: st.DataObject) -> None:
+    """Oracle: draw at full size, then resize, flip and take every eighth pixel; neighbours have almost one size."""
+    height, width, short = (data.draw(st.integers(4, 70)) for _ in range(3))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
+    masks = (torch.rand(5, height, width, generator=random) < 0.5).to(torch.uint8)
+    crowds = (torch.rand(1, height, width, generator=random) < 0.2).to(torch.uint8)
+    labels, areas = torch.randperm(5, generator=random), masks.flatten(1).sum(1)
+    full = draw_semantic_map(masks, labels, crowds, areas=areas, background=5)
+    size = resized((height, width), short, 90)
+    expected = functional.resize_mask(full, list(size)).flip(-1)[::8, ::8].long()
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    sample = Annotated(image, torch.zeros(5, 4), labels, masks, crowd_masks=crowds, background=5, areas=areas)
+    assert torch.equal(_transform(short, 90, flip=1.0)(sample)[1].semantic, expected)
+
+
+def test_a_step_that_removes_an_instance_removes_it_from_the_map() -> None:
+    """What covers others can be put between the steps: the map is drawn last, and areas are counted anew."""
+
+    def cover(sample: Annotated) -> Annotated:
+        assert sample.masks is not None
+        return replace(sample, masks=sample.masks * 0, areas=None)
+
+    resize = Resize(ResizeConfig(short_sides=(80,), long_side=1000))
+    sample = replace(_annotated(), semantic=None, background=3)
+    plain = Transform([resize], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))(sample)[1].semantic
+    covered = Transform([resize, cover], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))(sample)[1].semantic
+    assert plain is not None
+    assert covered is not None
+    assert set(plain.flatten().tolist()) == {2, 3}
+    assert set(covered.flatten().tolist()) == {3}
 
 
 def test_padding_is_at_the_right_and_bottom() -> None:
@@ -178,8 +219,9 @@ def test_semantic_padding_equals_padding_before_subsampling() -> None:
     semantic = torch.randint(0, 9, (43, 61), dtype=torch.uint8)
     full = torch.full((64, 64), 255, dtype=torch.uint8)
     full[:43, :61] = semantic
-    targets = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), semantic=semantic)
-    image, targets = _transform(short=43)(torch.zeros(3, 43, 61, dtype=torch.uint8), targets)
+    image = torch.zeros(3, 43, 61, dtype=torch.uint8)
+    sample = Annotated(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), semantic=semantic)
+    image, targets = _transform(short=43)(sample)
     _, (padded,), _ = collate([Sample(image, targets, INFO)], 32)
     assert padded.semantic is not None
     assert (padded.semantic == full[::8, ::8]).all()

@@ -136,7 +136,6 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, sy
     assert sorted(synthetic_root.rglob("*")) == before
 
 
-@pytest.mark.slow
 def test_real_images(tmp_path: Path, real_data: Path) -> None:
     """COCO's own photographs and annotations, crowds and 80 classes with gaps in their ids included."""
     data, output = real_data / "coco-mini", tmp_path / "run"

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from dsctool.config.schema import Config
+from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine import trainer
 from tests.engine.fakes import Build, FakeDetector, tiny_config
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, synthetic_root: Path) -> Callable[..., str]:
+def run(synthetic_root: Path) -> Callable[..., str]:
     """Trains a fake detector in a folder and returns what was shown; ``prepare`` sees the detector first."""
 
     def train(
@@ -26,13 +27,13 @@ def run(monkeypatch: pytest.MonkeyPatch, synthetic_root: Path) -> Callable[..., 
         prepare: Build = lambda model: None,
         data: Path = synthetic_root,
         provenance: dict[str, str] | None = None,
+        ranks: Ranks = ALONE,
     ) -> str:
         def build(config: Config, *, num_classes: int) -> FakeDetector:
             model = FakeDetector(num_classes)
             prepare(model)
             return model
 
-        monkeypatch.setattr("dsctool.engine.setup.build_detector", build)
         out = io.StringIO()
         trainer.train(
             config or tiny_config(),
@@ -42,6 +43,8 @@ def run(monkeypatch: pytest.MonkeyPatch, synthetic_root: Path) -> Callable[..., 
             device="cpu",
             console=Console(file=out),
             provenance=provenance,
+            ranks=ranks,
+            build=build,  # type: ignore[arg-type]
         )
         return out.getvalue()
 

@@ -28,7 +28,7 @@ class FakeDetector(nn.Module):
         self.on_detect: Callable[[int], None] = lambda call: None
         self.factors: dict[str, float] = {}
 
-    def losses(
+    def forward(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None
     ) -> dict[str, Tensor]:
         self.calls["losses"] += 1

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.image_files import ImageFile
 from dsctool.data.layout import SplitFiles
+from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo
-from dsctool.engine.evaluation import evaluate_detector, match_categories
-from dsctool.engine.inference import Result, image_batches, run_inference, to_results
+from dsctool.engine.inference import detections, to_results
 from dsctool.engine.sets import open_evaluation_set
+from dsctool.engine.split_results import evaluate_detector, match_categories
 from dsctool.errors import DataError
 from dsctool.ops.masks import paste_masks
 from dsctool.structures import Detections, ImageBatch, Size
@@ -68,22 +69,14 @@ def batches(*sizes: Size) -> list[Batch]:
 
 def test_results_are_coco_results(device: torch.device) -> None:
     model = Fixed().train()
-    seen: list[tuple[int, list[Result]]] = []
-
-    results = run_inference(
-        model,
-        batches((120, 180), (40, 60)),
-        CATEGORIES,
-        device=device,
-        on_image=lambda info, found: seen.append((info.image_id, found)),
-    )
-
+    found = list(detections(model, batches((120, 180), (40, 60)), device=device))
+    assert [info.image_id for info, _ in found] == [100, 101]
+    results = [result for info, image in found for result in to_results(image, info.image_id, CATEGORIES)]
     assert [result["image_id"] for result in results] == [100, 100, 101, 101]
     assert [result["category_id"] for result in results] == [90, 7, 90, 7]
     assert results[0]["bbox"] == [45, 30, 90, 60]
     assert results[0]["score"] == 0.9
     assert json.loads(json.dumps(results)) == results
-    assert seen == [(100, results[:2]), (101, results[2:])]
     assert model.calls[0] == ((1, 3, 64, 96), [(60, 90)], [(120, 180)], False)
     assert model.training
 
@@ -120,27 +113,34 @@ def test_an_image_without_detections() -> None:
     assert to_results(nothing, 1, CATEGORIES) == []
 
 
-def test_the_mode_is_restored_after_an_error() -> None:
+def test_the_mode_is_restored_when_the_caller_stops_early() -> None:
     model = Fixed().train()
-    with pytest.raises(IndexError):
-        run_inference(model, batches((10, 10)), CATEGORIES[:1], device=torch.device("cpu"))
+    found = detections(model, batches((10, 10), (10, 10)), device=torch.device("cpu"))
+    next(found)
+    assert not model.training
+    found.close()  # type: ignore[attr-defined]
     assert model.training
 
 
 def test_image_files_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
-    Image.new("RGB", (120, 80)).save(tmp_path / "good.png")
+    Image.new("RGB", (120, 80), (1, 2, 3)).save(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     files = [ImageFile(tmp_path / "bad.jpg", 1), ImageFile(tmp_path / "no.png", 2), ImageFile(tmp_path / "good.png", 3)]
-    faults: list[tuple[int, str]] = []
+    faults: list[str] = []
 
-    read = list(image_batches(files, DATA, on_fault=lambda file, error: faults.append((file.id, str(error)))))
+    read = list(picture_batches(files, DATA, on_fault=lambda error: faults.append(str(error))))
 
-    assert [identity for identity, _ in faults] == [1, 2]
-    assert all(file.path.name in text for file, (_, text) in zip(files, faults, strict=False))
-    images, _, infos = read[0]
+    assert len(faults) == 2
+    assert all(file.path.name in text for file, text in zip(files, faults, strict=False))
+    images, _, (picture,) = read[0]
     assert len(read) == 1
-    assert images.sizes == [(64, 96)]
-    assert infos[0] == SampleInfo(3, (80, 120), str(tmp_path / "good.png"))
+    assert images.sizes == [picture.input_size] == [(64, 96)]
+    assert (picture.image_id, picture.original_size) == (3, (80, 120))
+    assert picture.file == files[2]
+    assert picture.pixels.shape == (3, 80, 120)
+    assert (picture.pixels[:, 5, 5] == torch.tensor([1, 2, 3])).all()
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        list(picture_batches(files, DATA))
 
 
 # --- a split ----------------------------------------------------------------------------------------

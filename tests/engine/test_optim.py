@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dsctool.config.schema import OptimConfig
-from dsctool.engine.optim import build_optimizer, build_schedule, clip_gradients
+from dsctool.engine.optim import build_optimizer, build_schedule, clip_gradients, gradient_norm
 
 
 def test_linear_scaling_from_the_reference_batch() -> None:
@@ -58,6 +58,8 @@ def test_only_what_trains_is_optimised_and_all_of_it_decays(kind: str) -> None:
 def test_clipping(max_norm: float | None, expected: list[float]) -> None:
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
-    norm = clip_gradients(torch.optim.SGD([parameter], lr=1.0), max_norm=max_norm)
+    optimizer = torch.optim.SGD([parameter, nn.Parameter(torch.zeros(1))], lr=1.0)  # the second has no gradient
+    norm = gradient_norm(optimizer)
+    clip_gradients(optimizer, norm=norm, max_norm=max_norm)
     assert norm.item() == pytest.approx(5.0)
     assert parameter.grad.tolist() == pytest.approx(expected)

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from dsctool.config.schema import Config
+from dsctool.engine.preflight import try_detection
+from dsctool.engine.sets import open_data
 from dsctool.errors import CheckpointError, ConfigError, DataError
 from dsctool.interop.checkpoint import load_checkpoint
-from tests.engine.fakes import tiny_config
+from tests.engine.fakes import FakeDetector, tiny_config
 
 
 def test_an_existing_folder_is_refused(tmp_path: Path, run: Callable[..., str]) -> None:
@@ -138,3 +140,49 @@ def test_a_broken_validation_image_is_found_before_training(
     with pytest.raises(DataError, match=broken.name):
         run(tmp_path / "run", data=root)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_fails_at_test_size_fails_before_the_first_step(tmp_path: Path, run: Callable[..., str]) -> None:
+    def crash(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            raise RuntimeError("out of memory")
+
+        model.on_detect = hook
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path / "run", prepare=crash)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path / "run", tiny_config(eval_interval=2), prepare=crash)
+    run(tmp_path / "run", tiny_config(epochs=1, eval_interval=0), prepare=crash)
+
+
+def test_detection_is_tried_once_on_two_images_by_a_new_run(tmp_path: Path, run: Callable[..., str]) -> None:
+    before_first_step: list[int] = []
+
+    def watch(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == 1:
+                before_first_step.append(model.calls["detect"])
+
+        model.on_losses = hook
+
+    run(tmp_path / "run", tiny_config(epochs=1), prepare=watch)
+    run(tmp_path / "run", tiny_config(epochs=2), prepare=watch, resume=True)
+    assert before_first_step == [2, 0]
+
+
+def test_the_trial_leaves_model_and_random_numbers_alone(synthetic_root: Path) -> None:
+    config = tiny_config()
+    val = open_data(config, synthetic_root).val
+    assert val is not None
+    model = FakeDetector(len(val.dataset.categories)).train()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state, told = torch.get_rng_state(), []
+    try_detection(
+        model, val, config.data, device=torch.device("cpu"), progress=lambda *numbers: told.append(numbers[1:])
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert told == [(1, 2), (2, 2)]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from dsctool.config.loading import load_config
+from dsctool.data.samplers import SampleKey
 from dsctool.engine.preflight import check_classes
-from dsctool.engine.sets import open_data
+from dsctool.engine.sets import check_sets, open_data, open_sets
 from dsctool.errors import ConfigError, DataError
+from dsctool.evaluation.coco import evaluate_all
+from dsctool.structures import Targets
+from tests.data.readings import counting_openings
+from tests.engine.fakes import tiny_config
 
 
 def test_no_semantic_maps_for_a_model_without_the_branch(synthetic_root: Path) -> None:
@@ -50,3 +59,71 @@ def test_maps_that_name_classes_the_branch_has_not_are_refused(tmp_path: Path, s
     semantic = open_data(enough, root).train_set[0].targets.semantic
     assert semantic is not None
     assert (semantic == 200).all()
+
+
+def test_a_run_with_several_evaluations_reads_every_annotation_file_once(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    with counting_openings() as openings:
+        run(tmp_path / "run", tiny_config(epochs=3))
+    assert openings["instances_train.json"] == openings["instances_val.json"] == 1
+
+
+def _same(left: Targets, right: Targets) -> bool:
+    return all(
+        torch.equal(getattr(left, name), getattr(right, name)) for name in ("boxes", "labels", "masks", "semantic")
+    )
+
+
+def test_who_did_not_check_opens_the_same_sets(synthetic_root: Path, tmp_path: Path) -> None:
+    """What the check found travels, small, to processes that read the files by themselves."""
+    root = tmp_path / "data"
+    shutil.copytree(synthetic_root, root)
+    for name in ("instances_train.json", "instances_val.json"):
+        content = json.loads((root / "annotations" / name).read_text())
+        content["annotations"][0]["bbox"] = [1, 2]
+        content["images"][1]["file_name"] = "nowhere.png"
+        (root / "annotations" / name).write_text(json.dumps(content))
+    words = ["data.workers=0", "data.on_error=skip", "data.keep_empty=false", "data.flip=0"]
+    config = load_config("htc_tiny", words)
+    checked = check_sets(config, root)
+    sent = pickle.dumps(checked.without_content())
+    with counting_openings() as openings:
+        theirs = open_sets(config, pickle.loads(sent))
+    assert len(sent) < 10_000
+    assert openings["instances_train.json"] == openings["instances_val.json"] == 1
+    with counting_openings() as openings:
+        own = open_sets(config, checked)
+    assert not openings
+    assert own.notes == theirs.notes
+    assert len(own.train_set) == len(theirs.train_set) == 7
+    assert own.train_set.num_instances == theirs.train_set.num_instances
+    key = SampleKey(3, 5)
+    assert _same(own.train_set[key].targets, theirs.train_set[key].targets)
+    assert own.val is not None
+    assert theirs.val is not None
+    assert own.val.ground_truth == theirs.val.ground_truth
+
+
+def test_ground_truth_is_as_good_after_an_evaluation_as_before(synthetic_root: Path) -> None:
+    """It serves every evaluation of a run; its masks are encoded when it is opened."""
+    data = open_data(load_config("htc_tiny", ["data.workers=0"]), synthetic_root).val
+    assert data is not None
+    truth = data.ground_truth
+    assert truth.masks_checked
+    results = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "score": 0.5, "segmentation": a["segmentation"]}
+        for a in truth.annotations
+    ]
+    first = evaluate_all(truth, results)
+    assert first == evaluate_all(truth, results) == evaluate_all(data.dataset.files.annotations, results)
+    assert first.stats["segm"] is not None
+    assert first.stats["segm"]["AP"] > 0.9
+
+
+def test_instances_are_counted_as_they_are_used(synthetic_root: Path) -> None:
+    train_set = open_data(
+        load_config("htc_tiny", ["data.workers=0", "train.eval_interval=0"]), synthetic_root
+    ).train_set
+    annotations = [each for index in range(len(train_set)) for each in train_set.annotations(index)]
+    assert train_set.num_instances == sum(not each.crowd for each in annotations) > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.step import StepResult, optimizer_step, part_of
+from dsctool.errors import TrainingError
 from dsctool.structures import ImageBatch, Targets
 
 
@@ -19,7 +22,7 @@ class Brightness(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
 
-    def losses(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
         values = images.mean((2, 3)) @ self.weight
         return {"loss_a": values.square().mean(), "s1.loss_cls": values.mean()}
 
@@ -31,10 +34,21 @@ def batch(images: Tensor, first_id: int) -> Batch:
     return ImageBatch(images, sizes), targets, infos
 
 
+class Wrapped(nn.Module):
+    """As ``DistributedDataParallel`` does: only its ``forward`` is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: object) -> dict[str, Tensor]:
+        return self.module(*inputs)
+
+
 def run(batches: list[Batch], device: torch.device) -> tuple[Tensor, StepResult]:
     model = Brightness().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    result = optimizer_step(model, optimizer, batches, rate=0.1, max_norm=None)  # type: ignore[arg-type]
+    result = optimizer_step(model, optimizer, batches, rate=0.1, max_norm=None)
     return model.weight.detach().cpu(), result
 
 
@@ -53,6 +67,39 @@ def test_the_rate_is_the_given_one() -> None:
     images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     weight, result = run([batch(images, 0)], torch.device("cpu"))
     assert torch.linalg.vector_norm(1 - weight).item() == pytest.approx(0.1 * result.grad_norm.item(), rel=1e-5)
+
+
+def test_a_wrapped_model_takes_the_same_step() -> None:
+    model = Brightness()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    optimizer_step(Wrapped(model), optimizer, [batch(images, 0)], rate=0.1, max_norm=None)
+    assert torch.equal(model.weight.detach(), run([batch(images, 0)], torch.device("cpu"))[0])
+
+
+@pytest.mark.parametrize(
+    ("brightness", "message"),
+    [
+        (math.inf, r"loss is not finite: loss_a = inf \(detector\), s1.loss_cls = inf .*; image ids 5\."),
+        (1e15, r"gradient is not finite: the norm of all together; image ids 4, 5\."),  # its square is no float
+    ],
+)
+def test_a_step_that_is_not_finite_changes_nothing_and_says_which(brightness: float, message: str) -> None:
+    model = Brightness()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    batches = [batch(torch.full((1, 3, 8, 8), value), number) for value, number in ((1.0, 4), (brightness, 5))]
+    with pytest.raises(TrainingError, match=message):
+        optimizer_step(model, optimizer, batches, rate=0.1, max_norm=1.0)
+    assert torch.equal(model.weight.detach(), torch.ones(3))
+
+
+def test_one_read_of_the_device_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    read = Tensor.__bool__
+    monkeypatch.setattr(Tensor, "__bool__", lambda tensor: reads.append(tensor.shape) or read(tensor))
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    run([batch(images[:2], 0), batch(images[2:], 2)], torch.device("cpu"))
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from dsctool.config.loading import load_config
+from dsctool.data.samplers import Ranks
 from dsctool.engine import trainer
+from dsctool.engine.preflight import TRIED
+from dsctool.engine.recorder import Recorder
 from dsctool.engine.signals import RunInterruptedError
 from dsctool.errors import TrainingError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
@@ -89,7 +92,7 @@ def test_the_runs_are_not_trivially_equal(tmp_path: Path, run: Callable[..., str
 def test_stopped_during_an_evaluation(tmp_path: Path, run: Callable[..., str]) -> None:
     run(tmp_path / "whole")
     with pytest.raises(RunInterruptedError):
-        run(tmp_path / "cut", prepare=kill_at(2, during="detect"))
+        run(tmp_path / "cut", prepare=kill_at(TRIED + 2, during="detect"))
     stopped = load_checkpoint(tmp_path / "cut" / "last.pt").training
     assert stopped is not None
     assert (stopped.step, stopped.epoch, stopped.batch) == (4, 0, 4)  # no step is lost, the evaluation is still due
@@ -182,14 +185,11 @@ def test_the_images_of_a_bad_loss_are_the_right_ones(tmp_path: Path, run: Callab
     seen: list[str] = []
 
     def poison(model: FakeDetector) -> None:
-        losses = model.losses
-
-        def spy(images, targets, sizes=None):  # type: ignore[no-untyped-def]
-            model.factors = {"s0.loss_mask": math.inf} if model.calls["losses"] == 1 else {}
+        def hook(number: int) -> None:
+            model.factors = {"s0.loss_mask": math.inf} if number == 2 else {}
             seen.append("called")
-            return losses(images, targets, sizes)
 
-        model.losses = spy  # type: ignore[method-assign]
+        model.on_losses = hook
 
     with pytest.raises(TrainingError, match="image ids ") as caught:
         run(tmp_path / "run", tiny_config(accumulate=4, batch_size=2), prepare=poison)
@@ -217,10 +217,17 @@ def test_best_is_replaced_by_strictly_better_only(
         return type("Evaluation", (), {"stats": stats})(), []
 
     monkeypatch.setattr(trainer, "evaluate_detector", evaluation)
-    steps = []
-    monkeypatch.setattr(trainer.Run, "save_best", lambda self: steps.append(self.position.step))
+    kept = []
+    save = Recorder.save
+
+    def spy(self: Recorder, name: str, checkpoint: Checkpoint) -> None:
+        save(self, name, checkpoint)  # type: ignore[arg-type]
+        if name == "best.pt":
+            kept.append(checkpoint.metrics["segm"]["AP"])  # type: ignore[index]
+
+    monkeypatch.setattr(Recorder, "save", spy)
     run(tmp_path / "run", tiny_config(epochs=4))
-    assert steps[:2] == [4, 12]  # masks decide; an equal score does not replace
+    assert kept == [0.2, 0.4]  # masks decide; an equal score does not replace
 
 
 def test_without_evaluations_the_last_is_the_best(
@@ -243,3 +250,32 @@ def test_a_finished_run_can_be_prolonged(tmp_path: Path, run: Callable[..., str]
     assert "finished" in run(tmp_path / "cut", tiny_config(epochs=2), resume=True)
     run(tmp_path / "cut", tiny_config(epochs=3), resume=True)
     assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+
+
+def test_a_process_that_is_not_the_first_writes_and_shows_nothing(tmp_path: Path, run: Callable[..., str]) -> None:
+    assert run(tmp_path / "run", ranks=Ranks(1, 2)) == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_of_two_processes_says_for_how_many_images_it_steps(tmp_path: Path, run: Callable[..., str]) -> None:
+    shown = run(tmp_path / "run", tiny_config(), ranks=Ranks(0, 2))
+    assert "4 images = batch_size 2 x accumulate 1 x 2 processes" in shown
+    assert "0.125 = 0.5 x 4 / 16" in shown
+    assert "4 steps = 2 epochs x 2" in shown
+
+
+def test_processes_take_as_many_steps_and_sample_apart(tmp_path: Path, run: Callable[..., str]) -> None:
+    calls, states = [], []
+
+    def watch(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            calls[-1] = number
+            states.append(torch.get_rng_state())
+
+        calls.append(0)
+        model.on_losses = hook
+
+    for rank in range(3):
+        run(tmp_path / str(rank), tiny_config(batch_size=1), ranks=Ranks(rank, 3), prepare=watch)
+    assert calls == [6, 6, 6]
+    assert len({tuple(state.tolist()) for state in states}) == 18

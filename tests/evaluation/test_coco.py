@@ -12,7 +12,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from dsctool.errors import DataError
-from dsctool.evaluation.coco import STAT_NAMES, evaluate, evaluate_all, per_class
+from dsctool.evaluation.coco import STAT_NAMES, evaluate, evaluate_all
 from tests.evaluation.crowded import pycocotools_stats
 
 Json = dict[str, Any]
@@ -220,7 +220,6 @@ def test_per_class_averages_to_the_whole() -> None:
     truth = generated_truth()
     evaluation = evaluate_all(truth, perturbed(truth))
     assert [(row.id, row.name) for row in evaluation.classes] == [(2, "plate"), (7, "cup"), (90, "never seen")]
-    assert evaluation.classes == per_class(truth, perturbed(truth))
     assert sum(row.instances for row in evaluation.classes) == 24
     unseen = evaluation.classes[-1]
     assert unseen.segm is not None
@@ -340,8 +339,8 @@ def test_masks_need_images_with_an_area() -> None:
     [
         ("", "is empty"),
         ("[1", "not valid JSON"),
-        ("[]", "holds one object"),
-        ('{"images": []}', "no list under 'categories'"),
+        ("[]", "must hold a JSON object"),
+        ('{"images": []}', "missing key 'annotations'"),
     ],
 )
 def test_a_file_that_is_no_ground_truth(text: str, said: str, tmp_path: Path) -> None:
@@ -383,7 +382,7 @@ def test_published_numbers(real_data: Path, case: str, results: str, kind: str, 
 def test_published_numbers_by_category(real_data: Path) -> None:
     folder = real_data / "evaluator" / "coco-val2014-100"
     expected = json.loads((folder / "expected.json").read_text())["variants_pycocotools_2.0.11"]["bbox/AP-per-category"]
-    found = {str(row.id): row.bbox["AP"] for row in per_class(folder / "gt.json", folder / "dt_bbox.json")}
+    found = {str(row.id): row.bbox["AP"] for row in evaluate_all(folder / "gt.json", folder / "dt_bbox.json").classes}
     assert found == pytest.approx(expected, abs=1e-12)
 
 

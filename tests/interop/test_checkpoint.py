@@ -8,11 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from dsctool.config.loading import load_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError
-from dsctool.interop.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_model, save_checkpoint
+from dsctool.interop.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    load_checkpoint,
+    load_model,
+    read_weights,
+    save_checkpoint,
+)
 from tests.engine.fakes import FakeDetector, tiny_config
+from tests.models.tiny import SMALL, tiny_detector
 
 CATEGORIES = [Category(3, "date"), Category(17, "fig")]
 
@@ -52,18 +61,27 @@ def test_everything_comes_back(saved: Path, checkpoint: Checkpoint) -> None:
         assert torch.equal(state["momentum_buffer"], loaded.training.optimizer["state"][index]["momentum_buffer"])
 
 
-def test_load_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsctool.models.build.build_detector", lambda config, num_classes: FakeDetector(num_classes))
-    model = load_model(saved)
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    """A checkpoint of a real detector of three classes."""
+    categories = [*CATEGORIES, Category(20, "plum")]
+    config = load_config("htc_tiny", SMALL)
+    save_checkpoint(tmp_path / "best.pt", Checkpoint(config, categories, tiny_detector().state_dict()))
+    return tmp_path / "best.pt"
+
+
+def test_load_model(detector: Path) -> None:
+    model = load_model(detector)
     assert not model.training
-    assert model.categories == CATEGORIES
-    assert model.config == tiny_config()
+    assert model.categories == load_checkpoint(detector).categories
+    assert model.config == load_config("htc_tiny", SMALL)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in tiny_detector().state_dict().items())
 
 
-def test_weights_of_another_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsctool.models.build.build_detector", lambda config, num_classes: FakeDetector(9))
-    with pytest.raises(CheckpointError, match=r"last\.pt.*do not fit(.|\n)*head\.weight"):
-        load_model(saved)
+def test_weights_of_another_model(detector: Path) -> None:
+    rewrite(detector, model=tiny_detector(overrides=["model.num_classes=9"]).state_dict())
+    with pytest.raises(CheckpointError, match=r"best\.pt.*do not fit(.|\n)*classifier\.weight"):
+        load_model(detector)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -126,8 +144,52 @@ def rewrite(path: Path, **changes: object) -> None:
 
 def test_newer_version(saved: Path) -> None:
     rewrite(saved, version=99)
-    with pytest.raises(CheckpointError, match="checkpoint version 99"):
+    message = r"last\.pt: written by a newer dsctool: checkpoint version 99, .* reads version 1\. Update dsctool"
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("version", [0, None, "1"])
+def test_a_version_that_never_was(saved: Path, version: object) -> None:
+    rewrite(saved, version=version)
+    with pytest.raises(CheckpointError, match=r"damaged dsctool checkpoint \(version"):
+        load_checkpoint(saved)
+
+
+def test_a_newer_training_state(saved: Path) -> None:
+    training = torch.load(saved, weights_only=True)["training"]
+    rewrite(saved, training=training | {"scaler": 1.0, "ema": {}})
+    message = (
+        r"last\.pt: written by a newer dsctool: .* does not know scaler, ema in its training state\. Update dsctool"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(saved)
+    del training["step"]
+    rewrite(saved, training=training)
+    with pytest.raises(CheckpointError, match=r"damaged dsctool checkpoint .*step"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"schema_version": 2}, "newer than this dsctool"), ({"ema": 0.999}, "ema.*unknown key")]
+)
+def test_the_configuration_of_a_newer_release(
+    saved: Path, checkpoint: Checkpoint, change: dict[str, object], words: str
+) -> None:
+    rewrite(saved, config=checkpoint.config.model_dump(mode="json") | change)
+    with pytest.raises(
+        CheckpointError, match=rf"last\.pt: .*another release of dsctool wrote it: update(.|\n)*{words}"
+    ):
+        load_checkpoint(saved)
+
+
+def test_weights_are_translated_by_the_kind_of_the_file(tmp_path: Path, saved: Path, checkpoint: Checkpoint) -> None:
+    """Names of a checkpoint stay, also where they look like published ones."""
+    name, own = "rpn_head.rpn_cls.bias", "rpn.objectness.bias"
+    torch.save({"state_dict": {name: torch.zeros(1)}, "meta": {}}, tmp_path / "published.pth")
+    assert read_weights(tmp_path / "published.pth").keys() == {own}
+    rewrite(saved, model={name: torch.zeros(1)})
+    assert read_weights(saved).keys() == {name}
 
 
 def test_a_configuration_that_is_not_valid(saved: Path, checkpoint: Checkpoint) -> None:

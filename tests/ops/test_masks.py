@@ -9,8 +9,9 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
+from dsctool.coco_results import Rle
 from dsctool.ops import masks as mask_ops
-from dsctool.ops.masks import Rle, encode_masks, mask_targets, paste_masks
+from dsctool.ops.masks import encode_masks, mask_targets, paste_masks
 from dsctool.structures import Size
 from tests.conftest import RECORDINGS
 

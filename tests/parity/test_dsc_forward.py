@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dsctool.models.cascades.dsc import DSC, Guidance
 from dsctool.models.detector import Detector
+from dsctool.models.postprocess import Postprocess
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.semantic_head import semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, relative_boxes, relative_roi_align, shape_guided_roi_align
@@ -168,7 +169,7 @@ def stage_pieces(case: Case, t: int, rois: Tensor, guidance: Guidance, previous:
 @pytest.mark.parametrize(("prefix", "original"), [("fixed", (160, 192)), ("rescaled", (120, 144))])
 def test_detections_from_fixed_proposals(case: Case, prefix: str, original: tuple[int, int]) -> None:
     proposals = [torch.from_numpy(case.arrays["fixed_proposals"])]
-    found = case.cascade.detect(case.features, proposals, [(160, 192)], [original])[0]
+    found = case.model.detect_from(case.features, proposals, [(160, 192)], [original])[0]
     check_detections(case, prefix, found)
 
 
@@ -201,17 +202,16 @@ def check_detections(case: Case, prefix: str, found: Detections) -> None:
 @pytest.mark.parametrize("prefix", ["fixed", "e2e"])
 def test_kept_rois(case: Case, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     selected = []
-    cascade = case.cascade
-    original = type(cascade.postprocess).__call__
+    original = Postprocess.__call__
 
     def spy(self: object, boxes: Tensor, scores: Tensor) -> object:
         selected.append(original(self, boxes, scores))  # type: ignore[arg-type]
         return selected[-1]
 
-    monkeypatch.setattr(type(cascade.postprocess), "__call__", spy)
+    monkeypatch.setattr(Postprocess, "__call__", spy)
     if prefix == "fixed":
         fixed = [torch.from_numpy(case.arrays["fixed_proposals"])]
-        cascade.detect(case.features, fixed, [(160, 192)], [(160, 192)])
+        case.model.detect_from(case.features, fixed, [(160, 192)], [(160, 192)])
     else:
         case.model.detect(case.image)
     ours = set(zip(selected[0].rois.tolist(), selected[0].labels.tolist(), strict=True))

@@ -13,7 +13,7 @@ from torch import Tensor
 from dsctool.interop import rename
 from dsctool.models.cascades.box_stage import BoxStage
 from dsctool.models.cascades.dsc import DSC
-from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
+from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.detector import Detector
 from dsctool.models.targets import Samples
 from dsctool.ops.boxes import encode_boxes

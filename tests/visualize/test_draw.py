@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from dsctool.ops.masks import Rle
+from dsctool.coco_results import Rle
 from dsctool.visualize import labels
 from dsctool.visualize.colors import PALETTE, assign_colors, text_color
 from dsctool.visualize.draw import draw_instances

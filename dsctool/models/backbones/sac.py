@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import every
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
+from dsctool.ops.precision import at_least_float32, full_precision
 
 EPSILON = 1e-5
 """Added to the variance of a filter."""
@@ -21,38 +25,59 @@ def _moments(weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + EPSILON).sqrt()
 
 
-class Standardiser:
+class Standardiser(nn.Module):
     """Standardises a weight per filter: ``W' = gamma (W - mean) / std + beta``.
 
-    Without gradients W' is computed once and kept until one of the three changes.
+    W' is kept from one call to the next only while nothing is about to change the weight: in eval mode, without
+    gradients being recorded, and while the weight holds no gradient that an optimiser could apply. What was kept is
+    dropped when one of these ends, and by ``train()``, ``eval()``, ``load_state_dict`` and moves to another device
+    or type. Who writes into a weight by hand in eval mode calls ``eval()`` once more.
     """
 
     def __init__(self) -> None:
-        self._key: tuple[int, ...] = ()
+        super().__init__()
         self._kept: Tensor | None = None
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
-    def __call__(self, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    def forward(self, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """W' from ``weight (O, I, k, k)``, ``gamma`` and ``beta`` ``(O, 1, 1, 1)``."""
-        if torch.is_grad_enabled() or weight.is_inference():  # inference tensors do not count their changes
-            return self._compute(weight, gamma, beta)
-        key = tuple(number for t in (weight, gamma, beta) for number in (t.data_ptr(), t._version))
-        if self._kept is None or key != self._key:
-            self._key, self._kept = key, self._compute(weight, gamma, beta)
+        if self.training or torch.is_grad_enabled() or weight.grad is not None or torch.compiler.is_compiling():
+            self._kept = None
+            return standardised(weight, gamma, beta)
+        if self._kept is None:
+            self._kept = standardised(weight, gamma, beta)
         return self._kept
 
-    @staticmethod
-    def _compute(weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """As a batch norm of one batch with a channel per filter, several times as fast as the formula in tensors.
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``: whoever evaluates starts from the weight as it is now."""
+        self._kept = None
+        return super().train(mode)
 
-        Batch norm's variance is the biased one, ``share`` times the unbiased.
-        """
-        filters, size = len(weight), weight[0].numel()
-        share = (size - 1) / size
-        rows = weight.permute(0, 2, 3, 1).reshape(1, filters, size)  # a view where the memory is channels last
-        rows = F.batch_norm(
-            rows, None, None, gamma.flatten() * share**0.5, beta.flatten(), training=True, eps=EPSILON * share
-        )
-        return rows.view(weight.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._kept = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}  # copies make their own
+
+
+def _forget(standardiser: nn.Module, _: object) -> None:
+    assert isinstance(standardiser, Standardiser)
+    standardiser._kept = None
+
+
+def standardised(weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """W' as a batch norm of one batch with a channel per filter, several times as fast as the formula in tensors.
+
+    Batch norm's variance is the biased one, ``share`` times the unbiased.
+    """
+    filters, size = len(weight), weight[0].numel()
+    share = (size - 1) / size
+    rows = weight.permute(0, 2, 3, 1).reshape(1, filters, size)  # a view where the memory is channels last
+    rows = F.batch_norm(
+        rows, None, None, gamma.flatten() * share**0.5, beta.flatten(), training=True, eps=EPSILON * share
+    )
+    return rows.view(weight.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
 def _add_filters(module: nn.Module, in_channels: int, out_channels: int, *, kernel_size: int, groups: int) -> None:
@@ -76,6 +101,7 @@ def calibrate(module: nn.Module) -> None:
     mean, std = _moments(module.get_parameter("weight"))
     module.get_buffer("weight_gamma").copy_(std)
     module.get_buffer("weight_beta").copy_(mean)
+    module.train(module.training)  # what was derived from the buffers is void
 
 
 class StandardisedConv(nn.Module):
@@ -140,17 +166,19 @@ class SwitchableAtrousConv(nn.Module):
         nn.init.ones_(self.switch.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``; any size."""
-        x = x + self.pre_context(F.adaptive_avg_pool2d(x, 1))
-        # Reflection needs three cells; smaller maps, which the published layer refuses, repeat their border.
-        border = "reflect" if min(x.shape[-2:]) >= 3 else "replicate"
-        average = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode=border), kernel_size=5, stride=1)
-        switch = self.switch(every(average, self.stride))  # S(x), linear: neither squashed nor cut
-        weight = self.standardise(self.weight, self.weight_gamma, self.weight_beta)
-        small = self._conv(x, average, self.offset_s, weight, dilation=1)
-        large = self._conv(x, average, self.offset_l, weight + self.weight_diff, dilation=LARGE_DILATION)
-        out = switch * small + (1 - switch) * large
-        return out + self.post_context(F.adaptive_avg_pool2d(out, 1))
+        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)`` float32; any size."""
+        with full_precision(x.device):  # S(x) has no bounds and weighs two maps, the contexts are sums over the image
+            x = at_least_float32(x)
+            x = x + self.pre_context(F.adaptive_avg_pool2d(x, 1))
+            # Reflection needs three cells; smaller maps, which the published layer refuses, repeat their border.
+            border = "reflect" if min(x.shape[-2:]) >= 3 else "replicate"
+            average = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode=border), kernel_size=5, stride=1)
+            switch = self.switch(every(average, self.stride))  # S(x), linear: neither squashed nor cut
+            weight = self.standardise(self.weight, self.weight_gamma, self.weight_beta)
+            small = self._conv(x, average, self.offset_s, weight, dilation=1)
+            large = self._conv(x, average, self.offset_l, weight + self.weight_diff, dilation=LARGE_DILATION)
+            out = switch * small + (1 - switch) * large
+            return out + self.post_context(F.adaptive_avg_pool2d(out, 1))
 
     def _conv(self, x: Tensor, average: Tensor, offset: nn.Conv2d | None, weight: Tensor, *, dilation: int) -> Tensor:
         if offset is None:
@@ -183,13 +211,15 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.conv_offset.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)``."""
-        return self.sample(
-            x,
-            self.conv_offset(x),
-            self.weight,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=1,
-            groups=self.groups,
-        )
+        """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)`` float32."""
+        with full_precision(x.device):
+            x = at_least_float32(x)
+            return self.sample(
+                x,
+                self.conv_offset(x),
+                self.weight,
+                stride=self.stride,
+                padding=self.padding,
+                dilation=1,
+                groups=self.groups,
+            )

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.models.losses import box_loss, classification_loss
-from dsctool.models.postprocess import Postprocess, Selected
 from dsctool.models.roi.box_head import BoxHead
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.targets import RoiSampling, Samples
-from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
+from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Size, StageMasks, Targets
+from dsctool.structures import Size, Targets
 
 
 class BoxStage(nn.Module):
@@ -105,68 +104,3 @@ def class_scores(stage_logits: Sequence[Tensor]) -> Tensor:
     """Softmax of the mean of some stages' logits ``(R, K+1)``, without the background: ``(R, K)``."""
     mean = torch.stack(list(stage_logits)).float().mean(dim=0)
     return mean.softmax(dim=1)[:, :-1]
-
-
-def select_detections(
-    boxes: Sequence[Tensor],
-    scores: Sequence[Tensor],
-    *,
-    sizes: Sequence[Size],
-    original_sizes: Sequence[Size],
-    postprocess: Postprocess,
-) -> list[Selected]:
-    """Multi-class NMS of every image, in the pixels of its original size."""
-    return [
-        postprocess(scale_boxes(box, source=size, target=original), score)
-        for box, score, size, original in zip(boxes, scores, sizes, original_sizes, strict=True)
-    ]
-
-
-def detections_of(
-    selected: Sequence[Selected],
-    *,
-    mask_probs: Tensor | None,
-    stage_masks: Sequence[Sequence[StageMasks]] | None,
-    original_sizes: Sequence[Size],
-    postprocess: Postprocess,
-) -> list[Detections]:
-    """Results per image, after what of the suppression needs masks.
-
-    mask_probs: ``(R, s, s)``, those of all images' detections, in order. stage_masks: per image and stage, or None.
-    """
-    masks: Sequence[Tensor | None] = [None] * len(selected)
-    if mask_probs is not None:
-        masks = mask_probs.split([len(s.boxes) for s in selected])
-    stages = [()] * len(selected) if stage_masks is None else stage_masks
-    return [
-        postprocess.suppress_masks(
-            Detections(s.boxes, s.scores, s.labels, mask, size, tuple(shown), _candidates(s.candidates, size))
-        )
-        for s, mask, size, shown in zip(selected, masks, original_sizes, stages, strict=True)
-    ]
-
-
-def _candidates(kept: Selected | None, size: Size) -> Detections | None:
-    return None if kept is None else Detections(kept.boxes, kept.scores, kept.labels, None, size)
-
-
-def equal_boxes(selected: Sequence[Selected], stage_probs: Sequence[Tensor]) -> list[list[StageMasks]]:
-    """Per image and stage the masks ``(R, s, s)`` of stages that all look at the final boxes."""
-    counts = [len(s.boxes) for s in selected]
-    by_image = zip(*(probs.split(counts) for probs in stage_probs), strict=True)
-    if not stage_probs:
-        return [[] for _ in selected]
-    return [
-        [StageMasks(f"stage {t}", s.boxes, p) for t, p in enumerate(probs, start=1)]
-        for s, probs in zip(selected, by_image, strict=True)
-    ]
-
-
-def detection_rois(selected: Sequence[Selected], *, sizes: Sequence[Size], original_sizes: Sequence[Size]) -> Tensor:
-    """Detections back in the network's pixels, as RoIs ``(R, 5)``."""
-    return boxes_to_rois(
-        [
-            scale_boxes(s.boxes, source=original, target=size)
-            for s, size, original in zip(selected, sizes, original_sizes, strict=True)
-        ]
-    )

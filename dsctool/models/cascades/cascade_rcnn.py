@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dsctool.models.cascades.box_stage import (
-    BoxStage,
-    cascade_boxes,
-    detection_rois,
-    detections_of,
-    equal_boxes,
-    select_detections,
-)
-from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
+from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes
+from dsctool.models.cascades.masks import mean_masks, positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
-from dsctool.models.postprocess import Postprocess
+from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.targets import Samples
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Size, Targets
+from dsctool.structures import RoiMasks, Scored, Size, Targets
 
 
 class CascadeRCNN(nn.Module):
@@ -36,14 +28,12 @@ class CascadeRCNN(nn.Module):
         mask_heads: Sequence[MaskHead],
         mask_roi_size: int,
         stage_loss_weights: Sequence[float],
-        postprocess: Postprocess,
     ) -> None:
         super().__init__()
-        self.box_stages = cast("Sequence[BoxStage]", nn.ModuleList(box_stages))
-        self.mask_heads = cast("Sequence[MaskHead]", nn.ModuleList(mask_heads))
+        self.box_stages = module_list(box_stages)
+        self.mask_heads = module_list(mask_heads)
         self.mask_roi_size = mask_roi_size
         self.stage_loss_weights = tuple(stage_loss_weights)
-        self.postprocess = postprocess
 
     @property
     def has_masks(self) -> bool:
@@ -66,34 +56,20 @@ class CascadeRCNN(nn.Module):
             boxes = stage.next_proposals(samples, deltas, sizes)
         return losses
 
-    def detect(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
-        *,
-        stage_masks: bool = False,
-    ) -> list[Detections]:
-        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size.
-
-        With ``stage_masks`` each carries the masks that the single stages see in it.
-        """
+    def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[None]:
+        """Boxes and class scores from the proposals ``(n_i, 4)`` of every image."""
         boxes, scores = cascade_boxes(self.box_stages, features, None, proposals, sizes)
-        selected = select_detections(
-            boxes, scores, sizes=sizes, original_sizes=original_sizes, postprocess=self.postprocess
-        )
-        probs: list[Tensor] = []
-        if self.has_masks:
-            rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
-            probs = self._mask_probs(features, rois, torch.cat([s.labels for s in selected]))
-        return detections_of(
-            selected,
-            mask_probs=torch.stack(probs).mean(dim=0) if probs else None,
-            stage_masks=equal_boxes(selected, probs) if stage_masks else None,
-            original_sizes=original_sizes,
-            postprocess=self.postprocess,
-        )
+        return Scored(boxes, scores, semantic=None, state=None)
+
+    def masks(
+        self, features: Sequence[Tensor], scored: Scored[None], rows: Tensor, rois: Tensor, labels: Tensor
+    ) -> RoiMasks:
+        """Masks of the classes ``labels (R,)`` in ``rois (R, 5)``, whichever rows of ``scored`` they came of."""
+        return self._masks(features, rois, labels)
+
+    def masks_for(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> RoiMasks:
+        """Masks of any boxes ``(n_i, 4)`` and classes ``(n_i,)`` of every image."""
+        return self._masks(features, boxes_to_rois(boxes), torch.cat(list(labels)))
 
     def _mask_loss(
         self, head: MaskHead, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Targets]
@@ -103,7 +79,7 @@ class CascadeRCNN(nn.Module):
         logits = head.predict_classes(head.feature(x), positive_labels(samples, targets))
         return mask_loss(logits, positive_masks(samples, targets, size=2 * self.mask_roi_size))
 
-    def _mask_probs(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> list[Tensor]:
-        """Each stage's probabilities ``(R, 2s, 2s)`` of each RoI's class."""
+    def _masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RoiMasks:
+        """The mean of the stages' masks."""
         x = roi_feature(features, None, rois, output_size=self.mask_roi_size)
-        return [head.predict_classes(head.feature(x), labels).sigmoid() for head in self.mask_heads]
+        return mean_masks(rois, [head.predict_classes(head.feature(x), labels) for head in self.mask_heads])

@@ -14,32 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from dsctool.models.cascades.box_stage import (
-    BoxStage,
-    class_scores,
-    detection_rois,
-    detections_of,
-    select_detections,
-)
-from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
+from dsctool.models.cascades.box_stage import BoxStage, class_scores
+from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
-from dsctool.models.postprocess import Postprocess, Selected
+from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
-from dsctool.models.roi.semantic_head import SemanticHead, semantic_branch, semantic_roi_feature
+from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch, semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
 from dsctool.models.targets import Samples
-from dsctool.ops.boxes import scale_boxes
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Size, StageMasks, Targets
+from dsctool.structures import RoiMasks, Scored, Size, StageMasks, Targets
 
 INFERENCE_ROIS = 250
-"""RoIs that a stage works on at a time at inference, which bounds memory."""
+"""RoIs that go through the stages together at inference, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +49,24 @@ class Guidance:
     def __getitem__(self, rows: Tensor) -> Guidance:
         return Guidance(self.rois[rows], self.feature[rows], self.mask_logits[rows])
 
-    @staticmethod
-    def cat(parts: Sequence[Guidance]) -> Guidance:
-        """All rows of ``parts``, in order."""
-        return Guidance(*(torch.cat(column) for column in zip(*(vars(p).values() for p in parts), strict=True)))
+
+@dataclass(frozen=True)
+class Trail:
+    """What the stages made of some RoIs at inference, row by row.
+
+    boxes, mask_logits: per stage, B_t ``(R, 4)`` and M_t ``(R, 2s, 2s)``. logits: per stage ``(R, K+1)``.
+    refined: ``(R, 4)``, the boxes after the last stage. guidance: the last stage's.
+    """
+
+    boxes: list[Tensor]
+    mask_logits: list[Tensor]
+    logits: list[Tensor]
+    refined: Tensor
+    guidance: Guidance
 
 
 @dataclass(frozen=True)
-class ShapeGuidance:
+class GuidanceSwitches:
     """Which guidance there is; each is a row of the paper's table of components.
 
     explicit: box features are weighted by the mask (SgRoIAlign); plus_one: by mask + 1.
@@ -99,22 +102,20 @@ class DSC(nn.Module):
         mask_head: MaskHead,
         mask_roi_size: int,
         final_roi_size: int,
-        guidance: ShapeGuidance,
+        switches: GuidanceSwitches,
         box_loss_weights: Sequence[float],
         averaged_stages: Sequence[int],
         semantic_head: SemanticHead | None,
-        postprocess: Postprocess,
     ) -> None:
         super().__init__()
-        self.mask_stages = cast("Sequence[MaskHead]", nn.ModuleList(mask_stages))
-        self.box_stages = cast("Sequence[BoxStage]", nn.ModuleList(box_stages))
+        self.mask_stages = module_list(mask_stages)
+        self.box_stages = module_list(box_stages)
         self.mask_head = mask_head
         self.semantic_head = semantic_head
         self.mask_roi_size, self.final_roi_size = mask_roi_size, final_roi_size
-        self.guidance = guidance
+        self.switches = switches
         self.box_loss_weights = tuple(box_loss_weights)
         self.averaged_stages = tuple(averaged_stages)
-        self.postprocess = postprocess
 
     @property
     def has_masks(self) -> bool:
@@ -147,45 +148,46 @@ class DSC(nn.Module):
         losses["loss_mask"] = self._final_mask_loss(features, semantic, samples, targets, guidance)
         return losses
 
-    def detect(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
-        *,
-        stage_masks: bool = False,
-    ) -> list[Detections]:
-        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size.
+    def score(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
+    ) -> Scored[list[Trail]]:
+        """Boxes and class scores from the proposals ``(n_i, 4)`` of every image."""
+        maps = None if self.semantic_head is None else self.semantic_head(features)
+        trails = [
+            [self._follow(features, embedded(maps), image, part, size) for part in boxes.split(INFERENCE_ROIS)]
+            for image, (boxes, size) in enumerate(zip(proposals, sizes, strict=True))
+        ]
+        return Scored(
+            boxes=[torch.cat([trail.refined for trail in parts]) for parts in trails],
+            scores=[
+                torch.cat([class_scores([trail.logits[t] for t in self.averaged_stages]) for trail in parts])
+                for parts in trails
+            ],
+            semantic=maps,
+            state=[trail for parts in trails for trail in parts],
+        )
 
-        With ``stage_masks`` each carries the masks M_t of the RoI it came from.
+    def masks(
+        self, features: Sequence[Tensor], scored: Scored[list[Trail]], rows: Tensor, rois: Tensor, labels: Tensor
+    ) -> RoiMasks:
+        """Masks of the classes ``labels (R,)`` in ``rois (R, 5)``, which came of the ``rows (R,)`` of ``scored``.
+
+        The stages' masks are the M_t of these rows.
         """
-        semantic = None if self.semantic_head is None else self.semantic_head(features)[1]
-        boxes, stage_logits, stages = list(proposals), [], []
-        guidance: Guidance | None = None
+        guidance, stages = _picked(scored.state, rows)
+        logits = self.final_masks(features, embedded(scored.semantic), rois, labels, guidance)
+        return RoiMasks(logits.float().sigmoid(), stages)
+
+    def masks_for(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> RoiMasks:
+        """Masks of any boxes ``(n_i, 4)`` and classes ``(n_i,)`` of every image; all stages see these boxes."""
+        semantic = embedded(None if self.semantic_head is None else self.semantic_head(features))
+        rois, guidance, stages = boxes_to_rois(boxes), None, []
         for t in range(len(self.box_stages)):
-            guidance, logits, deltas = self._stage_in_parts(t, features, semantic, boxes_to_rois(boxes), guidance)
-            stages.append((boxes, guidance.mask_logits))
-            stage_logits.append(logits)
-            boxes = self._refine(t, boxes, deltas, sizes, guidance)
+            guidance, _, _ = self.stage(t, features, semantic, rois, guidance)
+            stages.append(StageMasks(_stage_name(t), rois[:, 1:], guidance.mask_logits.float().sigmoid()))
         assert guidance is not None
-        scores = class_scores([stage_logits[t] for t in self.averaged_stages]).split([len(b) for b in boxes])
-        selected = select_detections(
-            boxes, scores, sizes=sizes, original_sizes=original_sizes, postprocess=self.postprocess
-        )
-        starts = torch.tensor([0, *(len(b) for b in boxes[:-1])]).cumsum(0).tolist()
-        rows = torch.cat([s.rois + start for s, start in zip(selected, starts, strict=True)])
-        rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
-        labels = torch.cat([s.labels for s in selected])
-        probs = self.final_masks(features, semantic, rois, labels, guidance[rows]).sigmoid()
-        shown = _stage_masks(stages, selected, rows, sizes, original_sizes) if stage_masks else None
-        return detections_of(
-            selected,
-            mask_probs=probs,
-            stage_masks=shown,
-            original_sizes=original_sizes,
-            postprocess=self.postprocess,
-        )
+        logits = self.final_masks(features, semantic, rois, torch.cat(list(labels)), guidance)
+        return RoiMasks(logits.float().sigmoid(), tuple(stages))
 
     def stage(
         self, t: int, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, previous: Guidance | None
@@ -194,17 +196,19 @@ class DSC(nn.Module):
 
         previous: the guidance of stage t - 1 for the same rows; None at t = 0.
         """
-        guide, head, last = self.guidance, self.box_stages[t].head, t == len(self.box_stages) - 1
+        switches, head, last = self.switches, self.box_stages[t].head, t == len(self.box_stages) - 1
         box_roi_size = self.box_stages[t].roi_size
-        enlarged = enlarge_rois(rois, guide.enlarge_ratios[t])  # B^e_t
+        enlarged = enlarge_rois(rois, switches.enlarge_ratios[t])  # B^e_t
         x = roi_feature(features, semantic, enlarged, output_size=self.mask_roi_size, semantic_rois=rois)
         aligned = self._align(t, features, semantic, rois, enlarged, previous)  # a(F^-_{t-1}, B^e_{t-1}, B^e_t)
         feature = self.mask_stages[t].feature(x, aligned)  # F^m_t (+) w^m_t a(...)
         mask_logits = self.mask_stages[t].predict(feature)[:, 0]  # (M_t, F^-_t) = m_t(...)
         pooled_rois = rois if last else enlarged  # the published last stage pools the box itself
-        if guide.explicit:  # F^b_{t+1} = f^s(B^e_t, F, M_t)
+        if switches.explicit:  # F^b_{t+1} = f^s(B^e_t, F, M_t)
             probs = mask_logits.float().sigmoid()
-            y = shape_guided_roi_align(features, pooled_rois, probs, output_size=box_roi_size, plus_one=guide.plus_one)
+            y = shape_guided_roi_align(
+                features, pooled_rois, probs, output_size=box_roi_size, plus_one=switches.plus_one
+            )
         else:
             y = roi_feature(features, None, pooled_rois, output_size=box_roi_size)
         if semantic is not None:
@@ -217,7 +221,7 @@ class DSC(nn.Module):
     ) -> Tensor:
         """Mask logits ``(R, 2s, 2s)`` of each RoI's class; ``previous`` is the last stage's guidance for these rows."""
         last = len(self.box_stages)
-        enlarged = enlarge_rois(rois, self.guidance.enlarge_ratios[last])
+        enlarged = enlarge_rois(rois, self.switches.enlarge_ratios[last])
         x = roi_feature(features, semantic, enlarged, output_size=self.final_roi_size, semantic_rois=rois)
         aligned = self._align(last, features, semantic, rois, enlarged, previous)
         return self.mask_head.predict_classes(self.mask_head.feature(x, aligned), labels)
@@ -233,7 +237,7 @@ class DSC(nn.Module):
     ) -> Tensor | None:
         if previous is None:
             return None
-        match self.guidance.alignment:
+        match self.switches.alignment:
             case "adaptive":
                 return relative_roi_align(previous.feature, previous.rois, enlarged, output_size=self.mask_roi_size)
             case "none":
@@ -245,23 +249,28 @@ class DSC(nn.Module):
                     feature = head.feature(x, feature)
                 return feature
 
-    def _stage_in_parts(
-        self, t: int, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, previous: Guidance | None
-    ) -> tuple[Guidance, Tensor, Tensor]:
-        parts = [
-            self.stage(t, features, semantic, rois[rows], None if previous is None else previous[rows])
-            for rows in torch.arange(len(rois), device=rois.device).split(INFERENCE_ROIS)
-        ]
-        guidance, logits, deltas = zip(*parts, strict=True)
-        return Guidance.cat(guidance), torch.cat(logits), torch.cat(deltas)
+    def _follow(
+        self, features: Sequence[Tensor], semantic: Tensor | None, image: int, boxes: Tensor, size: Size
+    ) -> Trail:
+        """One image's proposals ``(R, 4)`` through all stages."""
+        entered, mask_logits, class_logits = [], [], []
+        guidance: Guidance | None = None
+        for t in range(len(self.box_stages)):
+            guidance, logits, deltas = self.stage(t, features, semantic, boxes_to_rois([boxes], first=image), guidance)
+            entered.append(boxes)
+            mask_logits.append(guidance.mask_logits)
+            class_logits.append(logits)
+            (boxes,) = self._refine(t, [boxes], deltas, [size], guidance)
+        assert guidance is not None
+        return Trail(entered, mask_logits, class_logits, boxes, guidance)
 
     def _refine(
         self, t: int, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size], guidance: Guidance
     ) -> list[Tensor]:
         refined = self.box_stages[t].refine(boxes, deltas, sizes)
-        if self.guidance.roi_clipping and t + 1 < len(self.box_stages):
+        if self.switches.roi_clipping and t + 1 < len(self.box_stages):
             limits = guidance.rois[:, 1:].split([len(b) for b in refined])
-            ratio = self.guidance.enlarge_ratios[t + 1]
+            ratio = self.switches.enlarge_ratios[t + 1]
             return [keep_inside(box, limit, ratio=ratio) for box, limit in zip(refined, limits, strict=True)]
         return refined
 
@@ -286,21 +295,27 @@ class DSC(nn.Module):
         return mask_loss(logits, positive_masks(samples, targets, size=2 * self.final_roi_size))
 
 
-def _stage_masks(
-    stages: Sequence[tuple[list[Tensor], Tensor]],
-    selected: Sequence[Selected],
-    rows: Tensor,
-    sizes: Sequence[Size],
-    original_sizes: Sequence[Size],
-) -> list[list[StageMasks]]:
-    """Per image and stage: the boxes B_t that the detections came from, in original pixels, and their M_t."""
-    counts = [len(s.rois) for s in selected]
-    shown: list[list[StageMasks]] = [[] for _ in selected]
-    for t, (boxes, mask_logits) in enumerate(stages):
-        name = "mRPN" if t == 0 else f"stage {t}"
-        probs = mask_logits[rows].float().sigmoid().split(counts)
-        for image, (box, chosen, source, target) in enumerate(zip(boxes, selected, sizes, original_sizes, strict=True)):
-            shown[image].append(
-                StageMasks(name, scale_boxes(box[chosen.rois], source=source, target=target), probs[image])
-            )
-    return shown
+def _picked(trails: Sequence[Trail], rows: Tensor) -> tuple[Guidance, tuple[StageMasks, ...]]:
+    """The last guidance, and every stage's boxes and masks, of some rows of all trails together, in their order."""
+    parts, places, first = [], [], 0
+    for trail in trails:
+        mine = torch.nonzero((rows >= first) & (rows < first + len(trail.refined))).flatten()
+        parts.append((trail, rows[mine] - first))
+        places.append(mine)
+        first += len(trail.refined)
+    order = torch.cat(places).argsort()
+    guidance = [trail.guidance[chosen] for trail, chosen in parts]
+    columns = ([g.rois for g in guidance], [g.feature for g in guidance], [g.mask_logits for g in guidance])
+    stages = (
+        StageMasks(
+            _stage_name(t),
+            torch.cat([trail.boxes[t][chosen] for trail, chosen in parts])[order],
+            torch.cat([trail.mask_logits[t][chosen] for trail, chosen in parts])[order].float().sigmoid(),
+        )
+        for t in range(len(trails[0].boxes))
+    )
+    return Guidance(*(torch.cat(column)[order] for column in columns)), tuple(stages)
+
+
+def _stage_name(t: int) -> str:
+    return "mRPN" if t == 0 else f"stage {t}"

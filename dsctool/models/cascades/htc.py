@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dsctool.models.cascades.box_stage import (
-    BoxStage,
-    cascade_boxes,
-    detection_rois,
-    detections_of,
-    equal_boxes,
-    select_detections,
-)
-from dsctool.models.cascades.mask_targets import positive_labels, positive_masks
+from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes
+from dsctool.models.cascades.masks import mean_masks, positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
-from dsctool.models.postprocess import Postprocess
+from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
-from dsctool.models.roi.semantic_head import SemanticHead, semantic_branch
+from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch
 from dsctool.models.targets import Samples
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Size, Targets
+from dsctool.structures import RoiMasks, Scored, Size, Targets
 
 
 class HTC(nn.Module):
@@ -38,15 +30,13 @@ class HTC(nn.Module):
         mask_roi_size: int,
         stage_loss_weights: Sequence[float],
         semantic_head: SemanticHead | None,
-        postprocess: Postprocess,
     ) -> None:
         super().__init__()
-        self.box_stages = cast("Sequence[BoxStage]", nn.ModuleList(box_stages))
-        self.mask_heads = cast("Sequence[MaskHead]", nn.ModuleList(mask_heads))
+        self.box_stages = module_list(box_stages)
+        self.mask_heads = module_list(mask_heads)
         self.semantic_head = semantic_head
         self.mask_roi_size = mask_roi_size
         self.stage_loss_weights = tuple(stage_loss_weights)
-        self.postprocess = postprocess
 
     @property
     def has_masks(self) -> bool:
@@ -73,33 +63,22 @@ class HTC(nn.Module):
             losses |= {f"s{t}.{name}": weight * value for name, value in stage_losses.items()}
         return losses
 
-    def detect(
-        self,
-        features: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
-        *,
-        stage_masks: bool = False,
-    ) -> list[Detections]:
-        """Detections of every image from its proposals ``(n_i, 4)``, in the pixels of its original size.
+    def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[None]:
+        """Boxes and class scores from the proposals ``(n_i, 4)`` of every image."""
+        maps = None if self.semantic_head is None else self.semantic_head(features)
+        boxes, scores = cascade_boxes(self.box_stages, features, embedded(maps), proposals, sizes)
+        return Scored(boxes, scores, semantic=maps, state=None)
 
-        With ``stage_masks`` each carries the masks that the single stages see in it.
-        """
-        semantic = None if self.semantic_head is None else self.semantic_head(features)[1]
-        boxes, scores = cascade_boxes(self.box_stages, features, semantic, proposals, sizes)
-        selected = select_detections(
-            boxes, scores, sizes=sizes, original_sizes=original_sizes, postprocess=self.postprocess
-        )
-        rois = detection_rois(selected, sizes=sizes, original_sizes=original_sizes)
-        probs = self._mask_probs(features, semantic, rois, torch.cat([s.labels for s in selected]))
-        return detections_of(
-            selected,
-            mask_probs=torch.stack(probs).mean(dim=0),
-            stage_masks=equal_boxes(selected, probs) if stage_masks else None,
-            original_sizes=original_sizes,
-            postprocess=self.postprocess,
-        )
+    def masks(
+        self, features: Sequence[Tensor], scored: Scored[None], rows: Tensor, rois: Tensor, labels: Tensor
+    ) -> RoiMasks:
+        """Masks of the classes ``labels (R,)`` in ``rois (R, 5)``, whichever rows of ``scored`` they came of."""
+        return self._masks(features, embedded(scored.semantic), rois, labels)
+
+    def masks_for(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> RoiMasks:
+        """Masks of any boxes ``(n_i, 4)`` and classes ``(n_i,)`` of every image."""
+        maps = None if self.semantic_head is None else self.semantic_head(features)
+        return self._masks(features, embedded(maps), boxes_to_rois(boxes), torch.cat(list(labels)))
 
     def mask_features(self, x: Tensor, stages: int) -> list[Tensor]:
         """m_0 .. m_{stages-1} of RoI features ``x``: each stage's feature flows into the next (equation 5)."""
@@ -122,13 +101,8 @@ class HTC(nn.Module):
         logits = self.mask_heads[t].predict_classes(feature, positive_labels(samples, targets))
         return mask_loss(logits, positive_masks(samples, targets, size=2 * self.mask_roi_size))
 
-    def _mask_probs(
-        self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor
-    ) -> list[Tensor]:
-        """Each stage's probabilities ``(R, 2s, 2s)`` of each RoI's class."""
+    def _masks(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor) -> RoiMasks:
+        """The mean of the stages' masks."""
         x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size)
-        stage_features = self.mask_features(x, len(self.mask_heads))
-        return [
-            head.predict_classes(feature, labels).sigmoid()
-            for head, feature in zip(self.mask_heads, stage_features, strict=True)
-        ]
+        stages = zip(self.mask_heads, self.mask_features(x, len(self.mask_heads)), strict=True)
+        return mean_masks(rois, [head.predict_classes(feature, labels) for head, feature in stages])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import ResNet
+from dsctool.models.modules import module_list
 from dsctool.models.necks.fpn import FPN
 
 FEEDBACK_LEVELS = slice(1, 4)
@@ -51,7 +51,7 @@ class RFP(nn.Module):
         """``backbones``: one per further pass, each with feedback inputs; None stands for the detector's own."""
         super().__init__()
         self.further_passes = len(backbones)
-        self.backbones = cast("Sequence[ResNet]", nn.ModuleList(b for b in backbones if b is not None))
+        self.backbones = module_list(b for b in backbones if b is not None)
         self.aspp = ASPP(channels, channels, dilations=aspp_dilations)
         self.fusion = nn.Conv2d(channels, 1, 1)
         nn.init.zeros_(self.fusion.weight)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dsctool.models.init import init_normal, init_xavier
 from dsctool.models.roi.fusion import FeatureFusion
+from dsctool.ops.precision import at_least_float32
 
 
 class BoxHead(nn.Module):
@@ -29,9 +30,9 @@ class BoxHead(nn.Module):
         init_normal(self.regressor, std=0.001)
 
     def forward(self, x: Tensor, mask_feature: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``(R, C, s, s)`` -> class logits ``(R, K+1)``, background last, and normalised deltas ``(R, 4)``."""
+        """``(R, C, s, s)`` -> class logits ``(R, K+1)``, background last, and normalised deltas ``(R, 4)``, float32."""
         if self.fusion is not None and mask_feature is not None:
             x = self.fusion(x, mask_feature)
         hidden = F.relu(self.fc1(x.flatten(1)), inplace=True)
         hidden = F.relu(self.fc2(hidden), inplace=True)
-        return self.classifier(hidden), self.regressor(hidden)
+        return at_least_float32(self.classifier(hidden)), at_least_float32(self.regressor(hidden))

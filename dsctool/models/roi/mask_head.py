@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dsctool.models.init import init_kaiming
 from dsctool.models.roi.fusion import FeatureFusion
+from dsctool.ops.precision import at_least_float32
 
 
 class MaskHead(nn.Module):
@@ -48,12 +49,12 @@ class MaskHead(nn.Module):
         return x
 
     def predict(self, feature: Tensor) -> Tensor:
-        """A feature -> logits of every class ``(R, K, 2s, 2s)``."""
+        """A feature -> logits of every class ``(R, K, 2s, 2s)``, float32."""
         weight = self.logits.weight.flatten(1)  # (K, channels)
         return _unfolded(F.linear(self._upsampled(feature), weight, self.logits.bias))
 
     def predict_classes(self, feature: Tensor, labels: Tensor) -> Tensor:
-        """A feature -> logits of one class per RoI ``(R, 2s, 2s)``; ``labels (R,)`` says which.
+        """A feature -> logits of one class per RoI ``(R, 2s, 2s)``, float32; ``labels (R,)`` says which.
 
         The same numbers as ``predict(feature)[range(R), labels]``, without computing the other classes.
         """
@@ -78,7 +79,7 @@ class MaskHead(nn.Module):
 
 
 def _unfolded(cells: Tensor) -> Tensor:
-    """``(R, s, s, 4, K)``, four cells row by row -> ``(R, K, 2s, 2s)``."""
+    """``(R, s, s, 4, K)``, four cells row by row -> ``(R, K, 2s, 2s)``, float32."""
     rois, size, _, _, channels = cells.shape
     grid = cells.view(rois, size, size, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
-    return grid.reshape(rois, channels, 2 * size, 2 * size)
+    return at_least_float32(grid.reshape(rois, channels, 2 * size, 2 * size))

@@ -75,6 +75,11 @@ def semantic_branch(
     return {"loss_semantic_seg": head.loss(shared, torch.stack(labels))}, semantic
 
 
+def embedded(maps: tuple[Tensor, Tensor] | None) -> Tensor | None:
+    """S of what a :class:`SemanticHead` gives, where there is one."""
+    return None if maps is None else maps[1]
+
+
 def semantic_roi_feature(embedded: Tensor, rois: Tensor, *, output_size: int) -> Tensor:
     """S under each RoI ``(R, 5)``: ``(R, channels, output_size, output_size)``."""
     if POOL_SIZE % output_size == 0:

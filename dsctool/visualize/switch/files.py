@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from dsctool.data.images import read_image
+from dsctool.data.pictures import Picture
 from dsctool.files import whole_file
 from dsctool.visualize.overlays import draw_results
 from dsctool.visualize.switch.numbers import ImageNumbers, summarize
@@ -17,7 +17,7 @@ from dsctool.visualize.switch.record import SwitchRecord
 from dsctool.visualize.switch.sheet import Sheet, picture_size, save_layer, save_sheet
 
 if TYPE_CHECKING:
-    from dsctool.engine.inference import Result
+    from dsctool.coco_results import Result
 
 
 def save_maps(target: Path, record: SwitchRecord) -> None:
@@ -43,7 +43,7 @@ def save_contact_sheet(
     target: Path,
     record: SwitchRecord,
     *,
-    image: Path,
+    picture: Picture,
     found: Sequence[Result],
     names: Mapping[int, str],
     numbers: ImageNumbers,
@@ -52,14 +52,14 @@ def save_contact_sheet(
 ) -> None:
     """Write the contact sheet of one image.
 
-    image: the file that was looked at. found: the detections to draw. names: of the categories, by id.
+    picture: what was looked at. found: the detections to draw. names: of the categories, by id.
     numbers: of this image, over objects that are called ``objects``. stretch: draw every map over its own range.
     """
-    pixels = Image.fromarray(read_image(image, record.image_size).permute(1, 2, 0).numpy())
+    pixels = Image.fromarray(picture.pixels.permute(1, 2, 0).numpy())
     height, width = picture_size(record.image_size)
     small = pixels.resize((width, height), Image.Resampling.LANCZOS)
     sheet = Sheet(
-        title=f"{image.name}, {record.image_size[1]} x {record.image_size[0]} pixels",
+        title=f"{picture.file.path.name}, {record.image_size[1]} x {record.image_size[0]} pixels",
         maps=record.maps,
         image=small,
         overlay=draw_results(small, found, names, size=record.image_size),

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ from torch import Tensor, nn
 
 from dsctool.errors import DsctoolError
 from dsctool.models.backbones.sac import SwitchableAtrousConv
-from dsctool.models.detector import Detector
-from dsctool.structures import Detections, ImageBatch, Size
+from dsctool.structures import Detections, Size
 
 Values = NDArray[np.float32]
 """Numbers of a map, ``(h, w)`` unless said otherwise."""
@@ -109,45 +109,50 @@ def select_layers(layers: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [layer for layer in layers if layer in chosen] if patterns else list(layers)
 
 
-def record_switches(model: Detector, images: ImageBatch, *, original_size: Size, layers: Sequence[str]) -> SwitchRecord:
-    """Run the detector on a batch of one image and keep the switch maps of ``layers``.
-
-    model: in eval mode. images: on any device, the model runs on its own. original_size: ``(h, w)`` that
-    detections are wanted in. Nothing but the maps and the detections stays in memory, both on the CPU.
+@contextmanager
+def recording(model: nn.Module, layers: Sequence[str]) -> Iterator[SwitchRecorder]:
+    """While the block runs, keeps the switch maps of ``layers`` for whatever ``model`` is run on, image by image.
 
     Raises:
-        DsctoolError: a map has values that are not finite.
+        DsctoolError: from the run, where a map has values that are not finite.
     """
-    device = next(model.parameters()).device
-    with _recording(model, layers) as recorded:
-        found = model.detect(images.tensor.to(device), images.sizes, [original_size])[0]
-    size = images.sizes[0]
-    maps = [_map(layer, call, values, size) for layer in layers for call, values in enumerate(recorded[layer])]
-    return SwitchRecord(maps=maps, detections=found.to("cpu"), image_size=original_size)
-
-
-@contextmanager
-def _recording(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[Values]]]:
-    """The outputs of the layers' switches while the block runs, one per call."""
-    recorded: dict[str, list[Values]] = {layer: [] for layer in layers}
-
-    def keep(layer: str, output: Tensor) -> None:
-        values = output[0, 0].float().cpu().numpy()
-        if not np.isfinite(values).all():
-            raise DsctoolError(f"the switch of {layer} is not finite: the checkpoint's weights have diverged")
-        recorded[layer].append(values)
-
+    recorder = SwitchRecorder(layers)
     handles = [
-        model.get_submodule(f"{layer}.switch").register_forward_hook(
-            lambda module, inputs, output, layer=layer: keep(layer, output)
-        )
-        for layer in layers
+        model.get_submodule(f"{layer}.switch").register_forward_hook(partial(recorder.keep, layer)) for layer in layers
     ]
     try:
-        yield recorded
+        yield recorder
     finally:
         for handle in handles:
             handle.remove()
+
+
+class SwitchRecorder:
+    """Holds the switch maps of the image that a detector ran on last, on the CPU."""
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        self._calls: dict[str, list[Values]] = {layer: [] for layer in layers}
+
+    def keep(self, layer: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        """A forward hook of the switch of ``layer``; it sees batches of one image."""
+        values = output[0, 0].float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise DsctoolError(f"the switch of {layer} is not finite: the checkpoint's weights have diverged")
+        self._calls[layer].append(values)
+
+    def take(self, found: Detections, input_size: Size) -> SwitchRecord:
+        """What there is of the last image, whose detections are ``found``; the next one starts anew.
+
+        input_size: ``(h, w)`` of the image as the network saw it, without padding.
+        """
+        maps = [
+            _map(layer, call, values, input_size)
+            for layer, calls in self._calls.items()
+            for call, values in enumerate(calls)
+        ]
+        for calls in self._calls.values():
+            calls.clear()
+        return SwitchRecord(maps=maps, detections=found.to("cpu"), image_size=found.size)
 
 
 def _map(layer: str, call: int, values: Values, size: Size) -> SwitchMap:

@@ -306,7 +306,6 @@ def test_real_subsets(real_data: Path, same_class: bool) -> None:
         assert [view["instances"] for view in report["instance_level"]] == [804, 666, 346, 177, 80, 35]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "kind", "file"),
     [

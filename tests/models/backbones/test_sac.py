@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from dsctool.models.backbones.resnet import ResNet
-from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv, calibrate
+from dsctool.models.backbones.sac import (
+    DeformableConv,
+    StandardisedConv,
+    SwitchableAtrousConv,
+    calibrate,
+    standardised,
+)
 from tests.parity.published import difference, recording
 
 SAC_CASES = [
@@ -93,25 +101,62 @@ def test_fresh_sac_is_the_plain_standardised_convolution(deformable: bool, strid
     torch.testing.assert_close(sac(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-def test_standardised_weight_is_kept_until_it_changes() -> None:
-    conv = StandardisedConv(4, 4, kernel_size=3)
-    calls = []
-    original = conv.standardise._compute
-    conv.standardise._compute = lambda *args: calls.append(1) or original(*args)  # type: ignore[method-assign]
-    x = torch.randn(1, 4, 5, 5)
+def w_prime(conv: StandardisedConv) -> torch.Tensor:
+    return conv.standardise(conv.weight, conv.weight_gamma, conv.weight_beta)
+
+
+@pytest.fixture
+def conv() -> StandardisedConv:
+    """In eval mode, its W' kept."""
+    conv = StandardisedConv(4, 4, kernel_size=3).eval()
     with torch.no_grad():
-        first = conv(x)
-        assert torch.equal(conv(x), first)
-        assert len(calls) == 1
-        conv.weight.add_(torch.randn_like(conv.weight))
-        assert not torch.equal(conv(x), first)
-        conv.load_state_dict({k: torch.ones_like(v) for k, v in conv.state_dict().items()})
-        torch.testing.assert_close(
-            conv.standardise(conv.weight, conv.weight_gamma, conv.weight_beta), torch.ones(4, 4, 3, 3)
-        )
-        assert len(calls) == 3
-    assert conv(x).requires_grad
-    assert len(calls) == 4, "with gradients it is part of the graph"
+        assert w_prime(conv) is w_prime(conv)
+    return conv
+
+
+def stepped_in_eval_mode(conv: StandardisedConv, **options: bool) -> None:
+    """With a detection at every place where one can be."""
+    optimizer = torch.optim.AdamW(conv.parameters(), lr=0.1, **options)
+    loss = conv(torch.randn(1, 4, 5, 5)).square().sum()
+    loss.backward()
+    with torch.no_grad():
+        w_prime(conv)
+    optimizer.step()
+
+
+VOID = {
+    "a fused step in eval mode": lambda conv: stepped_in_eval_mode(conv, fused=True),
+    "a step tensor by tensor": lambda conv: stepped_in_eval_mode(conv, foreach=False),
+    "loading": lambda conv: conv.load_state_dict({k: v + torch.rand_like(v) for k, v in conv.state_dict().items()}),
+    "loading other tensors": lambda conv: conv.load_state_dict(
+        {k: v + torch.rand_like(v) for k, v in conv.state_dict().items()}, assign=True
+    ),
+    "another type": lambda conv: conv.double(),
+    "written by hand in train mode": lambda conv: conv.train().weight.data.normal_(),
+    "written by hand, then eval": lambda conv: (conv.weight.data.normal_(), conv.eval()),
+    "calibration": lambda conv: (conv.weight.data.normal_(), calibrate(conv)),
+    "a copy that goes its own way": lambda conv: copy.deepcopy(conv),
+}
+"""What ends the life of a kept W'; it may give the convolution to go on with."""
+
+
+@pytest.mark.parametrize("event", VOID)
+def test_what_voids_the_kept_weight(event: str, conv: StandardisedConv) -> None:
+    with torch.no_grad():
+        kept = w_prime(conv)
+    given = VOID[event](conv)
+    conv = given if isinstance(given, StandardisedConv) else conv
+    with torch.no_grad():
+        now = w_prime(conv)
+        assert now is not kept
+        assert torch.equal(now, standardised(conv.weight, conv.weight_gamma, conv.weight_beta))
+    assert w_prime(conv).requires_grad, "with gradients it is part of the graph"
+
+
+@torch.inference_mode()
+def test_the_kept_weight_serves_image_after_image(conv: StandardisedConv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsctool.models.backbones.sac.standardised", None)
+    assert torch.equal(conv(torch.ones(1, 4, 5, 5)), conv(torch.ones(1, 4, 5, 5)))
 
 
 def test_fresh_deformable_convolution_is_the_plain_one(device: torch.device) -> None:

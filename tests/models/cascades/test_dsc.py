@@ -99,7 +99,7 @@ def test_boxes_without_area_are_harmless() -> None:
     model = tiny_detector("fast_dsc_tiny").eval()
     features = model.extract_features(torch.randn(1, 3, 64, 96))
     flat = torch.tensor([[96.0, 10.0, 96.0, 40.0], [4.0, 64.0, 40.0, 64.0], [96.0, 64.0, 96.0, 64.0]])
-    found = cascade_of(model).detect(features, [flat], [(64, 96)], [(64, 96)])[0]
+    found = model.detect_from(features, [flat], [(64, 96)], [(64, 96)])[0]
     assert found.scores.isfinite().all()
     assert found.mask_probs is not None
     assert found.mask_probs.isfinite().all()
@@ -114,7 +114,7 @@ def test_few_proposals(proposals: list[list[float]]) -> None:
     torch.stack(list(losses.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in model.cascade.parameters())
     with torch.no_grad():
-        found = cascade_of(model.eval()).detect(features, [boxes], [(64, 96)], [(64, 96)], stage_masks=True)[0]
+        found = model.eval().detect_from(features, [boxes], [(64, 96)], [(64, 96)], stage_masks=True)[0]
     assert (len(found) > 0) == (len(boxes) > 0)
 
 

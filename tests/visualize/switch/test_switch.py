@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 from dsctool.data.transforms import pad_images
 from dsctool.errors import DsctoolError
@@ -18,7 +19,7 @@ from dsctool.structures import Detections
 from dsctool.visualize.switch.colors import FULL, Scale
 from dsctool.visualize.switch.files import save_maps
 from dsctool.visualize.switch.numbers import Counts, measure, summarize
-from dsctool.visualize.switch.record import SwitchMap, SwitchRecord, record_switches, select_layers, switch_layers
+from dsctool.visualize.switch.record import SwitchMap, SwitchRecord, recording, select_layers, switch_layers
 from dsctool.visualize.switch.sheet import Sheet, picture_size, save_layer, save_sheet
 from tests.models.tiny import tiny_detector
 
@@ -41,8 +42,15 @@ def set_switch(model: Detector, value: float, *, spread: float = 0.0) -> None:
 
 
 def record(model: Detector, height: int, width: int, *, original: tuple[int, int] | None = None) -> SwitchRecord:
-    images = pad_images([torch.randn(3, height, width, generator=torch.Generator().manual_seed(0))], 32)
-    return record_switches(model, images, original_size=original or (height, width), layers=switch_layers(model))
+    image = torch.randn(3, height, width, generator=torch.Generator().manual_seed(0))
+    return record_image(model, image, original=original or (height, width), layers=switch_layers(model))
+
+
+def record_image(model: Detector, image: Tensor, *, original: tuple[int, int], layers: list[str]) -> SwitchRecord:
+    images = pad_images([image], 32)
+    with recording(model, layers) as recorder:
+        (found,) = model.detect(images.tensor, images.sizes, [original])
+        return recorder.take(found, images.sizes[0])
 
 
 def a_map(values: Any, *, stage: int = 3, input_size: tuple[int, int] = (64, 96)) -> SwitchMap:
@@ -187,9 +195,7 @@ def test_a_bright_region_of_the_image_is_where_the_map_is_bright() -> None:
     for value in (0.0, 4.0):
         image = torch.zeros(3, 230, 300)
         image[:, 140:164, 200:224] = value
-        found = record_switches(
-            model, pad_images([image], 32), original_size=(460, 600), layers=["backbone.layer2.0.conv2"]
-        )
+        found = record_image(model, image, original=(460, 600), layers=["backbone.layer2.0.conv2"])
         maps.append(found.maps[0].upsampled((460, 600)))
     change = np.abs(maps[1] - maps[0])
     rows, columns = np.indices(change.shape)

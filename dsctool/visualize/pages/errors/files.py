@@ -11,6 +11,9 @@ from dsctool.visualize.pages.errors.figures import error_figures
 from dsctool.visualize.pages.errors.page import error_page
 from dsctool.visualize.pages.figures import save_figure
 
+FILES = ("errors.json", "errors.html", "errors.png", "confusion.png", "curves.png")
+"""All that it can leave there."""
+
 
 def write_errors(output: Path, study: ErrorStudy) -> list[Path]:
     """Write ``errors.json``, the pictures and ``errors.html`` to a folder that exists.

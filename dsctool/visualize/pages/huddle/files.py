@@ -16,6 +16,9 @@ from dsctool.visualize.pages.huddle.figures import heat_maps
 from dsctool.visualize.pages.huddle.gallery import gallery
 from dsctool.visualize.pages.huddle.page import report_page
 
+FILES = ("report.html", "huddle.json", "huddle.csv", "ap.png", "images.png", "difference.png")
+"""All that it can leave there."""
+
 
 def write_report(
     output: Path,

@@ -1,4 +1,4 @@
-"""What the mask heads of a cascade are trained on."""
+"""What the mask heads of a cascade are trained on, and what becomes of their logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from dsctool.errors import DataError
 from dsctool.models.targets import Samples
 from dsctool.ops.masks import mask_targets
-from dsctool.structures import Targets
+from dsctool.structures import RoiMasks, StageMasks, Targets
 
 
 def positive_labels(samples: Sequence[Samples], targets: Sequence[Targets]) -> Tensor:
@@ -26,6 +26,13 @@ def positive_masks(samples: Sequence[Samples], targets: Sequence[Targets], *, si
             for s, t in zip(samples, targets, strict=True)
         ]
     )
+
+
+def mean_masks(rois: Tensor, stage_logits: Sequence[Tensor]) -> RoiMasks:
+    """The mean of the masks of some stages, logits ``(R, s, s)`` each, that all look at ``rois (R, 5)``."""
+    probs = [logits.float().sigmoid() for logits in stage_logits]
+    stages = (StageMasks(f"stage {t}", rois[:, 1:], p) for t, p in enumerate(probs, start=1))
+    return RoiMasks(torch.stack(probs).mean(dim=0), tuple(stages))
 
 
 def _masks_of(target: Targets) -> Tensor:

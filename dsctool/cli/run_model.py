@@ -1,0 +1,41 @@
+"""A checkpoint run on a split of a data set, for the commands that measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dsctool.cli.options import Split
+from dsctool.cli.output import counting
+
+if TYPE_CHECKING:
+    from dsctool.engine.split_results import SplitResults
+
+
+def run_checkpoint(
+    path: Path,
+    overrides: Sequence[str],
+    root: Path,
+    split: Split,
+    *,
+    device: str,
+    task: str,
+    candidates: bool = False,
+) -> SplitResults:
+    """Its results, while progress is shown. task: what that is called. candidates: also the boxes before NMS."""
+    from dsctool.engine.environment import pick_device
+    from dsctool.engine.inference import keep_candidates
+    from dsctool.engine.split_results import run_on_split
+    from dsctool.interop.checkpoint import load_model
+
+    model = load_model(path, overrides=overrides, device=pick_device(device))
+    if candidates:
+        keep_candidates(model)
+    with counting() as progress:
+        run = run_on_split(model, root, split=split.value, task=task, progress=progress)
+    for note in run.notes:
+        typer.echo(note, err=True)
+    return run

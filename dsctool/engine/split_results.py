@@ -1,0 +1,130 @@
+"""A detector on a split of a data set: its results there, and what COCO's evaluation says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dsctool.coco_results import Result
+from dsctool.config.schema import DataConfig
+from dsctool.data.layout import SplitFiles, find_split
+from dsctool.data.loader import eval_loader
+from dsctool.data.records import Category
+from dsctool.data.transforms import SampleInfo
+from dsctool.engine.inference import Model, detections, device_of, ready, to_results
+from dsctool.engine.sets import EvaluationSet, open_evaluation_set
+from dsctool.errors import DataError
+from dsctool.evaluation.coco import Evaluation, evaluate_all
+from dsctool.evaluation.sources import GroundTruthSource
+from dsctool.models.detector import Detector
+from dsctool.structures import Detections, Progress, Role
+
+Found = tuple[SampleInfo, Detections]
+"""An image, and what is in it."""
+Watch = Callable[[Iterator[Found]], Iterable[Found]]
+"""Passes on what it is given, and may say how far it is, or stop it by an exception."""
+
+
+@dataclass(frozen=True)
+class SplitResults:
+    """files: of the split. ground_truth: what the results are about, without what ``data.on_error`` leaves out.
+
+    candidates: boxes before NMS, where the detector keeps them. notes: what was left out, for people.
+    """
+
+    files: SplitFiles
+    ground_truth: GroundTruthSource
+    results: list[Result]
+    candidates: list[Result]
+    notes: tuple[str, ...]
+
+
+def evaluate_model(
+    model: Detector | Path | str,
+    data: Path | str,
+    *,
+    split: Role = "val",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """COCO's numbers of a detector on a split of the data set in the folder ``data``: what ``dsctool eval`` prints.
+
+    >>> dsctool.evaluate_model("runs/x/best.pt", "datasets/coco").stats["segm"]["AP"]
+
+    model: a detector with ``.config`` and ``.categories``, or a checkpoint. device: as ``dsctool eval --device`` has
+    it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
+
+    Raises:
+        DataError: the data set has faults, or other categories than the model.
+    """
+    run = run_on_split(ready(model, device), Path(data), split=split, progress=progress)
+    return evaluate_all(run.ground_truth, run.results)
+
+
+def run_on_split(
+    model: Detector, root: Path, *, split: Role = "val", task: str = "eval", progress: Progress | None = None
+) -> SplitResults:
+    """What ``model`` finds in a split of the data set ``root``, as :func:`evaluate_model` measures it.
+
+    task: what running the model is called in ``progress``.
+    """
+    config = model.config.data
+    files = find_split(root, config.val if split == "val" else config.train, split)
+    data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress)
+    categories = match_categories(model.categories, data.dataset.categories, files.annotations)
+    results: list[Result] = []
+    candidates: list[Result] = []
+    found = detections(model, eval_loader(data.dataset, config), device=device_of(model))
+    for number, (info, image) in enumerate(found, start=1):
+        results += to_results(image, info.image_id, categories)
+        if image.candidates is not None:
+            candidates += to_results(image.candidates, info.image_id, categories)
+        if progress is not None:
+            progress(task, number, len(data.dataset))
+    return SplitResults(files, data.ground_truth, results, candidates, data.notes)
+
+
+def evaluate_detector(
+    model: Model,
+    data: EvaluationSet,
+    config: DataConfig,
+    categories: Sequence[Category],
+    *,
+    device: torch.device,
+    watch: Watch = iter,
+) -> tuple[Evaluation, list[Result]]:
+    """COCO numbers of a detector, and its results, on a split that is open.
+
+    categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
+    """
+    results: list[Result] = []
+    for info, found in watch(detections(model, eval_loader(data.dataset, config), device=device)):
+        results += to_results(found, info.image_id, categories)
+    return evaluate_all(data.ground_truth, results), results
+
+
+def match_categories(model: Sequence[Category], data: Sequence[Category], file: Path) -> list[Category]:
+    """The data set's category for every label of a model: they must have the same names, ids may differ.
+
+    Raises:
+        DataError: they do not; the message names ``file`` and the categories that one of them lacks.
+    """
+    if list(model) == list(data):
+        return list(data)
+    by_name = {category.name: category for category in data}
+    names = [category.name for category in model]
+    if len(by_name) == len(data) and sorted(names) == sorted(by_name):
+        return [by_name[name] for name in names]
+    if sorted(names) == sorted(category.name for category in data):
+        raise DataError(f"{file}: several categories have one name, and their ids are not the model's: rename them.")
+    raise DataError(
+        f"{file}: its categories are not the model's. Only in the data: {_listed(set(by_name) - set(names))}; "
+        f"only in the model: {_listed(set(names) - set(by_name))}. Names must agree; ids may differ."
+    )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"

@@ -1,0 +1,120 @@
+"""What a run measures on the way is what its checkpoints give later.
+
+DetectoRS, whose layers keep what they derive from their weights, and the optimisers that ship, each of which changes
+weights in its own way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dsctool.cli.app import app
+from dsctool.data.synthetic.dataset import synthesize
+from dsctool.interop.checkpoint import load_checkpoint
+from tests.e2e.test_train import SMALL, command, environment, wait_for_line
+
+TIMES = {"data_time", "step_time", "images_per_s"}
+OPTIMISERS = {"adamw": "optim.lr=2e-3", "sgd": "optim.lr=0.02"}
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    synthesize(root, images=3, val_images=1, seed=0)
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the commands that run in processes of their own have it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def words(kind: str, data: Path, output: Path, *more: str, epochs: int = EPOCHS) -> list[str]:
+    """A run that measures itself on the images it learns, so that its numbers are not all zero."""
+    on_training_images = ["data.val.annotations=annotations/instances_train.json", "data.val.images=train"]
+    values = [*SMALL, *on_training_images, "train.batch_size=1", "data.workers=0", f"train.epochs={epochs}"]
+    optim = [f"optim.kind={kind}", OPTIMISERS[kind]]
+    return ["train", "detectors_tiny", *values, *optim, "--data", str(data), "--output", str(output), *more]
+
+
+def dsctool(*words: str) -> None:
+    done = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture(scope="module", params=list(OPTIMISERS))
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[str, Path]:
+    """An optimiser, and its run that nothing disturbed: three evaluations in one process."""
+    output = tmp_path_factory.mktemp(request.param) / "whole"
+    dsctool(*words(request.param, data, output))
+    return request.param, output
+
+
+def recorded(run: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def assert_same(left: Path, right: Path) -> None:
+    assert recorded(left) == recorded(right)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = load_checkpoint(left / name), load_checkpoint(right / name)
+        assert ours.metrics == theirs.metrics, name
+        assert ours.model.keys() == theirs.model.keys()
+        assert all(torch.equal(value, theirs.model[key]) for key, value in ours.model.items()), name
+
+
+def test_each_evaluation_is_that_of_the_checkpoint_beside_it(
+    tmp_path: Path, data: Path, whole: tuple[str, Path]
+) -> None:
+    """The same run stopped after every epoch, its checkpoint measured, and continued."""
+    kind, undisturbed = whole
+    evaluations = [line for line in recorded(undisturbed) if line["kind"] == "eval"]
+    assert len({line["bbox_AP"] for line in evaluations}) == EPOCHS, "the numbers tell the epochs apart"
+    output = tmp_path / "run"
+    for epochs, evaluation in enumerate(evaluations, start=1):
+        dsctool(*words(kind, data, output, *(["--resume"] if epochs > 1 else []), epochs=epochs))
+        dsctool("eval", str(output / "last.pt"), "--data", str(data), "--json", str(tmp_path / "stats.json"))
+        stats = json.loads((tmp_path / "stats.json").read_text())
+        flat = {f"{part}_{name}": value for part, numbers in stats.items() for name, value in numbers.items()}
+        assert flat == {name: value for name, value in evaluation.items() if name in flat}
+        assert load_checkpoint(output / "last.pt").metrics == stats
+    assert_same(output, undisturbed)
+    dsctool("eval", str(undisturbed / "best.pt"), "--data", str(data), "--json", str(tmp_path / "stats.json"))
+    assert json.loads((tmp_path / "stats.json").read_text()) == load_checkpoint(undisturbed / "best.pt").metrics
+
+
+@pytest.mark.parametrize("whole", ["adamw"], indirect=True)
+def test_a_killed_run_measures_the_same(tmp_path: Path, data: Path, whole: tuple[str, Path]) -> None:
+    """SIGKILL in the second epoch: nothing can be saved on the way out."""
+    kind, undisturbed = whole
+    output = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*words(kind, data, output)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    wait_for_line(output / "metrics.jsonl", 5, process)  # three steps, the first evaluation, and a step
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=120)
+    state = load_checkpoint(output / "last.pt").training
+    assert state is not None
+    assert state.step < load_checkpoint(undisturbed / "last.pt").training.step  # type: ignore[union-attr]
+    dsctool(*words(kind, data, output, "--resume"))
+    assert_same(output, undisturbed)
