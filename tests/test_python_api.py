@@ -121,6 +121,13 @@ def test_a_list_gives_a_list_whatever_the_sizes(files: Files, model: Detector) -
     assert model.predict_images([]) == []
 
 
+def test_files_one_by_one_give_the_same(files: Files, model: Detector) -> None:
+    ((file, found),) = dsctool.predict_images(model, [files.image])
+    assert file.path == files.image
+    assert found.to_coco(image_id=file.id) == files.results
+    assert np.array_equal(np.asarray(found.draw()), np.asarray(model.predict_images(files.image, score=0).draw()))
+
+
 def test_scores_from_the_one_asked_for(files: Files, model: Detector) -> None:
     scores = [result["score"] for result in files.results]
     middle = sorted(scores)[len(scores) // 2]

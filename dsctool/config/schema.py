@@ -9,61 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dsctool.config.model_schema import (
-    BackboneConfig,
-    Block,
-    BoxHeadConfig,
-    BoxStd,
-    Cascade,
-    CascadeBase,
-    CascadeRcnnConfig,
-    DcnConfig,
-    DscConfig,
-    Fraction,
-    HtcConfig,
-    MaskHeadConfig,
-    ModelConfig,
-    NeckConfig,
-    PositiveFloat,
-    PositiveInt,
-    RfpConfig,
-    RpnConfig,
-    SacConfig,
-    SemanticHeadConfig,
-    Stage,
-)
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "BackboneConfig",
-    "Block",
-    "BoxHeadConfig",
-    "BoxStd",
-    "Cascade",
-    "CascadeBase",
-    "CascadeRcnnConfig",
-    "Config",
-    "DataConfig",
-    "DcnConfig",
-    "DscConfig",
-    "Fraction",
-    "HtcConfig",
-    "MaskHeadConfig",
-    "ModelConfig",
-    "NeckConfig",
-    "OptimConfig",
-    "PositiveFloat",
-    "PositiveInt",
-    "PostprocessConfig",
-    "ResizeConfig",
-    "RfpConfig",
-    "RpnConfig",
-    "SacConfig",
-    "SemanticHeadConfig",
-    "SplitConfig",
-    "Stage",
-    "TrainConfig",
-]
+from dsctool.config.model_schema import Block, Fraction, ModelConfig, PositiveFloat, PositiveInt
 
 
 class PostprocessConfig(Block):

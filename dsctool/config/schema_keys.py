@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import get_args
 
-from dsctool.config.schema import Block, Config
+from dsctool.config.model_schema import Block
+from dsctool.config.schema import Config
 
 BlockTypes = tuple[type[Block], ...]
 KindAt = Callable[[tuple[str, ...]], object]

@@ -91,8 +91,8 @@ def train_loader(
     return BatchLoader(loader, len(loader), dataset)
 
 
-def eval_loader(dataset: CocoDataset, config: DataConfig) -> BatchLoader:
-    """All images, one by one in the order of the data set."""
+def eval_loader(dataset: CocoDataset, config: DataConfig, *, pin_memory: bool = False) -> BatchLoader:
+    """All images, one by one in the order of the data set; pin_memory: as for :func:`train_loader`."""
     loader: DataLoader[Any] = DataLoader(
         _Caught(dataset),
         sampler=SequentialSampler(dataset),
@@ -100,6 +100,7 @@ def eval_loader(dataset: CocoDataset, config: DataConfig) -> BatchLoader:
         collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
+        pin_memory=pin_memory,
     )
     return BatchLoader(loader, len(loader), dataset)
 

@@ -62,7 +62,7 @@ def detections(
     with _evaluating(model):
         for images, _, infos in batches:
             found = model.detect(
-                images.tensor.to(device),
+                images.tensor.to(device, non_blocking=True),
                 images.sizes,
                 [info.original_size for info in infos],
                 stage_masks=stage_masks,
@@ -77,7 +77,7 @@ def predict_images(
 
     model: a detector, or a checkpoint. images: files, and folders of them. device: as ``dsctool predict --device`` has
     it; None is where a detector is, and ``auto`` for a checkpoint. Instances are in the pixels of the file, turned as
-    its EXIF data say.
+    its EXIF data say, and keep them for :meth:`Instances.draw`; whatever their score.
 
     Raises:
         DataError: a file cannot be read, or there are no images.
@@ -86,7 +86,7 @@ def predict_images(
     paths = [Path(each) for each in ([images] if isinstance(images, str | Path) else images)]
     batches = picture_batches(number_images(find_images(paths)), detector.config.data)
     for picture, found in detections(detector, batches, device=device_of(detector)):
-        yield picture.file, to_instances(found, categories=detector.categories)
+        yield picture.file, to_instances(found, categories=detector.categories, image=picture.pixels)
 
 
 def ready(model: Detector | Path | str, device: str | None) -> Detector:

@@ -9,7 +9,7 @@ from torch import Tensor
 from dsctool.config.schema import DataConfig
 from dsctool.data.images import ImageSource, image_pixels
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
-from dsctool.engine.inference import detections
+from dsctool.engine.inference import detections, device_of
 from dsctool.models.detector import Detector, to_instances
 from dsctool.structures import Instances
 
@@ -17,8 +17,7 @@ from dsctool.structures import Instances
 def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: float) -> list[Instances]:
     """What :meth:`Detector.predict_images` gives for a list: all images are read before the first one runs."""
     pictures = [image_pixels(source, name=f"image {number}") for number, source in enumerate(sources, start=1)]
-    device = next(model.parameters()).device
-    stream = detections(model, _one_by_one(pictures, model.config.data), device=device)
+    stream = detections(model, _one_by_one(pictures, model.config.data), device=device_of(model))
     return [
         to_instances(found[found.scores >= score], categories=model.categories, image=picture).to("cpu")
         for picture, (_, found) in zip(pictures, stream, strict=True)

@@ -34,6 +34,19 @@ CHANGEABLE = (
 """Keys, and beginnings of keys, that may differ from the stored configuration when a run is resumed."""
 
 
+def starting_point(config: Config, output: Path, *, resume: bool) -> Checkpoint | None:
+    """The state that the run in ``output`` continues from, or None for a new one.
+
+    Raises ConfigError or CheckpointError when it would spoil what is there, or would not continue it.
+    """
+    if not resume:
+        refuse_existing(output)
+        return None
+    checkpoint = resumable(output)
+    refuse_changes(config, checkpoint, output)
+    return checkpoint
+
+
 def refuse_existing(output: Path) -> None:
     """Raise ConfigError when ``output`` is anything but an absent or empty folder."""
     if output.is_dir() and not any(output.iterdir()):

@@ -77,7 +77,9 @@ def run_on_split(
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
     results: list[Result] = []
     candidates: list[Result] = []
-    found = detections(model, eval_loader(data.dataset, config), device=device_of(model))
+    device = device_of(model)
+    loader = eval_loader(data.dataset, config, pin_memory=device.type == "cuda")
+    found = detections(model, loader, device=device)
     for number, (info, image) in enumerate(found, start=1):
         results += to_results(image, info.image_id, categories)
         if image.candidates is not None:
@@ -101,7 +103,8 @@ def evaluate_detector(
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
     """
     results: list[Result] = []
-    for info, found in watch(detections(model, eval_loader(data.dataset, config), device=device)):
+    loader = eval_loader(data.dataset, config, pin_memory=device.type == "cuda")
+    for info, found in watch(detections(model, loader, device=device)):
         results += to_results(found, info.image_id, categories)
     return evaluate_all(data.ground_truth, results), results
 

@@ -21,7 +21,7 @@ from dsctool.data.samplers import ALONE, Ranks, mixed_seed
 from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
 from dsctool.engine.meters import Feed, Window
-from dsctool.engine.preflight import refuse_changes, refuse_existing, resumable
+from dsctool.engine.preflight import starting_point
 from dsctool.engine.progress import counting
 from dsctool.engine.recorder import open_recorder
 from dsctool.engine.run import Run
@@ -56,11 +56,7 @@ def train(
     finite; RunInterruptedError when a signal stopped the run, which is saved then.
     """
     console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
-    checkpoint = resumable(output) if resume else None
-    if checkpoint is None:
-        refuse_existing(output)
-    else:
-        refuse_changes(config, checkpoint, output)
+    checkpoint = starting_point(config, output, resume=resume)
     with counting(console) as progress:
         setup = prepare(
             config,

@@ -6,19 +6,18 @@ from functools import partial
 
 from torch import nn
 
-from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
-from dsctool.config.schema import (
+from dsctool.config.model_schema import (
+    STUFFTHINGMAPS_CLASSES,
     BackboneConfig,
     CascadeRcnnConfig,
-    Config,
     DscConfig,
     HtcConfig,
     MaskHeadConfig,
-    PostprocessConfig,
     RfpConfig,
     RpnConfig,
     SemanticHeadConfig,
 )
+from dsctool.config.schema import Config, PostprocessConfig
 from dsctool.data.records import Category
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv

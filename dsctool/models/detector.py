@@ -15,6 +15,7 @@ from dsctool.models.backbones.resnet import ResNet
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
+from dsctool.models.roi.extractors import INFERENCE_ROIS
 from dsctool.models.rpn import RPN
 from dsctool.models.target_checks import check_targets
 from dsctool.ops.boxes import scale_boxes
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from dsctool.data.records import Category
 
     _Source = TypeVar("_Source", bound=ImageSource)
-
-
-MASK_ROIS = 250
-"""Detections that get masks together, which bounds memory."""
 
 
 class Cascade(Protocol[State]):
@@ -211,7 +208,7 @@ class Detector(nn.Module):
                 for s, size, original in zip(selected, sizes, original_sizes, strict=True)
             ]
         )
-        parts = zip(rows.split(MASK_ROIS), rois.split(MASK_ROIS), labels.split(MASK_ROIS), strict=True)
+        parts = zip(rows.split(INFERENCE_ROIS), rois.split(INFERENCE_ROIS), labels.split(INFERENCE_ROIS), strict=True)
         masks = RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
         return masks.split([len(s.boxes) for s in selected])
 

@@ -1,8 +1,9 @@
 """Deformable convolution (Dai et al. 2017): a convolution that samples at learned offsets.
 
 On CUDA and other devices torchvision's operator does the work. On a CPU that operator is serial, so
-there the samples are gathered by a sparse product (:mod:`dsctool.ops.sparse`) and convolved by one
-matrix product. Both give the same values and gradients up to rounding.
+there the samples are gathered by a sparse product (:mod:`dsctool.ops.sparse`), which is an operator of its own,
+``torch.ops.dsctool.gather_samples``, and convolved by one matrix product. Both give the same values and gradients up
+to rounding.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _gathered_conv(
     y, x_position = _sample_positions(offset, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
     cells, weights = _bilinear(y, x_position, height, width)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    samples: Tensor = _GatherSamples.apply(table, weights, cells)
+    samples: Tensor = gather_samples(table, weights, cells)
     if groups == 1:
         # (N h' w', k^2 C) with filters (O, k^2 C): a view of the weight where its memory is channels last.
         columns = samples.view(batch * out_height * out_width, -1)
@@ -75,10 +76,10 @@ def _sample_positions(
     """Where each tap of each output cell samples: y and x in cells, ``(N, h' w', k^2)``."""
     batch, _, out_height, out_width = offset.shape
     dy, dx = offset.view(batch, kernel**2, 2, out_height * out_width).permute(0, 3, 1, 2).unbind(dim=3)
-    tap = torch.arange(kernel) * dilation - padding
+    tap = torch.arange(kernel, device=offset.device) * dilation - padding
     tap_y, tap_x = tap.repeat_interleave(kernel), tap.repeat(kernel)
-    row = (torch.arange(out_height) * stride).repeat_interleave(out_width)
-    column = (torch.arange(out_width) * stride).repeat(out_height)
+    row = (torch.arange(out_height, device=offset.device) * stride).repeat_interleave(out_width)
+    column = (torch.arange(out_width, device=offset.device) * stride).repeat(out_height)
     return dy + (row[:, None] + tap_y), dx + (column[:, None] + tap_x)
 
 
@@ -87,7 +88,7 @@ def _bilinear(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Te
 
     Weights are differentiable in y and x, whose first dimension is the image.
     """
-    base = (torch.arange(len(y)) * (height * width)).view(-1, 1, 1)
+    base = (torch.arange(y.shape[0], device=y.device) * (height * width)).view(-1, 1, 1)
     top, left = y.detach().floor().nan_to_num(), x.detach().floor().nan_to_num()  # NaN stays in the weights
     down, right = y - top, x - left
     cells, weights = [], []
@@ -100,29 +101,69 @@ def _bilinear(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Te
     return torch.stack(cells, dim=-1).view(-1, 4), torch.stack(weights, dim=-1).view(-1, 4)
 
 
-class _GatherSamples(torch.autograd.Function):
-    """Weighted sums of four cells each, with gradients of the cells and of the weights."""
+@torch.library.custom_op(
+    "dsctool::gather_samples", mutates_args=(), schema="(Tensor table, Tensor weights, Tensor cells) -> Tensor"
+)
+def gather_samples(table: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
+    """Weighted sums ``(n, C)`` of four rows each of ``table (m, C)``: ``cells`` int32 and ``weights``, ``(n, 4)``."""
+    return F.embedding_bag(cells, table, mode="sum", per_sample_weights=weights)
 
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
-        ctx.save_for_backward(table, weights, cells)
-        return F.embedding_bag(cells, table, mode="sum", per_sample_weights=weights)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        table, weights, cells = ctx.saved_tensors
-        grad, counts = grads[0].contiguous(), torch.full((len(cells),), 4)
-        flat = cells.flatten()
-        table_grad = weight_grad = None
-        if ctx.needs_input_grad[0]:
-            table_grad = cell_sums(
-                grad,
-                rows=torch.arange(len(cells), dtype=torch.int32),
-                cells=flat,
-                weights=weights.flatten(),
-                counts=counts,
-                num_cells=len(table),
-            )
-        if ctx.needs_input_grad[1]:
-            weight_grad = weight_gradients(grad, table, cells=flat, counts=counts).view_as(weights)
-        return table_grad, weight_grad, None
+@torch.library.custom_op(
+    "dsctool::gather_samples_table_grad",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor weights, Tensor cells, SymInt num_cells) -> Tensor",
+)
+def gather_samples_table_grad(grad: Tensor, weights: Tensor, cells: Tensor, num_cells: int) -> Tensor:
+    """The gradient ``(num_cells, C)`` of the table from that of the sums ``(n, C)``."""
+    return cell_sums(
+        grad.contiguous(),
+        rows=torch.arange(len(cells), dtype=torch.int32, device=cells.device),
+        cells=cells.flatten(),
+        weights=weights.flatten(),
+        counts=_fours(cells),
+        num_cells=num_cells,
+    )
+
+
+@torch.library.custom_op(
+    "dsctool::gather_samples_weight_grad", mutates_args=(), schema="(Tensor grad, Tensor table, Tensor cells) -> Tensor"
+)
+def gather_samples_weight_grad(grad: Tensor, table: Tensor, cells: Tensor) -> Tensor:
+    """The gradient ``(n, 4)`` of the weights from that of the sums ``(n, C)``."""
+    return weight_gradients(grad.contiguous(), table, cells=cells.flatten(), counts=_fours(cells)).view(cells.shape)
+
+
+def _fours(cells: Tensor) -> Tensor:
+    return torch.full((len(cells),), 4, device=cells.device)
+
+
+@gather_samples.register_fake
+def _(table: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
+    return table.new_empty(cells.shape[0], table.shape[1])
+
+
+@gather_samples_table_grad.register_fake
+def _(grad: Tensor, weights: Tensor, cells: Tensor, num_cells: int) -> Tensor:
+    return grad.new_empty(num_cells, grad.shape[1])
+
+
+@gather_samples_weight_grad.register_fake
+def _(grad: Tensor, table: Tensor, cells: Tensor) -> Tensor:
+    return grad.new_empty(cells.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    table, weights, cells = ctx.saved_tensors
+    return (
+        gather_samples_table_grad(grad, weights, cells, table.shape[0]) if ctx.needs_input_grad[0] else None,
+        gather_samples_weight_grad(grad, table, cells) if ctx.needs_input_grad[1] else None,
+        None,
+    )
+
+
+gather_samples.register_autograd(_gradients, setup_context=_setup)

@@ -1,10 +1,6 @@
 """RoIs and the features under them.
 
 RoIs are ``(R, 5)`` float32: the image's index in the batch, then x1, y1, x2, y2 in pixels.
-
-On CUDA the work is done by torchvision. On a CPU torchvision's operator is serial and its backward
-pass dominates training, so there RoIAlign is written as what it is, a sparse matrix times the
-feature map: see :mod:`dsctool.ops.roi_align_cpu`. Both give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -12,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align as torchvision_roi_align
 
 from dsctool.ops.boxes import box_area
 from dsctool.ops.precision import full_precision
-from dsctool.ops.roi_align_cpu import sparse_roi_align
+from dsctool.ops.roi_align_operator import aligned
 
 
 def boxes_to_rois(boxes: Sequence[Tensor], *, first: int = 0) -> Tensor:
     """Boxes ``(n_i, 4)`` of every image, from the batch's image ``first`` on -> ``(R, 5)`` RoIs, in the same order."""
-    return torch.cat([torch.cat([b.new_full((len(b), 1), i), b], dim=1) for i, b in enumerate(boxes, start=first)])
+    rois = [torch.cat([b.new_full((b.shape[0], 1), i), b], dim=1) for i, b in enumerate(boxes, start=first)]
+    return torch.cat(rois)
 
 
 def roi_levels(boxes: Tensor, *, num_levels: int, finest_size: float = 56.0) -> Tensor:
@@ -47,28 +42,28 @@ def roi_align(features: Tensor, rois: Tensor, *, output_size: int, stride: float
     Returns:
         ``(R, C, output_size, output_size)`` float32, also under autocast.
     """
-    features, rois = features.float(), rois.float()
-    if features.device.type == "cpu":
-        levels = torch.zeros(len(rois), dtype=torch.int64)
-        return sparse_roi_align([features], rois, levels, output_size=output_size, strides=[stride], pool=pool)
-    with full_precision(features.device):
-        pooled = torchvision_roi_align(features, rois, output_size * pool, 1 / stride, sampling_ratio=0, aligned=True)
-    return pooled if pool == 1 else F.avg_pool2d(pooled, pool)
+    levels = rois.new_zeros(rois.shape[0], dtype=torch.int64)
+    return _aligned([features], rois, levels, output_size=output_size, strides=[stride], pool=pool)
 
 
-def pyramid_roi_align(features: Sequence[Tensor], rois: Tensor, *, output_size: int, strides: Sequence[int]) -> Tensor:
+def pyramid_roi_align(
+    features: Sequence[Tensor], rois: Tensor, *, output_size: int, strides: Sequence[float]
+) -> Tensor:
     """:func:`roi_align` of each RoI on its :func:`roi_levels` level: ``(R, C, output_size, output_size)``.
 
     Every level is part of the graph, also one without RoIs.
     """
     levels = roi_levels(rois[:, 1:], num_levels=len(features))
-    if rois.device.type == "cpu":
-        return sparse_roi_align(
-            [x.float() for x in features], rois, levels, output_size=output_size, strides=strides, pool=1
-        )
-    order, pooled = [], []
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        rows = torch.nonzero(levels == level).flatten()
-        order.append(rows)
-        pooled.append(roi_align(feature, rois[rows], output_size=output_size, stride=stride))
-    return torch.cat(pooled)[torch.cat(order).argsort()]
+    return _aligned(features, rois, levels, output_size=output_size, strides=strides, pool=1)
+
+
+def _aligned(
+    features: Sequence[Tensor], rois: Tensor, levels: Tensor, *, output_size: int, strides: Sequence[float], pool: int
+) -> Tensor:
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in features)
+    keep = trains and not torch.compiler.is_compiling()  # how much is kept depends on the data, which traces do without
+    with full_precision(rois.device):
+        pooled: Tensor = aligned(
+            [x.float() for x in features], rois.float(), levels, output_size, [float(s) for s in strides], pool, keep
+        )[0]
+    return pooled

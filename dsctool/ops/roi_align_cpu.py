@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,25 +22,75 @@ KEPT_TERMS = 2_000_000
 MAX_TERMS = 16_000_000
 """About so many terms of the sparse matrix are held at a time (16 bytes each in the backward pass)."""
 
+Aligned = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The result, and for its backward pass a matrix in three parts."""
+
 
 def sparse_roi_align(
-    features: Sequence[Tensor], rois: Tensor, levels: Tensor, *, output_size: int, strides: Sequence[float], pool: int
-) -> Tensor:
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    output_size: int,
+    strides: Sequence[float],
+    pool: int,
+    keep: bool,
+) -> Aligned:
     """Aligned RoIAlign of each RoI on its level; see :func:`dsctool.ops.roi_align.roi_align`.
 
     Args:
         features: per level ``(N, C, h, w)`` float32.
         rois: ``(R, 5)``; levels: ``(R,)`` int64 index into ``features``.
         strides: pixels per cell of each level.
+        keep: give the matrix as well, where it has at most ``KEPT_TERMS`` terms.
 
     Returns:
-        ``(R, C, output_size, output_size)``, channels last in memory.
+        ``(R, C, output_size, output_size)``, channels last in memory, and the matrix for
+        :func:`sparse_roi_align_backward`: cells and weights of its terms (none where it is not kept), and
+        ``(R, 2)``: which RoI comes when, and how many terms each of its bins has.
     """
-    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])  # (cells of all levels and images, C)
-    grid = _Grid.of([(x.shape[0], x.shape[2], x.shape[3]) for x in features], strides, levels, rois[:, 0])
-    bins = _Bins.of(rois[:, 1:], grid, output_size=output_size, pool=pool)
-    pooled: Tensor = _SparseSum.apply(table, bins)
-    return pooled.view(len(rois), output_size, output_size, table.shape[1]).permute(0, 3, 1, 2)
+    parts = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in features]
+    table = parts[0] if len(parts) == 1 else torch.cat(parts)  # (cells of all levels and images, C)
+    bins = _Bins.of(
+        rois, levels, [(x.shape[0], x.shape[2], x.shape[3]) for x in features], strides, size=output_size, pool=pool
+    )
+    kept: list[_Terms] = []
+    rows, sums, count = [levels.new_zeros(0, 2)], [table.new_zeros(0, table.shape[1])], 0
+    for terms in bins.terms():
+        rows.append(terms.rows)
+        sums.append(terms.times(table))
+        count += len(terms.cells)
+        kept = [*kept, terms] if keep and count <= KEPT_TERMS else []
+    order = torch.cat(rows)
+    pooled = torch.cat(sums).view(len(rois), output_size * output_size * table.shape[1])
+    pooled = pooled.index_select(0, order[:, 0].argsort())
+    pooled = pooled.view(len(rois), output_size, output_size, table.shape[1]).permute(0, 3, 1, 2)
+    if kept:
+        matrix = _Terms.cat(kept)
+        return pooled, matrix.cells, matrix.weights, order
+    return pooled, torch.zeros(0, dtype=torch.int32), torch.zeros(0), order
+
+
+def sparse_roi_align_backward(
+    grad: Tensor,
+    rois: Tensor,
+    levels: Tensor,
+    matrix: tuple[Tensor, Tensor, Tensor],
+    shapes: Sequence[tuple[int, int, int]],
+    strides: Sequence[float],
+    pool: int,
+) -> Tensor:
+    """The gradient of every cell, ``(cells of all levels and images, C)``, from that of the result ``(R, C, s, s)``.
+
+    ``matrix`` as :func:`sparse_roi_align` gave it; shapes: ``(N, h, w)`` of each level.
+    """
+    channels, size = grad.shape[1], grad.shape[2]
+    flat = grad.permute(0, 2, 3, 1).reshape(-1, channels)
+    cells = sum(images * height * width for images, height, width in shapes)
+    table_grad = grad.new_zeros(cells, channels)
+    kept = [_Terms(*matrix, size)] if len(matrix[0]) else None
+    for terms in kept or _Bins.of(rois, levels, shapes, strides, size=size, pool=pool).terms():
+        table_grad += terms.transposed_times(flat, cells)
+    return table_grad
 
 
 @dataclass(frozen=True)
@@ -109,30 +158,39 @@ class _Axis:
 class _Terms:
     """Rows of the sparse matrix, one per bin.
 
-    rois: ``(n,)`` whose bins these are, in this order.
-    bins: ``(n * P * P,)`` int32 row of the matrix.
-    counts: ``(n * P * P,)`` terms per row.
     cells, weights: the terms, flat: which cell, int32, and its weight.
+    rows: ``(n, 2)`` whose bins these are, in this order, and how many terms each bin has.
+    size: bins a side.
     """
 
-    rois: Tensor
-    bins: Tensor
-    counts: Tensor
     cells: Tensor
     weights: Tensor
+    rows: Tensor
+    size: int
 
     @staticmethod
     def cat(parts: Sequence[_Terms]) -> _Terms:
-        return _Terms(*(torch.cat(list(column)) for column in zip(*(vars(p).values() for p in parts), strict=True)))
+        if len(parts) == 1:
+            return parts[0]
+        cells, weights, rows = (
+            torch.cat(column) for column in zip(*((p.cells, p.weights, p.rows) for p in parts), strict=True)
+        )
+        return _Terms(cells, weights, rows, parts[0].size)
+
+    @property
+    def counts(self) -> Tensor:
+        """``(n * size^2,)``: terms of each bin."""
+        return self.rows[:, 1].repeat_interleave(self.size**2)
 
     def times(self, table: Tensor) -> Tensor:
-        """The rows times ``table (cells, C)``: ``(n * P * P, C)``."""
+        """The rows times ``table (cells, C)``: ``(n * size^2, C)``."""
         return row_sums(table, cells=self.cells, weights=self.weights, counts=self.counts)
 
     def transposed_times(self, grad: Tensor, num_cells: int) -> Tensor:
         """The transposed rows times ``grad (all bins, C)``: ``(num_cells, C)``."""
+        bins = (self.rows[:, :1] * self.size**2 + torch.arange(self.size**2)).flatten().int()
         return cell_sums(
-            grad, rows=self.bins, cells=self.cells, weights=self.weights, counts=self.counts, num_cells=num_cells
+            grad, rows=bins, cells=self.cells, weights=self.weights, counts=self.counts, num_cells=num_cells
         )
 
 
@@ -146,17 +204,23 @@ class _Bins:
     size: int
 
     @staticmethod
-    def of(boxes: Tensor, grid: _Grid, *, output_size: int, pool: int) -> _Bins:
-        corners = boxes.float() * (1 / grid.stride)[:, None] - 0.5
+    def of(
+        rois: Tensor,
+        levels: Tensor,
+        shapes: Sequence[tuple[int, int, int]],
+        strides: Sequence[float],
+        *,
+        size: int,
+        pool: int,
+    ) -> _Bins:
+        grid = _Grid.of(shapes, strides, levels, rois[:, 0])
+        corners = rois[:, 1:] * (1 / grid.stride)[:, None] - 0.5
         return _Bins(
-            y=_Axis.of(corners[:, 1], corners[:, 3], grid.height, bins=output_size, pool=pool),
-            x=_Axis.of(corners[:, 0], corners[:, 2], grid.width, bins=output_size, pool=pool),
+            y=_Axis.of(corners[:, 1], corners[:, 3], grid.height, bins=size, pool=pool),
+            x=_Axis.of(corners[:, 0], corners[:, 2], grid.width, bins=size, pool=pool),
             grid=grid,
-            size=output_size,
+            size=size,
         )
-
-    def __len__(self) -> int:
-        return len(self.grid.base)
 
     def terms(self) -> Iterator[_Terms]:
         """The matrix, in parts of bounded size; RoIs with equal (rounded) supports are built together."""
@@ -184,40 +248,10 @@ class _Bins:
         y = torch.minimum(self.y.first[rows, :, None] + torch.arange(k_y), height - 1) * width
         y = (y + self.grid.base[rows, None, None]).int()  # (n, P, Ky)
         x = torch.minimum(self.x.first[rows, :, None] + torch.arange(k_x), width - 1).int()  # (n, P, Kx)
-        bins = (rows[:, None] * self.size**2 + torch.arange(self.size**2)).flatten().int()
         weights = self.y.weights[rows, :, None, :k_y, None] * self.x.weights[rows, None, :, None, :k_x]
         return _Terms(
-            rois=rows,
-            bins=bins,
-            counts=torch.full((len(bins),), k_y * k_x),
             cells=(y[:, :, None, :, None] + x[:, None, :, None, :]).flatten(),  # (n, P, P, Ky, Kx)
             weights=weights.flatten(),
+            rows=torch.stack([rows, torch.full_like(rows, k_y * k_x)], dim=1),
+            size=self.size,
         )
-
-
-class _SparseSum(torch.autograd.Function):
-    """Bins from cells, and the gradient of cells from that of bins."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, bins: _Bins) -> Tensor:
-        ctx.bins, ctx.cells, ctx.channels = bins, *table.shape
-        ctx.kept = []
-        if len(bins) == 0:
-            return table.new_zeros(0)
-        order, sums, count = [], [], 0
-        for terms in bins.terms():
-            order.append(terms.rois)
-            sums.append(terms.times(table))
-            count += len(terms.cells)
-            ctx.kept = [*ctx.kept, terms] if count <= KEPT_TERMS else []
-        pooled = torch.cat(sums).view(len(bins), -1)
-        return pooled.index_select(0, torch.cat(order).argsort())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        bins: _Bins = ctx.bins
-        grad = grads[0].reshape(len(bins) * bins.size**2, ctx.channels)
-        table_grad = grad.new_zeros(ctx.cells, ctx.channels)
-        for terms in ctx.kept or bins.terms():
-            table_grad += terms.transposed_times(grad, ctx.cells)
-        return table_grad, None

@@ -1,4 +1,4 @@
-"""Products of a sparse matrix with a table of feature cells, on a CPU.
+"""Products of a sparse matrix with a table of feature cells.
 
 RoIAlign and deformable convolution read features at fractional places: each result is a weighted sum
 of a few cells. ``embedding_bag`` computes such sums in parallel and vectorised over channels. The
@@ -35,8 +35,11 @@ def cell_sums(grad: Tensor, *, rows: Tensor, cells: Tensor, weights: Tensor, cou
 
 
 def weight_gradients(grad: Tensor, table: Tensor, *, cells: Tensor, counts: Tensor) -> Tensor:
-    """The gradient of every weight: the product of its row of ``grad`` with its cell of ``table``, ``(terms,)``."""
-    rows = torch.arange(len(counts), dtype=cells.dtype).repeat_interleave(counts)
+    """The gradient of every weight: the product of its row of ``grad`` with its cell of ``table``, ``(terms,)``.
+
+    The operator is private to PyTorch, which has no public one for it; a test says so when it changes.
+    """
+    rows = torch.arange(len(counts), dtype=cells.dtype, device=cells.device).repeat_interleave(counts)
     sum_mode = 0
     gradients: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         grad, table, cells, _starts(counts), rows, sum_mode, -1

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from dsctool.config.dump import Absent, Difference, annotated_yaml, config_to_yaml, diff_configs
 from dsctool.config.loading import load_config, resolve_config
+from dsctool.config.model_schema import DscConfig, ModelConfig, RfpConfig
 from dsctool.config.names import shipped_paths
-from dsctool.config.schema import Config, DscConfig, ModelConfig, OptimConfig, RfpConfig
+from dsctool.config.schema import Config, OptimConfig
 
 
 def reload(text: str, folder: Path) -> Config:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dsctool.config.loading import config_from_mapping, load_config, resolve_config
+from dsctool.config.model_schema import CascadeRcnnConfig, DscConfig, HtcConfig, RfpConfig
 from dsctool.config.names import shipped_paths
-from dsctool.config.schema import SCHEMA_VERSION, CascadeRcnnConfig, DscConfig, HtcConfig, RfpConfig
+from dsctool.config.schema import SCHEMA_VERSION
 from dsctool.errors import ConfigError
 
 Write = Callable[[str, str], Path]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dsctool.config.loading import load_config
+from dsctool.config.model_schema import CascadeRcnnConfig, HtcConfig
 from dsctool.config.names import list_configs, shipped_paths
-from dsctool.config.schema import CascadeRcnnConfig, HtcConfig
 
 NAMES = list(shipped_paths())
 PUBLISHED = [name for name in NAMES if name.endswith("_coco")]

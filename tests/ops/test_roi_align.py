@@ -72,6 +72,15 @@ def test_without_rois_there_is_still_a_gradient(device: torch.device) -> None:
     assert all(x.grad is not None and not x.grad.any() for x in levels)
 
 
+def test_without_maps_and_rois_there_is_still_a_gradient(device: torch.device) -> None:
+    """As where the features of positive RoIs are aligned and there are none."""
+    maps = torch.zeros(0, 3, 7, 7, device=device, requires_grad=True)
+    pooled = roi_align(maps, torch.zeros(0, 5, device=device), output_size=7, stride=1)
+    pooled.sum().backward()
+    assert maps.grad is not None
+    assert maps.grad.shape == (0, 3, 7, 7)
+
+
 def test_boxes_of_all_images_in_one_tensor() -> None:
     rois = boxes_to_rois([torch.ones(2, 4), torch.zeros(0, 4), torch.full((1, 4), 3.0)])
     assert rois[:, 0].tolist() == [0, 0, 2]

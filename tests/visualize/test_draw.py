@@ -62,6 +62,16 @@ def test_rle_bitmaps_and_pillow_images_draw_the_same() -> None:
     assert drawn.tobytes() == again.tobytes()
 
 
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_instances_of_another_size_are_brought_to_the_images(with_masks: bool) -> None:
+    half, full = (rles(boxes, size) for boxes, size in ((BOXES / 2, (120, 160)), (BOXES, (240, 320))))
+    drawn = draw_instances(
+        grey(), boxes=BOXES / 2, names=["a", "b"], masks=half if with_masks else None, size=(120, 160)
+    )
+    expected = draw_instances(grey(), boxes=BOXES, names=["a", "b"], masks=full if with_masks else None)
+    assert np.array_equal(np.asarray(drawn), np.asarray(expected))
+
+
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_the_small_instance_lies_on_top_and_does_not_darken(order: list[int]) -> None:
     """Where two masks overlap, the pixel is the image with the smaller one's tint only."""

@@ -23,16 +23,13 @@ from dsctool.models.cascades.box_stage import BoxStage, class_scores
 from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
 from dsctool.models.modules import module_list
-from dsctool.models.roi.extractors import roi_feature
+from dsctool.models.roi.extractors import INFERENCE_ROIS, roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch, semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
 from dsctool.models.targets import Samples
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import RoiMasks, Scored, Size, StageMasks, Targets
-
-INFERENCE_ROIS = 250
-"""RoIs that go through the stages together at inference, which bounds memory."""
 
 
 @dataclass(frozen=True)

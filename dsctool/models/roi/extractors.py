@@ -10,6 +10,10 @@ from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.semantic_head import semantic_roi_feature
 from dsctool.ops.roi_align import pyramid_roi_align
 
+INFERENCE_ROIS = 64
+"""RoIs that go through the heads together at inference. It bounds memory, and it is small enough for every array of
+features to come from memory that the allocator has at hand: larger ones are mapped and cleared anew each time, which
+costs a quarter of DSC's time, more beside a busy neighbour."""
 ROI_LEVELS = 4
 """RoIs are pooled from P2 to P5; P6 only serves the RPN and the semantic head."""
 

@@ -70,7 +70,7 @@ def relative_roi_align(feature: Tensor, base_rois: Tensor, rois: Tensor, *, outp
     """
     height, width = feature.shape[-2:]
     boxes = relative_boxes(rois[:, 1:], base_rois[:, 1:], (height, width))
-    rows = torch.arange(len(rois), device=boxes.device, dtype=boxes.dtype)
+    rows = torch.arange(rois.shape[0], device=boxes.device, dtype=boxes.dtype)
     return roi_align(feature, torch.cat([rows[:, None], boxes], dim=1), output_size=output_size, stride=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from dsctool.evaluation.coco import Stats
 from dsctool.evaluation.rows import Table, points
 from dsctool.files import write_text
 from dsctool.visualize.pages.html import render
@@ -36,11 +37,12 @@ def write_demo_page(target: Path, folder: Path, *, images: Sequence[str], parts:
     images: names of the val images that were drawn, the most huddled first.
     """
     huddles = _read(folder / "huddle/huddle.json")
+    stats = {name: _read(folder / name / "stats.json") for name, _ in MODELS}
     values = {
         "parts": parts,
         "minutes": sum(part.seconds for part in parts) / 60,
-        "stats": {name: _read(folder / name / "stats.json") for name, _ in MODELS},
-        "accuracy": _accuracy(folder),
+        "stats": stats,
+        "accuracy": _accuracy(stats, {name: _training(folder / name) for name in stats}),
         "whole": huddles["cells"][0],
         "differences": difference_maps(huddles),
         "switch": _read(folder / "switch/switch.json")["overall"],
@@ -52,15 +54,15 @@ def write_demo_page(target: Path, folder: Path, *, images: Sequence[str], parts:
     write_text(target, render("demo.html", values))
 
 
-def _accuracy(folder: Path) -> Table:
-    """A row for each model."""
+def _accuracy(stats: Mapping[str, Stats], training: Mapping[str, str]) -> Table:
+    """A row for each model, from what it reached and how it was trained."""
     header = ["", "box AP", "box AP50", "mask AP", "mask AP50", "small / medium / large", "training"]
     rows = []
     for name, title in MODELS:
-        stats = _read(folder / name / "stats.json")
-        values = [_points(stats[kind][key]) for kind in ("bbox", "segm") for key in ("AP", "AP50")]
-        sizes = " / ".join(_points(stats["segm"][key]) for key in ("APs", "APm", "APl"))
-        rows.append([title, *values, sizes, _training(folder / name)])
+        box, mask = stats[name]["bbox"], stats[name]["segm"] or {}
+        values = [_points(part[key]) for part in (box, mask) for key in ("AP", "AP50")]
+        sizes = " / ".join(_points(mask[key]) for key in ("APs", "APm", "APl"))
+        rows.append([title, *values, sizes, training[name]])
     return header, rows
 
 

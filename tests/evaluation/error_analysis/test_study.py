@@ -286,6 +286,11 @@ def test_boxes_only() -> None:
     assert study.notes == ["no numbers for masks: predictions has boxes only"]
 
 
+def test_overlaps_of_masks_need_masks() -> None:
+    with pytest.raises(DataError, match="ground truth: has no segmentations, which overlap 'iomin' needs"):
+        study_errors(box_truth((1, PLUM)), [], settings=ErrorSettings(overlap="iomin"))
+
+
 def test_annotation_zero_is_never_found() -> None:
     truth = box_truth((1, PLUM))
     truth["annotations"][0]["id"] = 0

@@ -1,0 +1,156 @@
+"""RoIAlign as an operator, ``torch.ops.dsctool.roi_align``, which traced programs hold as a whole.
+
+On CUDA and other devices torchvision does the work. On a CPU torchvision's operator is serial and its backward pass
+dominates training, so there RoIAlign is computed as what it is, a sparse matrix times the feature map: see
+:mod:`dsctool.ops.roi_align_cpu`. Both give the same numbers up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align as torchvision_roi_align
+
+from dsctool.ops.roi_align_cpu import Aligned, sparse_roi_align, sparse_roi_align_backward
+
+
+def dense_roi_align(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    output_size: int,
+    strides: Sequence[float],
+    pool: int,
+    keep: bool,
+) -> Aligned:
+    """As :func:`~dsctool.ops.roi_align_cpu.sparse_roi_align`, by torchvision; there is no matrix to keep."""
+    order, counts = _by_level(levels, len(features))
+    parts = [
+        torchvision_roi_align(x, rois[rows], output_size * pool, 1 / stride, sampling_ratio=0, aligned=True)
+        for x, stride, rows in zip(features, strides, order.split(counts), strict=True)
+    ]
+    pooled = torch.cat(parts)[order.argsort()]
+    pooled = pooled if pool == 1 else F.avg_pool2d(pooled, pool)
+    nothing = rois.new_zeros(0)
+    return pooled.contiguous(memory_format=torch.channels_last), nothing.int(), nothing, levels.new_zeros(len(rois), 2)
+
+
+def dense_roi_align_backward(
+    grad: Tensor,
+    rois: Tensor,
+    levels: Tensor,
+    cells: Tensor,
+    weights: Tensor,
+    rows: Tensor,
+    shapes: Sequence[int],
+    strides: Sequence[float],
+    pool: int,
+) -> Tensor:
+    """As :func:`~dsctool.ops.roi_align_cpu.sparse_roi_align_backward`, by torchvision."""
+    channels, bins = grad.shape[1], grad.shape[2] * pool
+    grad = grad.repeat_interleave(pool, dim=2).repeat_interleave(pool, dim=3) / pool**2
+    order, counts = _by_level(levels, len(strides))
+    parts = [
+        torch.ops.torchvision._roi_align_backward(
+            grad[chosen].contiguous(), rois[chosen], 1 / stride, bins, bins, images, channels, height, width, 0, True
+        )
+        for (images, height, width), stride, chosen in zip(_triples(shapes), strides, order.split(counts), strict=True)
+    ]
+    return torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in parts])
+
+
+def _by_level(levels: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """The RoIs ordered by level, and how many each level has."""
+    if count == 1:
+        return torch.arange(len(levels), device=levels.device), [len(levels)]
+    return levels.argsort(stable=True), levels.bincount(minlength=count).tolist()
+
+
+aligned = torch.library.custom_op(
+    "dsctool::roi_align",
+    dense_roi_align,
+    mutates_args=(),
+    schema="(Tensor[] features, Tensor rois, Tensor levels, int output_size, float[] strides, int pool, bool keep)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+)
+aligned.register_kernel("cpu")(sparse_roi_align)
+aligned_backward = torch.library.custom_op(
+    "dsctool::roi_align_backward",
+    dense_roi_align_backward,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor rois, Tensor levels, Tensor cells, Tensor weights, Tensor rows, SymInt[] shapes,"
+    " float[] strides, int pool) -> Tensor",
+)
+
+
+@aligned_backward.register_kernel("cpu")
+def _(
+    grad: Tensor,
+    rois: Tensor,
+    levels: Tensor,
+    cells: Tensor,
+    weights: Tensor,
+    rows: Tensor,
+    shapes: Sequence[int],
+    strides: Sequence[float],
+    pool: int,
+) -> Tensor:
+    return sparse_roi_align_backward(grad, rois, levels, (cells, weights, rows), _triples(shapes), strides, pool)
+
+
+@aligned.register_fake
+def _(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    output_size: int,
+    strides: Sequence[float],
+    pool: int,
+    keep: bool,
+) -> Aligned:
+    pooled = features[0].new_empty(rois.shape[0], output_size, output_size, features[0].shape[1]).permute(0, 3, 1, 2)
+    terms = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    cells = rois.new_empty(terms, dtype=torch.int32)
+    return pooled, cells, rois.new_empty(terms), levels.new_empty(rois.shape[0], 2)
+
+
+@aligned_backward.register_fake
+def _(
+    grad: Tensor,
+    rois: Tensor,
+    levels: Tensor,
+    cells: Tensor,
+    weights: Tensor,
+    rows: Tensor,
+    shapes: Sequence[int],
+    strides: Sequence[float],
+    pool: int,
+) -> Tensor:
+    return grad.new_empty(sum(n * h * w for n, h, w in _triples(shapes)), grad.shape[1])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Aligned) -> None:
+    features, rois, levels, _, ctx.strides, ctx.pool, _ = inputs
+    ctx.shapes = [side for x in features for side in (x.shape[0], x.shape[2], x.shape[3])]
+    ctx.save_for_backward(rois, levels, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[list[Tensor] | None, ...]:
+    table = aligned_backward(grad, *ctx.saved_tensors, ctx.shapes, ctx.strides, ctx.pool)
+    shapes = _triples(ctx.shapes)
+    maps = table.split([n * h * w for n, h, w in shapes])
+    gradients = [x.view(*shape, grad.shape[1]).permute(0, 3, 1, 2) for x, shape in zip(maps, shapes, strict=True)]
+    return gradients, None, None, None, None, None, None
+
+
+aligned.register_autograd(_gradients, setup_context=_setup)
+
+
+def _triples(shapes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """``(N, h, w)`` of each level from a flat list."""
+    return list(zip(shapes[::3], shapes[1::3], shapes[2::3], strict=True))
