@@ -47,10 +47,9 @@ def clear_results(folder: Path, own: Sequence[str], *, overwrite: bool, keep: Se
 
     own: patterns of the files that the command writes; nothing else is looked at. keep: files that this run reads.
     """
-    kept = {path.resolve() for path in keep if path is not None}
-    found = sorted(
-        {path for name in own for path in folder.glob(name) if path.is_file() and path.resolve() not in kept}
-    )
+    there = {path for name in own for path in folder.glob(name) if path.is_file()}
+    kept = {path.resolve() for path in keep if path is not None} if there else set()
+    found = sorted(path for path in there if path.resolve() not in kept)
     if not found:
         return
     if not overwrite:

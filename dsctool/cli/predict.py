@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
 OWN = (RESULTS, CANDIDATES, TABLE, WORK, "overlays/**/*.jpg", "stages/**/*.jpg")
-CUT = (".*.json.*.tmp", "overlays/**/.*.jpg.*.tmp", "stages/**/.*.jpg.*.tmp")
+CUT = (
+    *(f".{name}.*.tmp" for name in (RESULTS, CANDIDATES, TABLE)),
+    *(f"{name}/**/.*.jpg.*.tmp" for name in ("overlays", "stages")),
+)
 """What a run that was killed can leave of the file it was writing."""
 
 
