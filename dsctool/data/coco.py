@@ -8,7 +8,7 @@ Category ids may have gaps: class ``i`` is the category with the i-th smallest i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -20,14 +20,7 @@ from dsctool.config.schema import DataConfig
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.images import read_image
 from dsctool.data.layout import SplitFiles
-from dsctool.data.records import (
-    Annotation,
-    AnnotationFile,
-    Category,
-    ImageInfo,
-    Segmentation,
-    read_annotation_file,
-)
+from dsctool.data.records import Annotation, AnnotationFile, Category, ImageInfo, read_annotation_file
 from dsctool.data.rules import check_records
 from dsctool.data.samplers import SampleKey
 from dsctool.data.segmentations import decode_mask
@@ -71,13 +64,14 @@ class CocoDataset(Dataset[Sample]):
                 f"{files.annotations}: data.semantic=instances takes at most 254 categories, not {len(self.categories)}"
             )
         images = _images(content, exclude)
-        groups = self._group(content, images, exclude)
+        groups = _used_entries(content, images, exclude)
         self._images = [image for image in images if keep_empty or _is_worth_keeping(image, groups[image.id])]
         if not self._images:
             hint = "" if keep_empty else "; data.keep_empty=true keeps images without instances"
             raise DataError(f"{files.annotations}: no image is left to use{hint}")
-        self.num_instances = sum(not each.crowd for image in self._images for each in groups[image.id])
-        self._records = [_packed(groups.pop(image.id)) for image in self._images]
+        self.num_instances = sum(not entry["iscrowd"] for image in self._images for entry in groups[image.id])
+        labels = {category.id: label for label, category in enumerate(self.categories)}
+        self._records = [_packed(groups[image.id], labels, masks=masks) for image in self._images]
 
     @classmethod
     def for_training(
@@ -188,22 +182,6 @@ class CocoDataset(Dataset[Sample]):
             return replace(sample, semantic=read_semantic_map(self.files.semantic_maps, info, classes=classes))
         return sample
 
-    def _group(
-        self, content: AnnotationFile, images: Sequence[ImageInfo], exclude: Exclusions
-    ) -> dict[int, list[Annotation]]:
-        """The annotations that training uses, in file order, by image."""
-        by_id = {image.id: image for image in images}
-        labels = {category.id: label for label, category in enumerate(self.categories)}
-        groups: dict[int, list[Annotation]] = {image.id: [] for image in images}
-        for index, entry in enumerate(content.annotations):
-            if index in exclude.annotations:
-                continue
-            image = by_id.get(entry["image_id"])
-            if image is not None and _is_used(entry, image):
-                segmentation = entry["segmentation"] if self.masks else None
-                groups[image.id].append(_annotation(entry, labels[entry["category_id"]], segmentation))
-        return groups
-
 
 def _check_semantic(files: SplitFiles, semantic: str) -> None:
     if semantic == "stuffthingmaps" and files.semantic_maps is None:
@@ -239,20 +217,43 @@ def _is_used(record: dict[str, Any], image: ImageInfo) -> bool:
     return bool(record["area"] > 0 and width >= 1 and height >= 1 and inside_width > 0 and inside_height > 0)
 
 
-def _is_worth_keeping(image: ImageInfo, annotations: Sequence[Annotation]) -> bool:
+def _used_entries(
+    content: AnnotationFile, images: Sequence[ImageInfo], exclude: Exclusions
+) -> dict[int, list[dict[str, Any]]]:
+    """The annotations that training uses, in file order, by image."""
+    by_id = {image.id: image for image in images}
+    groups: dict[int, list[dict[str, Any]]] = {image.id: [] for image in images}
+    for index, entry in enumerate(content.annotations):
+        if index not in exclude.annotations:
+            image = by_id.get(entry["image_id"])
+            if image is not None and _is_used(entry, image):
+                groups[image.id].append(entry)
+    return groups
+
+
+def _is_worth_keeping(image: ImageInfo, entries: Sequence[dict[str, Any]]) -> bool:
     """Without ``keep_empty``: whether an image is large enough and has an instance."""
-    return min(image.width, image.height) >= MIN_SIDE and any(not annotation.crowd for annotation in annotations)
+    return min(image.width, image.height) >= MIN_SIDE and any(not entry["iscrowd"] for entry in entries)
 
 
-def _annotation(entry: dict[str, Any], label: int, segmentation: Segmentation | None) -> Annotation:
-    x, y, width, height = entry["bbox"]
-    box = (x, y, x + width, y + height)
-    return Annotation(entry["id"], label, box, crowd=bool(entry["iscrowd"]), segmentation=segmentation)
+def _packed(entries: Sequence[dict[str, Any]], labels: Mapping[int, int], *, masks: bool) -> bytes:
+    """What :class:`Annotation` takes, of every annotation of an image."""
+    return pickle.dumps(
+        [
+            (
+                entry["id"],
+                labels[entry["category_id"]],
+                _corners(*entry["bbox"]),
+                bool(entry["iscrowd"]),
+                entry["segmentation"] if masks else None,
+            )
+            for entry in entries
+        ]
+    )
 
 
-def _packed(annotations: Sequence[Annotation]) -> bytes:
-    """The arguments of every annotation: smaller, and faster to unpack, than the objects."""
-    return pickle.dumps([(each.id, each.label, each.box, each.crowd, each.segmentation) for each in annotations])
+def _corners(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    return x, y, x + width, y + height
 
 
 def _bitmaps(annotations: Sequence[Annotation], size: Size) -> Tensor:

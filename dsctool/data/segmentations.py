@@ -113,7 +113,7 @@ def _is_flat(polygon: Sequence[float]) -> bool:
     points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     points = points - points[0]
     x, y = points[:, 0], points[:, 1]
-    if abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 1e-6:
+    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > 1e-6:  # the last edge ends in the origin
         return False
     # A figure of eight has no signed area, yet covers pixels.
     return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
