@@ -73,6 +73,7 @@ def predict(
         dsctool predict runs/first/best.pt photos/ postprocess.nms=mask --output found --overwrite
     """
     from dsctool.data.image_files import find_images, identify_images, number_images
+    from dsctool.data.records import read_annotation_file
     from dsctool.engine.environment import pick_device
     from dsctool.engine.inference import keep_candidates as keep
     from dsctool.engine.work_file import WorkFile, describe_run
@@ -85,7 +86,10 @@ def predict(
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
     chosen = pick_device(device)
     paths = find_images(paths)
-    files = number_images(paths) if images_json is None else identify_images(paths, images_json)
+    if images_json is None:
+        files = number_images(paths)
+    else:
+        files = identify_images(paths, read_annotation_file(images_json, needed=["images"]))
     model = load_model(checkpoint, overrides=overrides, device=chosen)
     if keep_candidates:
         keep(model)

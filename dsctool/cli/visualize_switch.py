@@ -110,10 +110,12 @@ def _inputs(images: list[Path], ground_truth: Path | None) -> tuple[list[ImageFi
     paths = find_images(images)
     if ground_truth is None:
         return number_images(paths), None
+    from dsctool.data.records import read_annotation_file
     from dsctool.evaluation.sources import check_truth_masks, load_ground_truth
 
-    files = identify_images(paths, ground_truth)
-    truth = load_ground_truth(ground_truth)
+    content = read_annotation_file(ground_truth)
+    files = identify_images(paths, content)
+    truth = load_ground_truth(content)
     objects: Objects = {file.id: [] for file in files}
     used = [each for each in truth.annotations if each["image_id"] in objects and not each["iscrowd"]]
     truth = replace(truth, annotations=[each for each in used if each["area"] > 0])

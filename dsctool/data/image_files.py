@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from dsctool.data.records import AnnotationFile
 from dsctool.errors import DataError
-from dsctool.files import read_json
 from dsctool.structures import Size
 
 
@@ -49,20 +49,25 @@ def number_images(paths: Sequence[Path]) -> list[ImageFile]:
     return [ImageFile(path, identity) for identity, path in enumerate(paths, start=1)]
 
 
-def identify_images(paths: Sequence[Path], table: Path) -> list[ImageFile]:
-    """Ids and sizes from a COCO file with ``images`` (``image_info_test-dev2017.json``), by file name.
+def identify_images(paths: Sequence[Path], table: AnnotationFile) -> list[ImageFile]:
+    """Ids and sizes from the images of a COCO file (such as ``image_info_test-dev2017.json``), by file name.
 
     Raises:
-        DataError: the table cannot be read, or has no entry, or more than one, for a file.
+        DataError: an image of the table has no id or no name; or there is none, or more than one, for a file.
     """
     entries: dict[str, list[dict[str, Any]]] = {}
-    for entry in _read_table(table):
+    for index, entry in enumerate(table.images):
+        well_formed = isinstance(entry, dict) and type(entry.get("id")) is int
+        if not well_formed or not isinstance(entry.get("file_name"), str):
+            raise DataError(f"{table.path}: images[{index}] needs a whole number as 'id' and a text as 'file_name'")
         entries.setdefault(PurePath(entry["file_name"]).name, []).append(entry)
-    files = [_identify(path, entries.get(path.name, []), table) for path in paths]
+    files = [_identify(path, entries.get(path.name, []), table.path) for path in paths]
     seen: dict[int, Path] = {}
     for file in files:
         if file.id in seen:
-            raise DataError(f"{file.path}: is image {file.id} of {table}, and so is {seen[file.id]}; give one of them")
+            raise DataError(
+                f"{file.path}: is image {file.id} of {table.path}, and so is {seen[file.id]}; give one of them"
+            )
         seen[file.id] = file.path
     return files
 
@@ -104,18 +109,6 @@ def _images_in(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"{folder}: no images in this folder (folders in it are not searched)")
     return found
-
-
-def _read_table(table: Path) -> list[dict[str, Any]]:
-    content = read_json(table)
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list):
-        raise DataError(f"{table}: must hold a JSON object with a list under 'images', as COCO's image_info files do")
-    for index, entry in enumerate(images):
-        well_formed = isinstance(entry, dict) and type(entry.get("id")) is int
-        if not well_formed or not isinstance(entry.get("file_name"), str):
-            raise DataError(f"{table}: images[{index}] needs a whole number as 'id' and a text as 'file_name'")
-    return images
 
 
 def _identify(path: Path, entries: Sequence[dict[str, Any]], table: Path) -> ImageFile:

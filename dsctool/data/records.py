@@ -82,28 +82,34 @@ class AnnotationFile:
         )
 
 
-def read_annotation_file(path: Path) -> AnnotationFile:
+LISTS = ("images", "annotations", "categories")
+"""Of a COCO file."""
+
+
+def read_annotation_file(path: Path, *, needed: Sequence[str] = LISTS) -> AnnotationFile:
     """Read a COCO JSON file and check its outermost structure: the one place where annotations are read.
+
+    needed: lists that must be there; others may be missing, as in COCO's ``image_info`` files.
 
     Raises:
         DataError: the file is missing, empty, cut, not an object, or lacks a list.
     """
-    return annotation_file(read_json(path), path)
+    return annotation_file(read_json(path), path, needed=needed)
 
 
-def annotation_file(content: object, path: Path) -> AnnotationFile:
+def annotation_file(content: object, path: Path, *, needed: Sequence[str] = LISTS) -> AnnotationFile:
     """What is in a COCO file, its outermost structure checked. path: for messages."""
     if not isinstance(content, Mapping):
         raise DataError(
             f"{path}: must hold a JSON object with images, annotations and categories, not {json_kind(content)}"
         )
     lists = {}
-    for key in ("images", "annotations", "categories"):
-        if key not in content:
+    for key in LISTS:
+        if key not in content and key in needed:
             raise DataError(f"{path}: missing key '{key}'")
-        if not isinstance(content[key], Sequence) or isinstance(content[key], str):
-            raise DataError(f"{path}: '{key}' must be a list, not {json_kind(content[key])}")
-        lists[key] = content[key]
+        lists[key] = content.get(key, [])
+        if not isinstance(lists[key], Sequence) or isinstance(lists[key], str):
+            raise DataError(f"{path}: '{key}' must be a list, not {json_kind(lists[key])}")
     return AnnotationFile(path, **lists)
 
 

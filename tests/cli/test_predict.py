@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from dsctool.cli.app import app
 from dsctool.config.loading import load_config
 from dsctool.data.image_files import find_images, identify_images, output_names
-from dsctool.data.records import Category
+from dsctool.data.records import Category, read_annotation_file
 from dsctool.errors import DataError
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
@@ -171,20 +171,20 @@ def test_a_table_that_does_not_fit(tmp_path: Path) -> None:
     table.write_text(
         json.dumps({"images": [{"id": i, "file_name": f"{folder}/x.png"} for i, folder in enumerate("ab")]})
     )
-    assert identify_images([tmp_path / "b" / "x.png"], table)[0].id == 1
+    assert identify_images([tmp_path / "b" / "x.png"], read_annotation_file(table, needed=["images"]))[0].id == 1
     for path, said in ((Path("c/x.png"), "has no image of this name"), (Path("y.png"), "has no image of this name")):
         with pytest.raises(DataError, match=said):
-            identify_images([path], table)
+            identify_images([path], read_annotation_file(table, needed=["images"]))
     table.write_text(json.dumps({"images": [{"id": 1, "file_name": "x.png"}, {"id": 2, "file_name": "x.png"}]}))
     with pytest.raises(DataError, match="has 2 images of this name"):
-        identify_images([tmp_path / "x.png"], table)
+        identify_images([tmp_path / "x.png"], read_annotation_file(table, needed=["images"]))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": [{"id": "1", "file_name": "x.png"}]}', '{"images": 3}'])
 def test_a_broken_table_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "table.json").write_text(text)
     with pytest.raises(DataError, match=r"table\.json"):
-        identify_images([tmp_path / "x.png"], tmp_path / "table.json")
+        identify_images([tmp_path / "x.png"], read_annotation_file(tmp_path / "table.json", needed=["images"]))
 
 
 @pytest.mark.parametrize("name", ["fast_dsc_tiny", "htc_tiny"])
