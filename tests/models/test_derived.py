@@ -27,7 +27,7 @@ FAMILIES = {
 """Name and overrides of detectors, most of which keep standardised weights."""
 MODES = ((False, True), (False, False), (True, True))
 """``training`` of the model when it detects, and when it steps."""
-SIZE = (32, 64)
+SIZE = (64, 64)
 OptimizerKind = Literal["sgd", "adamw"]
 
 
