@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from dsctool.errors import DataError
 from dsctool.models.backbones.resnet import ResNet
+from dsctool.models.input_checks import check_normalised, check_targets
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
-from dsctool.models.roi.extractors import INFERENCE_ROIS
+from dsctool.models.roi.extractors import rois_at_once
 from dsctool.models.rpn import RPN
-from dsctool.models.target_checks import check_targets
 from dsctool.ops.boxes import scale_boxes
 from dsctool.ops.masks import paste_masks
 from dsctool.ops.roi_align import boxes_to_rois
@@ -132,7 +131,8 @@ class Detector(nn.Module):
             DataError: targets that cannot be learnt from, such as a box without width; the message names image and box.
         """
         sizes = _sizes(images, sizes)
-        check_targets(targets, canvas=(images.shape[-2], images.shape[-1]), num_classes=self.num_classes)
+        canvas = (images.shape[-2], images.shape[-1])
+        check_targets(targets, images=len(images), canvas=canvas, num_classes=self.num_classes)
         features = self.extract_features(images)
         losses, proposals = self.rpn.losses(features, targets, sizes)
         return losses | self._cascade.losses(features, [p.boxes for p in proposals], targets, sizes)
@@ -208,7 +208,7 @@ class Detector(nn.Module):
                 for s, size, original in zip(selected, sizes, original_sizes, strict=True)
             ]
         )
-        parts = zip(rows.split(INFERENCE_ROIS), rois.split(INFERENCE_ROIS), labels.split(INFERENCE_ROIS), strict=True)
+        parts = zip(*(column.split(rois_at_once(rois.device)) for column in (rows, rois, labels)), strict=True)
         masks = RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
         return masks.split([len(s.boxes) for s in selected])
 
@@ -227,7 +227,7 @@ class Detector(nn.Module):
         Raises:
             DataError: ``images`` is no batch of normalised images.
         """
-        _check_normalised(images)
+        check_normalised(images, mean=self.config.data.mean, std=self.config.data.std)
         categories = getattr(self, "categories", ())
         return [to_instances(found, categories=categories) for found in self.detect(images, sizes, original_sizes)]
 
@@ -269,24 +269,6 @@ def to_instances(found: Detections, *, categories: Sequence[Category] = (), imag
         size=found.size,
         categories=tuple(categories),
         image=image,
-    )
-
-
-def _check_normalised(images: object) -> None:
-    """Refuse what is no ``(N, 3, H, W)`` batch of normalised images, before it gives wrong results."""
-    if not isinstance(images, Tensor):
-        problem = f"it is a {type(images).__name__}"
-    elif images.ndim != 4 or images.shape[1] != 3:
-        problem = f"its shape is {tuple(images.shape)}"
-    elif not images.is_floating_point():
-        problem = f"its values are {str(images.dtype).removeprefix('torch.')}"
-    elif images.numel() and images.min() >= 0 and 0 < images.max() <= 1:
-        problem = "all its values are from 0 to 1, so the mean colour has not been subtracted"
-    else:
-        return
-    raise DataError(
-        f"predict() takes a (N, 3, H, W) float tensor of normalised images, and this is none: {problem}. Paths, Pillow "
-        "images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the model needs it."
     )
 
 

@@ -73,8 +73,8 @@ def encode_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float =
 def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) -> Tensor:
     """What the mask head should predict for positive boxes.
 
-    masks: ``(G, h, w)`` 0/1 bitmaps. boxes: ``(P, 4)`` in the bitmaps' pixels; they are clipped to the
-    bitmap. gt_indices: ``(P,)`` int64, the bitmap of each box. Returns ``(P, size, size)`` float32 of
+    masks: ``(G, h, w)`` bitmaps, foreground where they are not 0. boxes: ``(P, 4)`` in the bitmaps' pixels; they are
+    clipped to the bitmap. gt_indices: ``(P,)`` int64, the bitmap of each box. Returns ``(P, size, size)`` float32 of
     0 and 1: the bitmap averaged over every cell of the box (RoIAlign), 1 from a half on.
     """
     height, width = masks.shape[-2:]
@@ -83,7 +83,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) ->
     targets = rois.new_zeros((len(boxes), size, size))
     step = max(1, BITMAP_VALUES // max(1, height * width))
     for start in range(0, len(masks), step):
-        bitmaps = masks[start : start + step, None].float()
+        bitmaps = (masks[start : start + step, None] != 0).float()
         whole = len(bitmaps) == len(masks)
         chosen = slice(None) if whole else (gt_indices >= start) & (gt_indices < start + step)
         shifted = rois[chosen] - rois.new_tensor([start, 0, 0, 0, 0])

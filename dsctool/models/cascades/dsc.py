@@ -23,7 +23,7 @@ from dsctool.models.cascades.box_stage import BoxStage, class_scores
 from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.losses import mask_loss
 from dsctool.models.modules import module_list
-from dsctool.models.roi.extractors import INFERENCE_ROIS, roi_feature
+from dsctool.models.roi.extractors import roi_feature, rois_at_once
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch, semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
@@ -49,15 +49,15 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Trail:
-    """What the stages made of some RoIs at inference, row by row.
+    """What the T stages made of some RoIs at inference, row by row.
 
-    boxes, mask_logits: per stage, B_t ``(R, 4)`` and M_t ``(R, 2s, 2s)``. logits: per stage ``(R, K+1)``.
+    boxes: ``(R, T, 4)`` B_t. mask_logits: ``(R, T, 2s, 2s)`` M_t. logits: ``(R, T, K+1)``.
     refined: ``(R, 4)``, the boxes after the last stage. guidance: the last stage's.
     """
 
-    boxes: list[Tensor]
-    mask_logits: list[Tensor]
-    logits: list[Tensor]
+    boxes: Tensor
+    mask_logits: Tensor
+    logits: Tensor
     refined: Tensor
     guidance: Guidance
 
@@ -151,13 +151,16 @@ class DSC(nn.Module):
         """Boxes and class scores from the proposals ``(n_i, 4)`` of every image."""
         maps = None if self.semantic_head is None else self.semantic_head(features)
         trails = [
-            [self._follow(features, embedded(maps), image, part, size) for part in boxes.split(INFERENCE_ROIS)]
+            [
+                self._follow(features, embedded(maps), image, part, size)
+                for part in boxes.split(rois_at_once(boxes.device))
+            ]
             for image, (boxes, size) in enumerate(zip(proposals, sizes, strict=True))
         ]
         return Scored(
             boxes=[torch.cat([trail.refined for trail in parts]) for parts in trails],
             scores=[
-                torch.cat([class_scores([trail.logits[t] for t in self.averaged_stages]) for trail in parts])
+                torch.cat([class_scores([trail.logits[:, t] for t in self.averaged_stages]) for trail in parts])
                 for parts in trails
             ],
             semantic=maps,
@@ -250,15 +253,14 @@ class DSC(nn.Module):
         self, features: Sequence[Tensor], semantic: Tensor | None, image: int, boxes: Tensor, size: Size
     ) -> Trail:
         """One image's proposals ``(R, 4)`` through all stages."""
-        entered, mask_logits, class_logits = [], [], []
         guidance: Guidance | None = None
+        seen = []
         for t in range(len(self.box_stages)):
             guidance, logits, deltas = self.stage(t, features, semantic, boxes_to_rois([boxes], first=image), guidance)
-            entered.append(boxes)
-            mask_logits.append(guidance.mask_logits)
-            class_logits.append(logits)
+            seen.append((boxes, guidance.mask_logits, logits))
             (boxes,) = self._refine(t, [boxes], deltas, [size], guidance)
         assert guidance is not None
+        entered, mask_logits, class_logits = (torch.stack(column, dim=1) for column in zip(*seen, strict=True))
         return Trail(entered, mask_logits, class_logits, boxes, guidance)
 
     def _refine(
@@ -294,24 +296,20 @@ class DSC(nn.Module):
 
 def _picked(trails: Sequence[Trail], rows: Tensor) -> tuple[Guidance, tuple[StageMasks, ...]]:
     """The last guidance, and every stage's boxes and masks, of some rows of all trails together, in their order."""
-    parts, places, first = [], [], 0
-    for trail in trails:
-        mine = torch.nonzero((rows >= first) & (rows < first + len(trail.refined))).flatten()
-        parts.append((trail, rows[mine] - first))
-        places.append(mine)
-        first += len(trail.refined)
-    order = torch.cat(places).argsort()
-    guidance = [trail.guidance[chosen] for trail, chosen in parts]
-    columns = ([g.rois for g in guidance], [g.feature for g in guidance], [g.mask_logits for g in guidance])
-    stages = (
-        StageMasks(
-            _stage_name(t),
-            torch.cat([trail.boxes[t][chosen] for trail, chosen in parts])[order],
-            torch.cat([trail.mask_logits[t][chosen] for trail, chosen in parts])[order].float().sigmoid(),
-        )
-        for t in range(len(trails[0].boxes))
+    lengths = torch.tensor([len(trail.refined) for trail in trails], device=rows.device)
+    ends = lengths.cumsum(0)
+    owner = torch.bucketize(rows, ends, right=True)
+    order = owner.argsort(stable=True)
+    chosen = (rows - (ends - lengths)[owner])[order].split(owner.bincount(minlength=len(trails)).tolist())
+    columns = zip(*((t.guidance.rois, t.guidance.feature, t.boxes, t.mask_logits) for t in trails), strict=True)
+    rois, feature, boxes, mask_logits = (
+        torch.cat([part[mine] for part, mine in zip(column, chosen, strict=True)])[order.argsort()]
+        for column in columns
     )
-    return Guidance(*(torch.cat(column)[order] for column in columns)), tuple(stages)
+    stages = (
+        StageMasks(_stage_name(t), boxes[:, t], mask_logits[:, t].float().sigmoid()) for t in range(boxes.shape[1])
+    )
+    return Guidance(rois, feature, mask_logits[:, -1]), tuple(stages)
 
 
 def _stage_name(t: int) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.semantic_head import semantic_roi_feature
 from dsctool.ops.roi_align import pyramid_roi_align
 
-INFERENCE_ROIS = 64
-"""RoIs that go through the heads together at inference. It bounds memory, and it is small enough for every array of
-features to come from memory that the allocator has at hand: larger ones are mapped and cleared anew each time, which
-costs a quarter of DSC's time, more beside a busy neighbour."""
 ROI_LEVELS = 4
 """RoIs are pooled from P2 to P5; P6 only serves the RPN and the semantic head."""
 
@@ -42,3 +39,12 @@ def roi_feature(
         under = rois if semantic_rois is None else semantic_rois
         pooled = pooled + semantic_roi_feature(semantic, under, output_size=output_size)
     return pooled
+
+
+def rois_at_once(device: torch.device) -> int:
+    """RoIs that go through the heads together at inference, which bounds memory.
+
+    On a CPU so few that every array of features comes from memory that the allocator has at hand: larger ones are
+    mapped and cleared anew each time, a quarter of DSC's time, and more beside a busy neighbour.
+    """
+    return 64 if device.type == "cpu" else 250

@@ -17,6 +17,8 @@ from dsctool.structures import Targets
 LEVEL = 1
 """The pyramid level whose size the fused map has: P3, stride 8."""
 STRIDE = 8
+IGNORED = 255
+"""The value of cells that no loss looks at."""
 POOL_SIZE = 14
 """RoIs are pooled to this many bins a side whatever their size, then averaged to the size asked for."""
 
@@ -62,7 +64,7 @@ def semantic_branch(
     """The branch in training: its loss, ``loss_semantic_seg``, and S; nothing and None where there is no branch.
 
     Raises:
-        DataError: an image has no semantic map.
+        DataError: an image has no semantic map, one of another size, or one with classes that are none.
     """
     if head is None:
         return {}, None
@@ -72,7 +74,16 @@ def semantic_branch(
             "the semantic branch needs a semantic map for every image; set data.semantic=none to go without"
         )
     shared, semantic = head(features)
-    return {"loss_semantic_seg": head.loss(shared, torch.stack(labels))}, semantic
+    for image, map_ in enumerate(labels):
+        if map_.shape != shared.shape[-2:]:
+            found, wanted = tuple(map_.shape), tuple(shared.shape[-2:])
+            raise DataError(f"targets[{image}]: the semantic map is {found}, but the stride-{STRIDE} grid is {wanted}")
+    wanted_classes = torch.stack(labels)
+    if ((wanted_classes >= head.logits.out_channels) & (wanted_classes != IGNORED)).any():
+        raise DataError(
+            f"a semantic map holds classes above {head.logits.out_channels - 1}, the branch's last, and not {IGNORED}"
+        )
+    return {"loss_semantic_seg": head.loss(shared, wanted_classes)}, semantic
 
 
 def embedded(maps: tuple[Tensor, Tensor] | None) -> Tensor | None:

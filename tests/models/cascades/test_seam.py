@@ -82,7 +82,7 @@ def test_parts_at_inference_change_no_result(name: str, monkeypatch: pytest.Monk
     model, image = tiny_detector(name, ALL).eval(), torch.randn(1, 3, *SIZE)
     whole = model.detect(image, stage_masks=True)[0]
     for module in ("dsctool.models.detector", "dsctool.models.cascades.dsc"):
-        monkeypatch.setattr(f"{module}.INFERENCE_ROIS", 7)
+        monkeypatch.setattr(f"{module}.rois_at_once", lambda device: 7)
     parts = model.detect(image, stage_masks=True)[0]
     torch.testing.assert_close(parts.boxes, whole.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(parts.mask_probs, whole.mask_probs, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Targets that no loss could learn from are refused at the door, by name."""
+"""What a detector refuses at its door, by name, before it gives wrong numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,41 @@ OVERHANG = 1.0
 _RULES = ("has no finite coordinates", "has no width or no height", "leaves the canvas", "has an unknown class")
 
 
-def check_targets(targets: Sequence[Targets], *, canvas: Size, num_classes: int) -> None:
+def check_normalised(images: object, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse what is no ``(N, 3, H, W)`` batch of images normalised by ``mean`` and ``std`` (of values 0 to 255).
+
+    Raises:
+        DataError: says what it is instead, and what to call.
+    """
+    brightest = max((255 - m) / s for m, s in zip(mean, std, strict=True))
+    if not isinstance(images, Tensor):
+        problem = f"it is a {type(images).__name__}"
+    elif images.ndim != 4 or images.shape[1] != 3:
+        problem = f"its shape is {tuple(images.shape)}"
+    elif not images.is_floating_point():
+        problem = f"its values are {str(images.dtype).removeprefix('torch.')}"
+    elif images.numel() and images.min() >= 0 and 0 < images.max() <= 1:
+        problem = "all its values are from 0 to 1, so the mean colour has not been subtracted"
+    elif images.numel() and images.min() >= 0 and images.max() > 1.01 * brightest:
+        problem = f"no value is below 0 and the largest is {images.max():g}, which is more than white"
+    else:
+        return
+    raise DataError(
+        f"predict() takes a (N, 3, H, W) float tensor of normalised images, and this is none: {problem}. Paths, Pillow "
+        "images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the model needs it."
+    )
+
+
+def check_targets(targets: Sequence[Targets], *, images: int, canvas: Size, num_classes: int) -> None:
     """Refuse targets from which a loss would be NaN, or an index out of range.
+
+    images: how many there are in the batch, padded to ``canvas`` (h, w).
 
     Raises:
         DataError: names the image (its place in the batch), the box, and what is wrong with it.
     """
+    if len(targets) != images or not images:
+        raise DataError(f"there are {images} images and {len(targets)} targets: give one for each, and at least one")
     for image, target in enumerate(targets):
         _check_shapes(target, image, canvas)
     wrong = [_wrong(target, canvas, num_classes) for target in targets]
@@ -38,9 +67,9 @@ def check_targets(targets: Sequence[Targets], *, canvas: Size, num_classes: int)
 
 def _check_shapes(target: Targets, image: int, canvas: Size) -> None:
     boxes, labels, masks = target.boxes, target.labels, target.masks
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
-        shapes = f"{tuple(boxes.shape)} and {tuple(labels.shape)}"
-        raise DataError(f"targets[{image}]: boxes must be (G, 4) and labels (G,), not {shapes}")
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
+        found = f"{tuple(boxes.shape)} and {tuple(labels.shape)} {str(labels.dtype).removeprefix('torch.')}"
+        raise DataError(f"targets[{image}]: boxes must be (G, 4) and labels (G,) int64, not {found}")
     wanted = (len(boxes), *canvas)
     if masks is not None and masks.shape != wanted:
         raise DataError(

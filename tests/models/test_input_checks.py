@@ -1,4 +1,4 @@
-"""Targets that no loss could learn from are refused by name, before anything is computed."""
+"""What no loss could learn from, and what is no batch of normalised images, is refused by name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def test_every_broken_rule_is_named() -> None:
     [
         ({"masks": torch.zeros(1, *CANVAS, dtype=torch.bool)}, r"masks must be \(2, 64, 96\).*not \(1, 64, 96\)"),
         ({"masks": torch.zeros(2, 64, 90, dtype=torch.bool)}, r"not \(2, 64, 90\)"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels \(G,\), not \(2, 4\) and \(3,\)"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels \(G,\) int64, not \(2, 4\) and \(3,\) int64"),
+        ({"labels": torch.zeros(2)}, r"not \(2, 4\) and \(2,\) float32"),
+        ({"semantic": torch.zeros(9, 12, dtype=torch.int64)}, r"semantic map is \(9, 12\), .* grid is \(8, 12\)"),
+        ({"semantic": torch.full((8, 12), 77)}, "holds classes above 3, the branch's last"),
         ({"boxes": torch.zeros(2, 5)}, r"boxes must be \(G, 4\)"),
     ],
 )
@@ -72,3 +75,28 @@ def test_shapes_that_do_not_belong_together_are_refused(change: dict[str, torch.
 def test_annotation_tools_may_round() -> None:
     losses = tiny_detector().losses(torch.randn(1, 3, *CANVAS), [with_box([[-0.6, -0.6, 96.6, 64.6]])])
     assert all(value.isfinite() for value in losses.values())
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_there_is_a_target_for_every_image(count: int) -> None:
+    with pytest.raises(DataError, match=rf"there are 2 images and {count} targets"):
+        tiny_detector().losses(torch.randn(2, 3, *CANVAS), [one_box(*CANVAS)] * count)
+
+
+def test_masks_of_255_are_masks() -> None:
+    """As OpenCV draws them."""
+    model, images, targets = tiny_detector(), torch.randn(1, 3, *CANVAS), one_box(*CANVAS)
+    assert targets.masks is not None
+    found = []
+    for masks in (targets.masks, targets.masks.to(torch.uint8) * 255):
+        torch.manual_seed(0)
+        found.append({k: v.item() for k, v in model.losses(images, [replace(targets, masks=masks)]).items()})
+    assert found[0] == found[1]
+
+
+def test_raw_pixels_as_floats_are_refused() -> None:
+    pixels = torch.randint(0, 256, (1, 3, *CANVAS)).float()
+    with pytest.raises(DataError, match=r"the largest is 255, which is more than white.*predict_images"):
+        tiny_detector().predict(pixels)
+    white = torch.full((1, 3, *CANVAS), 2.6)
+    tiny_detector().predict(white)
