@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,8 @@ import typer
 
 from dsctool.cli.error_table import show_errors
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile, ModelOverrides, Overwrite, Split, SplitName
-from dsctool.cli.output import beside, clear_results, prepare_file, prepare_folder, write_json
+from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile, Overrides, Overwrite, Split, SplitName
+from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.run_model import run_checkpoint
 from dsctool.cli.tables import print_table
 
@@ -40,7 +41,7 @@ MEANINGS = {
 
 def evaluate(
     checkpoint: Annotated[Path | None, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)] = None,
-    overrides: ModelOverrides = None,
+    overrides: Overrides = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Data set to run the checkpoint on.")
     ] = None,
@@ -112,16 +113,14 @@ def evaluate(
     from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
     from dsctool.evaluation.huddle.study import study_huddles
     from dsctool.evaluation.sources import load_ground_truth, load_predictions
-    from dsctool.visualize.pages.errors.files import FILES
 
     _check_usage(checkpoint, data, ground_truth, predictions)
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
     settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=score_threshold)
-    prepare_file(json_file)
-    if errors is not None:
-        prepare_folder(errors)
-        clear_results(errors, FILES, overwrite=overwrite, keep=[ground_truth, predictions, candidates])
+    files = [predictions, candidates]
+    read, written = ([checkpoint], files) if ground_truth is None else ([ground_truth, *files], [])
+    _prepare(errors, [*written, json_file], read=read, overwrite=overwrite)
     source: GroundTruthSource
     results: PredictionsSource
     before: PredictionsSource | None
@@ -164,6 +163,23 @@ def _check_usage(
         raise typer.BadParameter("--ground-truth needs --predictions FILE, the results to compare with it")
 
 
+def _prepare(
+    errors: Path | None, written: Sequence[Path | None], *, read: Sequence[Path | None], overwrite: bool
+) -> None:
+    """Everything that can stand in the way of the files that are written is found now."""
+    from dsctool.evaluation.numbering import numbering_of
+    from dsctool.visualize.pages.errors.files import FILES
+
+    keep_apart([*written, *([] if errors is None else [errors / name for name in FILES])], read)
+    for path in written:
+        if path is not None and (table := numbering_of(path)) is not None:
+            clear_results(table.parent, [table.name], overwrite=overwrite, keep=read)
+        prepare_file(path)
+    if errors is not None:
+        prepare_folder(errors)
+        clear_results(errors, FILES, overwrite=overwrite, keep=read)
+
+
 def _run(
     checkpoint: Path,
     overrides: list[str],
@@ -175,8 +191,6 @@ def _run(
     candidates: Path | None,
 ) -> SplitResults:
     """A checkpoint's results, and where they are asked for its candidates, which are written to the files named."""
-    prepare_file(predictions)
-    prepare_file(candidates)
     run = run_checkpoint(
         checkpoint, overrides, data, split, device=device, task="eval", candidates=candidates is not None
     )

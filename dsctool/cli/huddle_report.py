@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import Device, JsonFile, ModelOverrides, Overwrite, Split, SplitName
-from dsctool.cli.output import beside, clear_results, counting, prepare_file, prepare_folder, write_json
+from dsctool.cli.options import Device, JsonFile, Overrides, Overwrite, Split, SplitName
+from dsctool.cli.output import beside, clear_results, counting, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.run_model import run_checkpoint
 from dsctool.errors import DataError
 
 if TYPE_CHECKING:
     from dsctool.engine.split_results import SplitResults
+    from dsctool.evaluation.sources import GroundTruth, PredictionsSource
 
 
 class OverlapName(StrEnum):
@@ -32,7 +34,7 @@ def huddle_report(
         Path, typer.Option("--predictions", metavar="FILE", help="The candidate: COCO results, or a checkpoint.")
     ],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the report.")],
-    overrides: ModelOverrides = None,
+    overrides: Overrides = None,
     baseline: Annotated[
         Path | None,
         typer.Option("--baseline", metavar="FILE", help="What to compare it with: COCO results, or a checkpoint."),
@@ -93,6 +95,8 @@ def huddle_report(
         dsctool huddle-report --predictions a/best.pt --baseline b/best.pt --data DIR --output report
     """
     from dsctool.evaluation.huddle.study import T_O, T_P, HuddleSettings, study_huddles
+    from dsctool.evaluation.numbering import numbering_of
+    from dsctool.evaluation.sources import load_ground_truth
     from dsctool.visualize.pages.huddle.files import FILES, write_report
 
     settings = HuddleSettings(
@@ -107,22 +111,26 @@ def huddle_report(
         raise typer.BadParameter("give --ground-truth FILE for results, or --data DIR where there is a checkpoint")
     models = [path for path in (predictions, baseline) if path is not None and _is_checkpoint(path)]
     _check_usage(models, overrides, data)
+    inputs = [predictions, baseline, ground_truth]
+    written = [output / name for name, path in zip(RESULTS, (predictions, baseline), strict=True) if path in models]
+    keep_apart([*(output / name for name in FILES), *written, json_file], inputs)
     prepare_folder(output)
-    inputs = [predictions, baseline, ground_truth, json_file]
-    clear_results(output, (*FILES, *RESULTS), overwrite=overwrite, keep=inputs)
+    stale = [table.name for path in written if (table := numbering_of(path))]
+    clear_results(output, (*FILES, *RESULTS, *stale), overwrite=overwrite, keep=inputs)
     prepare_file(json_file)
     runs = {}
     if data is not None:
         run = partial(run_checkpoint, overrides=overrides or [], root=data, split=split, device=device)
         runs = {path: run(path, task=path.name) for path in dict.fromkeys(models)}
         _same_ground_truth(runs)
-    candidate = _results(predictions, runs, output / RESULTS[0])
-    other = None if baseline is None else _results(baseline, runs, output / RESULTS[1])
     measured = next(iter(runs.values()), None)
     source = ground_truth if measured is None else measured.ground_truth
     assert source is not None
+    truth = load_ground_truth(source)
+    candidate = _results(predictions, runs, output / RESULTS[0], truth)
+    other = None if baseline is None else _results(baseline, runs, output / RESULTS[1], truth)
     with counting() as progress:
-        study = study_huddles(source, candidate, other, settings=settings, progress=progress)
+        study = study_huddles(truth, candidate, other, settings=settings, progress=progress)
     folder = images or (None if measured is None else measured.files.images)
     write_report(output, study, images=folder, gallery_size=gallery, score_threshold=score_threshold)
     if json_file is not None:
@@ -174,9 +182,11 @@ def _same_ground_truth(runs: dict[Path, SplitResults]) -> None:
             )
 
 
-def _results(path: Path, runs: dict[Path, SplitResults], written: Path) -> Path:
-    """A results file: the one given, or ``written`` with those of a checkpoint."""
+def _results(path: Path, runs: dict[Path, SplitResults], written: Path, truth: GroundTruth) -> PredictionsSource:
+    """A results file, or a checkpoint's results, which are also in the file ``written`` then."""
+    from dsctool.evaluation.sources import load_predictions
+
     if path not in runs:
         return path
     write_json(written, runs[path].results)
-    return written
+    return replace(load_predictions(runs[path].results, truth), name=str(written))

@@ -31,11 +31,7 @@ Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOIN
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Values to change, as in optim.lr=0.01 model.neck.rfp=null"),
-]
-ModelOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Values to change, as in postprocess.score_threshold=0.05"),
+    typer.Argument(metavar="KEY=VALUE", help="Values to change, as in optim.lr=0.01 postprocess.nms=mask"),
 ]
 IMAGES_HELP = (
     "Image files, and folders of them; and values to change, as in postprocess.nms=mask: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,10 +42,31 @@ def prepare_folder(path: Path) -> None:
         raise DsctoolError(f"{path}: files cannot be written to this folder; name another, or change its permissions")
 
 
-def clear_results(folder: Path, own: Sequence[str], *, overwrite: bool, keep: Sequence[Path | None] = ()) -> None:
+def keep_apart(written: Sequence[Path | None], read: Sequence[Path | None]) -> None:
+    """Refuse a command that would write over a file that it reads, or one file twice."""
+    taken = {path.resolve() for path in read if path is not None}
+    for path in written:
+        if path is None or path == STDOUT:
+            continue
+        if path.resolve() in taken:
+            raise DsctoolError(
+                f"{path}: would be written over, but this command needs it for something else; name another --output"
+            )
+        taken.add(path.resolve())
+
+
+def clear_results(
+    folder: Path,
+    own: Sequence[str],
+    *,
+    overwrite: bool,
+    keep: Sequence[Path | None] = (),
+    made: Callable[[Path], bool] = lambda path: True,
+) -> None:
     """See to it that no results of an earlier run stay in ``folder``: refuse it where there are some, or remove them.
 
     own: patterns of the files that the command writes; nothing else is looked at. keep: files that this run reads.
+    made: whether a run made a file, where its name does not say so; what none made is never removed.
     """
     there = {path for name in own for path in folder.glob(name) if path.is_file()}
     kept = {path.resolve() for path in keep if path is not None} if there else set()
@@ -57,6 +78,9 @@ def clear_results(folder: Path, own: Sequence[str], *, overwrite: bool, keep: Se
         raise DsctoolError(
             f"{folder}: has results of an earlier run ({shown}); name a new folder, or replace them with --overwrite"
         )
+    foreign = next((path for path in found if not made(path)), None)
+    if foreign is not None:
+        raise DsctoolError(f"{foreign}: is in the way, and of no run that is on record here; name a new folder")
     for path in found:
         path.unlink()
     for parent in sorted({parent for path in found for parent in path.relative_to(folder).parents}, reverse=True):

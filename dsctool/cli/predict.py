@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import IMAGES_HELP, Checkpoint, Device, Overwrite, images_and_overrides
-from dsctool.cli.output import clear_results, counted, prepare_file, prepare_folder
+from dsctool.cli.output import clear_results, counted, keep_apart, prepare_file, prepare_folder
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def predict(
 
     Writes DIR/predictions.json (COCO results, all scores), DIR/overlays/ and, with --stages, DIR/stages/.
     With --keep-candidates also DIR/candidates.json, for dsctool eval --errors: what NMS chose from, without masks.
-    Image ids are those of --images-json; without it images are numbered from 1 in sorted order, and
-    DIR/images.json says which is which. A file that is no readable image is reported and left out; the exit
-    code is then 1.
+    Image ids are those of --images-json; without it images are numbered from 1 in sorted order.
+    DIR/images.json says which is which. A file that cannot be read is reported and left out; the exit
+    code is then 1, and --resume tries such files again.
 
     Every image is recorded in DIR/predictions.work.jsonl when it is done; at the end that file becomes
     predictions.json. A run that was stopped in whatever way goes on with the same command and --resume.
@@ -98,25 +98,30 @@ def predict(
     targets = _Targets(
         results=output / RESULTS,
         candidates=output / CANDIDATES if keep_candidates else None,
-        table=output / TABLE if images_json is None else None,
+        table=output / TABLE,
         overlays=None if no_overlays else output / "overlays",
         stages=output / "stages" if stages else None,
     )
     _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
     run = describe_run(
         checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages, overlays=not no_overlays,
-        candidates=keep_candidates, table=images_json is None, device=chosen.type,
+        candidates=keep_candidates, device=chosen.type,
     )  # fmt: skip
     opened = WorkFile.resume if resume else WorkFile.begin
     with opened(output / WORK, run) as work:
-        _run(model, files, work, _drawings(files, model, targets, score_threshold), stages=stages)
+        try:
+            _run(model, files, work, _drawings(files, model, targets, score_threshold), stages=stages)
+        except KeyboardInterrupt:
+            typer.echo(f"{output}: {len(work)} of {len(files)} images are done; go on by --resume", err=True)
+            raise
         read = len(work)
         count = work.finish(
-            results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories
-        )
+            results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories,
+            complete=read == len(files),
+        )  # fmt: skip
     typer.echo(f"{targets.results}: {count} results for {read} images")
     if read < len(files):
-        typer.echo(f"{len(files) - read} of {len(files)} images could not be read", err=True)
+        typer.echo(f"{len(files) - read} of {len(files)} images could not be read; --resume tries them again", err=True)
         raise typer.Exit(1)
 
 
@@ -126,25 +131,31 @@ class _Targets:
 
     results: Path
     candidates: Path | None
-    table: Path | None
+    table: Path
     overlays: Path | None
     stages: Path | None
 
 
 def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, inputs: Sequence[Path | None]) -> None:
     """Everything that can stand in the way is found now."""
-    for file in (targets.results, targets.candidates, targets.table):
+    from dsctool.engine.work_file import refuse_running
+
+    files = (targets.results, targets.candidates, targets.table)
+    keep_apart(files, inputs)
+    for file in files:
         prepare_file(file)
+    refuse_running(output / WORK)
     stopped = (output / WORK).exists()
     if resume and not stopped and targets.results.exists():
         raise DsctoolError(f"{output}: its run has ended: there is nothing to resume. --overwrite begins anew.")
     if stopped and not resume and not overwrite:
         raise DsctoolError(
-            f"{output}: holds a run that was stopped; go on with it by --resume, or begin anew with --overwrite"
+            f"{output}: holds an unfinished run; go on with it by --resume, or begin anew with --overwrite"
         )
     clear_results(output, CUT, overwrite=True, keep=inputs)
     if not (resume and stopped):
-        clear_results(output, OWN, overwrite=overwrite, keep=inputs)
+        ran = any((output / name).exists() for name in (RESULTS, TABLE, WORK))
+        clear_results(output, OWN, overwrite=overwrite, keep=inputs, made=lambda path: ran)
     for folder in (targets.overlays, targets.stages):
         if folder is not None:
             prepare_folder(folder)

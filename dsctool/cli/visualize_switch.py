@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +88,8 @@ def visualize_switch(
         typer.echo("\n".join(names))
         return
     prepare_folder(output)
-    clear_results(output, OWN, overwrite=overwrite, keep=[file.path for file in files])
+    inputs = [file.path for file in files]
+    clear_results(output, OWN, overwrite=overwrite, keep=inputs, made=partial(_drawn, output))
     for folder in ("sheets", "maps", *(("layers",) if per_layer else ())):
         prepare_folder(output / folder)
     prepare_file(json_file)
@@ -101,6 +103,15 @@ def visualize_switch(
     if len(done) < len(files):
         typer.echo(f"{len(files) - len(done)} of {len(files)} images could not be read", err=True)
         raise typer.Exit(1)
+
+
+def _drawn(output: Path, path: Path) -> bool:
+    """Whether a run made the file: the maps of its image are there, as only a run leaves them."""
+    from dsctool.visualize.switch.files import holds_maps
+
+    inside = path.relative_to(output)
+    name = inside.parent if inside.parts[0] == "layers" else inside.with_suffix("")
+    return holds_maps(output / "maps" / f"{name.relative_to(inside.parts[0])}.npz")
 
 
 def _inputs(images: list[Path], ground_truth: Path | None) -> tuple[list[ImageFile], Objects | None]:
@@ -177,11 +188,11 @@ def _run(
             found = [result for result in results if result["score"] >= style.score_threshold]
             numbers = measure(record, found if objects is None else objects[picture.image_id])
             name = targets[picture.image_id]
+            save_maps(output / "maps" / f"{name}.npz", record)
             save_contact_sheet(
                 output / "sheets" / f"{name}.png", record,
                 picture=picture, found=found, names=categories, numbers=numbers, objects=kind, stretch=style.stretch,
             )  # fmt: skip
-            save_maps(output / "maps" / f"{name}.npz", record)
             if style.per_layer:
                 save_layers(output / "layers" / name, record, stretch=style.stretch)
             done.append(_Done(picture.file_name, picture.original_size, numbers))

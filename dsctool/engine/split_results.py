@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -58,7 +59,7 @@ def evaluate_model(
     it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
 
     Raises:
-        DataError: the data set has faults, or other categories than the model.
+        DataError: the data set has faults, or other categories than the model, or there is no such split.
     """
     run = run_on_split(ready(model, device), Path(data), split=split, progress=progress)
     return evaluate_all(run.ground_truth, run.results)
@@ -71,21 +72,20 @@ def run_on_split(
 
     task: what running the model is called in ``progress``.
     """
+    if split not in get_args(Role):
+        raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
     config = model.config.data
     files = find_split(root, config.val if split == "val" else config.train, split)
     data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress)
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
-    results: list[Result] = []
-    candidates: list[Result] = []
-    device = device_of(model)
-    loader = eval_loader(data.dataset, config, pin_memory=device.type == "cuda")
-    found = detections(model, loader, device=device)
-    for number, (info, image) in enumerate(found, start=1):
-        results += to_results(image, info.image_id, categories)
-        if image.candidates is not None:
-            candidates += to_results(image.candidates, info.image_id, categories)
-        if progress is not None:
-            progress(task, number, len(data.dataset))
+
+    def watched(found: Iterator[Found]) -> Iterator[Found]:
+        for number, image in enumerate(found, start=1):
+            yield image
+            if progress is not None:
+                progress(task, number, len(data.dataset))
+
+    results, candidates = _collect(model, data, config, categories, device=device_of(model), watch=watched)
     return SplitResults(files, data.ground_truth, results, candidates, data.notes)
 
 
@@ -102,11 +102,28 @@ def evaluate_detector(
 
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
     """
+    results, _ = _collect(model, data, config, categories, device=device, watch=watch)
+    return evaluate_all(data.ground_truth, results), results
+
+
+def _collect(
+    model: Model,
+    data: EvaluationSet,
+    config: DataConfig,
+    categories: Sequence[Category],
+    *,
+    device: torch.device,
+    watch: Watch,
+) -> tuple[list[Result], list[Result]]:
+    """The results over a split, and the candidates where the model keeps them."""
     results: list[Result] = []
+    candidates: list[Result] = []
     loader = eval_loader(data.dataset, config, pin_memory=device.type == "cuda")
     for info, found in watch(detections(model, loader, device=device)):
         results += to_results(found, info.image_id, categories)
-    return evaluate_all(data.ground_truth, results), results
+        if found.candidates is not None:
+            candidates += to_results(found.candidates, info.image_id, categories)
+    return results, candidates
 
 
 def match_categories(model: Sequence[Category], data: Sequence[Category], file: Path) -> list[Category]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,9 @@ from dsctool.data.image_files import ImageFile
 from dsctool.data.records import Category
 from dsctool.errors import DataError
 from dsctool.files import whole_file
+
+if sys.platform != "win32":
+    import fcntl
 
 Run = Mapping[str, Any]
 """What results depend on, by the name that a message can call it; plain JSON values."""
@@ -46,14 +50,14 @@ def describe_run(checkpoint: Path, files: Sequence[ImageFile], **options: object
     """What tells a run from others. options: whatever else its files depend on, as JSON has it."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.id} {file.size} {file.path}\n".encode())
+        digest.update(f"{file.id} {file.size} {file.path}\n".encode(errors="surrogateescape"))
     with checkpoint.open("rb") as content:
         weights = hashlib.file_digest(content, "sha256").hexdigest()
     return {"checkpoint": weights, "images": digest.hexdigest(), **options}
 
 
 class WorkFile:
-    """A work file that is open for more images."""
+    """A work file that is open for more images, of one process at a time."""
 
     def __init__(self, path: Path, file: BinaryIO, places: dict[int, int]) -> None:
         self.path = path
@@ -62,8 +66,13 @@ class WorkFile:
 
     @classmethod
     def begin(cls, path: Path, run: Run) -> Self:
-        """A new one, in place of whatever is at ``path``."""
-        file = path.open("wb+")
+        """A new one, in place of whatever is at ``path``.
+
+        Raises:
+            DataError: another process is writing to it.
+        """
+        file = _locked(path)
+        file.truncate(0)
         file.write(_line(run))
         file.flush()
         return cls(path, file, {})
@@ -73,13 +82,12 @@ class WorkFile:
         """The one that is at ``path``, without a last line that was cut; a new one where there is none.
 
         Raises:
-            DataError: another run began it; the message says in what they differ.
+            DataError: another run began it; the message says in what they differ. Or another process is writing to it.
         """
-        if not path.exists():
-            return cls.begin(path, run)
-        file = path.open("rb+")
+        file = _locked(path)
+        file.seek(0)
         begun = _whole(file.readline())
-        if begun is None:  # killed before it had begun
+        if begun is None:  # nothing there, or killed before it had begun
             file.close()
             return cls.begin(path, run)
         differing = sorted(key for key in {*begun, *run} if begun.get(key) != run.get(key))
@@ -117,18 +125,25 @@ class WorkFile:
         self._file.flush()
 
     def finish(
-        self, *, results: Path, candidates: Path | None, table: Path | None, categories: Sequence[Category]
+        self,
+        *,
+        results: Path,
+        candidates: Path | None,
+        table: Path,
+        categories: Sequence[Category],
+        complete: bool = True,
     ) -> int:
         """Write the files that people want, images by ascending id, and remove the work file; how many results.
 
-        results, candidates: COCO results. table: which image has which id, with ``categories``.
+        results, candidates: COCO results. table: which image has which id, with ``categories``. complete: if not,
+        images are missing, and the work file stays for a run that tries these again.
         """
         count = 0
         with ExitStack() as files:
             opened = [
                 _JsonList(files.enter_context(whole_file(path)) if path else None) for path in (results, candidates)
             ]
-            images = _JsonList(files.enter_context(whole_file(table)) if table else None, head='{"images": ')
+            images = _JsonList(files.enter_context(whole_file(table)), head='{"images": ')
             for entry in self._entries():
                 count += len(entry["results"])
                 opened[0].extend(entry["results"])
@@ -139,7 +154,8 @@ class WorkFile:
             named = [{"id": category.id, "name": category.name} for category in categories]
             images.end(f', "categories": {json.dumps(named)}}}\n')
         self._file.close()
-        self.path.unlink()
+        if complete:
+            self.path.unlink()
         return count
 
     def _entries(self) -> Iterator[ImageResults]:
@@ -166,6 +182,26 @@ class _JsonList:
     def _write(self, text: str) -> None:
         if self._file is not None:
             self._file.write(text.encode())
+
+
+def refuse_running(path: Path) -> None:
+    """Raises DataError where another process is writing to the work file at ``path``."""
+    if path.exists():
+        _locked(path).close()
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, for reading and for appending; no other process gets it until it is closed."""
+    file = path.open("ab+")
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise DataError(f"{path}: another run is writing to it; let it end, or name another folder") from None
+        except OSError:  # a file system without locks
+            return file
+    return file
 
 
 def _line(value: object) -> bytes:

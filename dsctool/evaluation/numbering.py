@@ -1,11 +1,13 @@
 """Whether results and ground truth mean the same images by the same ids.
 
-``dsctool predict`` numbers images from 1 unless it is told their ids, and ``images.json`` beside its results says which
-image has which number. Measured against ground truth with other numbers, such results would be worthless in silence.
+``dsctool predict`` numbers images from 1 unless it is told their ids, and ``images.json`` says which image has which
+number in the results beside it that have the names ``predict`` gives. Measured against ground truth with other numbers,
+such results would be worthless in silence.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,27 +15,38 @@ from typing import Any
 from dsctool.errors import DataError
 from dsctool.files import read_json
 
+_SPOKEN_OF = ("predictions.json", "candidates.json")
 _KEYS = {"id", "file_name", "height", "width"}
 
 
 def check_numbering(predictions: Path, images: Mapping[Hashable, Mapping[str, Any]], truth: str) -> None:
     """Refuse a results file beside which ``images.json`` names other images than the ground truth does.
 
-    images: of the ground truth, by id. truth: its name, for messages. Names are compared without folders.
+    images: of the ground truth, by id. truth: its name, for messages. Names are compared without folders, where these
+    do not tell images apart.
 
     Raises:
         DataError: an image has another name or size; the message says how it gets the ground truth's id.
     """
-    table = predictions.with_name("images.json")
+    table = numbering_of(predictions)
+    if table is None:
+        return
+    names = Counter(PurePath(str(image.get("file_name"))).name for image in images.values())
     for image in _images(table):
         theirs = images.get(image["id"])
-        if theirs is None or not _same(image, theirs):
+        if theirs is None or not _same(image, theirs, with_folders=names[PurePath(image["file_name"]).name] > 1):
             other = "has no such image" if theirs is None else f"it is {_shown(theirs)}"
             raise DataError(
                 f"{predictions}: its images have other numbers than those of {truth}: image {image['id']} is "
                 f"{_shown(image)} by {table}, in the ground truth {other}. "
                 f"Run dsctool predict with --images-json {truth}, which takes the ids from there."
             )
+
+
+def numbering_of(results: Path) -> Path | None:
+    """The ``images.json`` of ``dsctool predict`` that speaks of a results file of this name, where there is one."""
+    table = results.with_name("images.json")
+    return table if results.name in _SPOKEN_OF and _images(table) else None
 
 
 def _images(table: Path) -> list[dict[str, Any]]:
@@ -44,13 +57,15 @@ def _images(table: Path) -> list[dict[str, Any]]:
     return entries if all(isinstance(entry, dict) and set(entry) == _KEYS for entry in entries) else []
 
 
-def _same(image: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+def _same(image: Mapping[str, Any], theirs: Mapping[str, Any], *, with_folders: bool) -> bool:
     name = theirs.get("file_name")
-    if isinstance(name, str) and PurePath(name).name != PurePath(image["file_name"]).name:
-        return False
+    if isinstance(name, str):
+        ours, other = PurePath(image["file_name"]).parts, PurePath(name).parts
+        shared = min(len(ours), len(other)) if with_folders else 1
+        if ours[-shared:] != other[-shared:]:
+            return False
     return all(theirs.get(side) in (None, image[side]) for side in ("height", "width"))
 
 
 def _shown(image: Mapping[str, Any]) -> str:
-    name = PurePath(str(image.get("file_name"))).name
-    return f"{name} ({image.get('width')} x {image.get('height')})"
+    return f"{image.get('file_name')} ({image.get('width')} x {image.get('height')})"

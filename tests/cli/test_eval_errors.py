@@ -90,8 +90,8 @@ def test_predict_keeps_candidates(synthetic_root: Path, tmp_path: Path) -> None:
     plain, kept = tmp_path / "plain", tmp_path / "kept"
     assert run(*words, "--images-json", annotations, "--output", plain).exit_code == 0
     assert run(*words, "--images-json", annotations, "--output", kept, "--keep-candidates").exit_code == 0
-    assert {path.name for path in plain.iterdir()} == {"predictions.json"}
-    assert {path.name for path in kept.iterdir()} == {"predictions.json", "candidates.json"}
+    assert {path.name for path in plain.iterdir()} == {"predictions.json", "images.json"}
+    assert {path.name for path in kept.iterdir()} == {"predictions.json", "images.json", "candidates.json"}
     assert (plain / "predictions.json").read_bytes() == (kept / "predictions.json").read_bytes()
     candidates = json.loads((kept / "candidates.json").read_text())
     images = [each["image_id"] for each in candidates]
@@ -124,6 +124,18 @@ def test_candidates_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "bad.json: result 0: image id 4" in result.stderr
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("clash", ["--json", "--predictions"])
+def test_a_file_that_would_be_written_over(folder: Path, tmp_path: Path, clash: str) -> None:
+    target = tmp_path / "errors.json"
+    target.write_text((folder / "dt.json").read_text())
+    options = {"--predictions": folder / "dt.json", clash: target}
+    words = [word for pair in options.items() for word in pair]
+    result = run("eval", "--ground-truth", folder / "gt.json", *words, "--errors", tmp_path, "--overwrite")
+    assert result.exit_code == 1
+    assert f"{target}: would be written over" in result.stderr
+    assert target.read_text() == (folder / "dt.json").read_text()
 
 
 def test_a_file_in_the_folders_place(folder: Path, tmp_path: Path) -> None:

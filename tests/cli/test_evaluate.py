@@ -42,8 +42,8 @@ def found(**changes: object) -> list[dict[str, Any]]:
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """Ground truth and results on disk."""
     (tmp_path / "gt.json").write_text(json.dumps(truth()))
-    (tmp_path / "dt.json").write_text(json.dumps(found()))
-    return tmp_path / "gt.json", tmp_path / "dt.json"
+    (tmp_path / "predictions.json").write_text(json.dumps(found()))
+    return tmp_path / "gt.json", tmp_path / "predictions.json"
 
 
 # --- files ------------------------------------------------------------------------------------------
@@ -229,8 +229,8 @@ def table(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"file_name": "photos/2.png"}, "image 1 is 2.png (64 x 64)"),
-        ({"height": 65}, "image 1 is 1.png (64 x 65)"),
+        ({"file_name": "photos/2.png"}, "image 1 is photos/2.png (64 x 64)"),
+        ({"height": 65}, "image 1 is photos/1.png (64 x 65)"),
         ({"id": 2}, "in the ground truth has no such image"),
     ],
 )
@@ -254,6 +254,39 @@ def test_the_same_numbers_are_measured(files: tuple[Path, Path], tmp_path: Path)
     assert run(*words).stdout == without.stdout
     (tmp_path / "images.json").write_text(json.dumps({"images": [{"id": 9, "file_name": "other.png", "license": 1}]}))
     assert run(*words).stdout == without.stdout, "a file of another kind"
+
+
+def test_other_files_are_not_spoken_of(files: tuple[Path, Path], tmp_path: Path) -> None:
+    table(tmp_path, id=2)
+    other = files[1].rename(tmp_path / "other.json")
+    assert run("--ground-truth", files[0], "--predictions", other).exit_code == 0
+
+
+@pytest.mark.parametrize(("folder", "code"), [("camB", 1), ("camA", 0), (".", 0)])
+def test_folders_tell_images_apart(files: tuple[Path, Path], tmp_path: Path, folder: str, code: int) -> None:
+    content = truth()
+    content["images"] = [
+        content["images"][0] | {"id": number, "file_name": f"cam{'AB'[number - 1]}/1.png"} for number in (1, 2)
+    ]
+    files[0].write_text(json.dumps(content))
+    table(tmp_path, file_name=f"{folder}/1.png" if folder != "." else "1.png")
+    result = run("--ground-truth", files[0], "--predictions", files[1])
+    assert result.exit_code == code, result.stderr
+    assert ("in the ground truth it is camA/1.png" in result.stderr) == bool(code)
+
+
+def test_a_stale_table_goes_when_the_results_are_written(synthetic_root: Path, tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    predictions = tmp_path / "predictions.json"
+    table(tmp_path, file_name="elsewhere.png")
+    words = [checkpoint, "--data", synthetic_root, "--predictions", predictions, "--device", "cpu"]
+    refused = run(*words)
+    assert refused.exit_code == 1
+    assert "has results of an earlier run (images.json)" in refused.stderr
+    assert not predictions.exists()
+    assert run(*words, "--overwrite").exit_code == 0
+    annotations = next((synthetic_root / "annotations").glob("instances_val*.json"))
+    assert run("--ground-truth", annotations, "--predictions", predictions).exit_code == 0
 
 
 def test_predictions_are_measured_by_the_ids_of_the_data(synthetic_root: Path, tmp_path: Path) -> None:

@@ -75,6 +75,31 @@ def test_checkpoints(synthetic_root: Path, tmp_path: Path) -> None:
     assert json.loads((output / "huddle.json").read_text()) == huddle_report(annotations, results, results)
 
 
+@pytest.mark.parametrize("role", ["--predictions", "--baseline"])
+def test_an_input_in_the_place_of_results(synthetic_root: Path, tmp_path: Path, role: str) -> None:
+    """A checkpoint's results would replace those that they are compared with."""
+    model = save_tiny(tmp_path / "new.pt", val_categories(synthetic_root))
+    other, name = ("--baseline", "baseline.json") if role == "--predictions" else ("--predictions", "predictions.json")
+    (tmp_path / name).write_text("[]")
+    words = ["huddle-report", role, tmp_path / name, other, model, "--data", synthetic_root, "--device", "cpu"]
+    result = run(*words, "--output", tmp_path, "--overwrite")
+    assert result.exit_code == 1
+    assert f"{tmp_path / name}: would be written over" in result.stderr
+    assert "name another --output" in result.stderr
+    assert (tmp_path / name).read_text() == "[]"
+
+
+def test_a_stale_table_in_the_folder(synthetic_root: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "a.pt", val_categories(synthetic_root))
+    image = {"id": 1, "file_name": "elsewhere.png", "height": 1, "width": 1}
+    (tmp_path / "images.json").write_text(json.dumps({"images": [image], "categories": []}))
+    words = ["--predictions", tmp_path / "a.pt", "--data", synthetic_root, "--device", "cpu", "--output", tmp_path]
+    assert "(images.json)" in run("huddle-report", *words).stderr
+    result = run("huddle-report", *words, "--overwrite")
+    assert result.exit_code == 0, result.stderr
+    assert not (tmp_path / "images.json").exists()
+
+
 def test_eval_with_huddles(folder: Path, tmp_path: Path) -> None:
     words = ["eval", "--ground-truth", folder / "gt.json", "--predictions", folder / "a.json"]
     result = run(*words, "--huddle", "--json", tmp_path / "stats.json")

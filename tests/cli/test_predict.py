@@ -71,7 +71,8 @@ def test_image_ids_from_a_table(checkpoint: Path, tmp_path: Path) -> None:
     result = run(checkpoint, image, "--output", out, "--images-json", tmp_path / "image_info.json", "--no-overlays")
     assert result.exit_code == 0, result.stderr
     assert {entry["image_id"] for entry in read(out / "predictions.json")} == {42}
-    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["images.json", "predictions.json"]
+    assert [image["id"] for image in read(out / "images.json")["images"]] == [42]
 
 
 def test_an_unreadable_image_is_reported_and_the_others_go_on(checkpoint: Path, tmp_path: Path) -> None:

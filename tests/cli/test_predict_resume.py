@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.test_predict import checkpoint_of, read, run, save_image
 
 WORK = "predictions.work.jsonl"
-IMAGES = 12
+IMAGES = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As forked processes need it, and for the same bytes in all."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +63,7 @@ def stopped(whole: Path, out: Path, checkpoint: Path, photos: Path, *, lines: in
     out.mkdir()
     run_of = describe_run(
         checkpoint, number_images(find_images([photos])), overrides=[], threshold=0.3, stages=False, overlays=True,
-        candidates=True, table=True, device="cpu",
+        candidates=True, device="cpu",
     )  # fmt: skip
     results, candidates = read(whole / "predictions.json"), read(whole / "candidates.json")
     with WorkFile.begin(out / WORK, run_of) as work:
@@ -69,20 +79,81 @@ def stopped(whole: Path, out: Path, checkpoint: Path, photos: Path, *, lines: in
         path.unlink()
 
 
-def test_killed_three_times(checkpoint: Path, photos: Path, whole: Path, tmp_path: Path) -> None:
-    """By SIGKILL, wherever it happens to be."""
+def test_killed(checkpoint: Path, photos: Path, whole: Path, tmp_path: Path) -> None:
+    """By SIGKILL, wherever it happens to be; while it runs, no other run goes into its folder."""
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "dsctool", "predict", checkpoint, photos, "--output", out, "--keep-candidates"]
-    command = [*map(str, words), "--resume", "--device", "cpu"]
-    for kill in range(1, 4):
-        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-            while process.poll() is None and lines_of(out / WORK) < 1 + 3 * kill:
-                time.sleep(0.002)
-            os.kill(process.pid, signal.SIGKILL)
-        assert process.returncode in (-signal.SIGKILL, 0)
+    words = [checkpoint, photos, "--output", out, "--keep-candidates", "--resume"]
+    for lines in (3, 5, 7):
+        process = multiprocessing.get_context("fork").Process(target=run, args=words)  # what is imported stays so
+        process.start()
+        while process.is_alive() and lines_of(out / WORK) < lines:
+            time.sleep(0.002)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert not (out / "predictions.json").exists(), "it is whole or absent"
-    subprocess.run(command, check=True, capture_output=True)
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
     assert contents(out) == contents(whole)
+
+
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_a_folder_in_which_another_run_writes(
+    checkpoint: Path, photos: Path, whole: Path, tmp_path: Path, option: str
+) -> None:
+    out = tmp_path / "out"
+    stopped(whole, out, checkpoint, photos, lines=2)
+    before = contents(out)
+    with (out / WORK).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = run(checkpoint, photos, "--output", out, "--keep-candidates", option)
+    assert result.exit_code == 1
+    assert "another run is writing to it" in result.stderr
+    assert contents(out) == before
+
+
+def test_images_that_could_not_be_read_are_tried_again(checkpoint: Path, tmp_path: Path) -> None:
+    good, late = save_image(tmp_path / "photos/a.png"), save_image(tmp_path / "late.png", seed=1)
+    (tmp_path / "photos/b.png").write_bytes(b"not yet")
+    words = [checkpoint, tmp_path / "photos", "--output", tmp_path / "out"]
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "1 of 2 images could not be read; --resume tries them again" in result.stderr
+    assert {each["image_id"] for each in read(tmp_path / "out/predictions.json")} == {1}
+    late.rename(tmp_path / "photos/b.png")
+    good.write_bytes(b"not read again")
+    result = run(*words, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert {each["image_id"] for each in read(tmp_path / "out/predictions.json")} == {1, 2}
+    assert not (tmp_path / "out" / WORK).exists()
+
+
+def test_ctrl_c_names_the_way_on(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dsctool.cli.predict._run", interrupt)
+    result = run(checkpoint, save_image(tmp_path / "a.png"), "--output", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "0 of 1 images are done; go on by --resume" in result.stderr
+    assert (tmp_path / "out" / WORK).exists()
+
+
+def test_pictures_of_no_run_stay(checkpoint: Path, whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "overlays").mkdir()
+    shutil.copy(whole / "overlays/00.jpg", tmp_path / "overlays/mine.jpg")
+    result = run(checkpoint, save_image(tmp_path / "a.png"), "--output", tmp_path, "--overwrite")
+    assert result.exit_code == 1
+    assert "mine.jpg: is in the way, and of no run that is on record here" in result.stderr
+    assert (tmp_path / "overlays/mine.jpg").exists()
+
+
+def test_the_table_it_reads_is_not_written_over(checkpoint: Path, photos: Path, whole: Path) -> None:
+    before = contents(whole)
+    result = run(checkpoint, photos, "--images-json", whole / "images.json", "--output", whole, "--overwrite")
+    assert result.exit_code == 1
+    assert "name another --output" in result.stderr
+    assert contents(whole) == before
 
 
 def lines_of(path: Path) -> int:
@@ -104,7 +175,7 @@ def test_resuming(checkpoint: Path, photos: Path, whole: Path, tmp_path: Path, l
     (out / "overlays/.07.jpg.1234.tmp").write_bytes(b"half a picture")
     refused = run(checkpoint, photos, "--output", out, "--keep-candidates")
     assert refused.exit_code == 1
-    assert "holds a run that was stopped; go on with it by --resume" in refused.stderr
+    assert "holds an unfinished run; go on with it by --resume" in refused.stderr
     result = run(checkpoint, photos, "--output", out, "--keep-candidates", "--resume")
     assert result.exit_code == 0, result.stderr
     assert contents(out) == contents(whole)

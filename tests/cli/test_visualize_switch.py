@@ -261,6 +261,17 @@ def test_an_earlier_run_is_not_mixed_with_a_new_one(checkpoint: Path, tmp_path: 
     assert not (out / "layers").exists()
 
 
+def test_pictures_of_no_run_stay(checkpoint: Path, tmp_path: Path) -> None:
+    image, out = save_image(tmp_path / "one.png"), tmp_path / "out"
+    mine = save_image(out / "sheets/mine.png")
+    (out / "maps").mkdir()
+    np.savez(out / "maps/mine.npz", data=np.zeros(3))
+    result = run(checkpoint, image, "--output", out, "--overwrite")
+    assert result.exit_code == 1
+    assert "mine.npz: is in the way, and of no run" in result.stderr
+    assert mine.exists()
+
+
 def test_overrides(checkpoint: Path, tmp_path: Path) -> None:
     words = [save_image(tmp_path / "a.png"), "data.test_resize.short_sides=[64]", "--output", tmp_path / "out"]
     assert run(checkpoint, *words).exit_code == 0

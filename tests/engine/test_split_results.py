@@ -64,6 +64,11 @@ def test_a_detector_with_other_classes(model: Detector, synthetic_root: Path) ->
         model.categories = names
 
 
+def test_a_split_that_there_is_not(model: Detector, synthetic_root: Path) -> None:
+    with pytest.raises(DataError, match="test: no split; there are train and val"):
+        dsctool.evaluate_model(model, synthetic_root, split="test")  # type: ignore[arg-type]
+
+
 def test_images_one_after_the_other(model: Detector, synthetic_root: Path) -> None:
     found = dsctool.predict_images(model, synthetic_root / "val")
     assert isinstance(found, Iterator)

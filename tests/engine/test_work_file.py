@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dsctool.coco_results import Result
+from dsctool.data.image_files import ImageFile
 from dsctool.data.records import Category
-from dsctool.engine.work_file import ImageEntry, ImageResults, WorkFile
+from dsctool.engine.work_file import ImageEntry, ImageResults, WorkFile, describe_run
 from dsctool.errors import DataError
 
 RUN = {"checkpoint": "abc", "images": "def", "overrides": ["postprocess.nms=mask"], "threshold": 0.3}
@@ -63,9 +65,34 @@ def test_what_people_want(tmp_path: Path) -> None:
 
 def test_nothing_found(tmp_path: Path) -> None:
     with WorkFile.begin(tmp_path / "work", RUN) as work:
-        assert work.finish(results=tmp_path / "results", candidates=None, table=None, categories=[]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+        assert work.finish(results=tmp_path / "results", candidates=None, table=tmp_path / "table", categories=[]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "table"]
     assert json.loads((tmp_path / "results").read_text()) == []
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "work"
+    whole(path)
+    with WorkFile.resume(path, RUN):
+        content = path.read_bytes()
+        for opened in (WorkFile.begin, WorkFile.resume):
+            with pytest.raises(DataError, match="another run is writing to it"):
+                opened(path, RUN)
+        assert path.read_bytes() == content
+    with WorkFile.begin(path, RUN) as work:
+        assert len(work) == 0
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.pt"
+    checkpoint.write_bytes(b"weights")
+    path = Path(os.fsdecode(b"caf\xe9.png"))
+    run = describe_run(checkpoint, [ImageFile(path, 1)])
+    assert run != describe_run(checkpoint, [ImageFile(Path("café.png"), 1)])
+    with WorkFile.begin(tmp_path / "work", run) as work:
+        work.add(ImageResults(image=ImageEntry(id=1, file_name=str(path), height=1, width=1), results=[]))
+        work.finish(results=tmp_path / "results", candidates=None, table=tmp_path / "table", categories=[])
+    assert json.loads((tmp_path / "table").read_text())["images"][0]["file_name"] == str(path)
 
 
 @pytest.mark.parametrize(

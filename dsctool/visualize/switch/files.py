@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,14 @@ def save_maps(target: Path, record: SwitchRecord) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays, **{key: np.asarray(sizes[key]) for key in sizes})
+
+
+def holds_maps(path: Path) -> bool:
+    """Whether there is a file that :func:`save_maps` wrote."""
+    if not is_zipfile(path):
+        return False
+    with ZipFile(path) as file:
+        return {"image_size.npy", "input_size.npy"} <= set(file.namelist())
 
 
 def save_layers(folder: Path, record: SwitchRecord, *, stretch: bool) -> None:

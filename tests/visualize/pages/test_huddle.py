@@ -45,9 +45,9 @@ def lone_study() -> HuddleStudy:
 
 
 def test_the_folder(study: HuddleStudy, tmp_path: Path) -> None:
-    written = write_report(tmp_path, study)
+    write_report(tmp_path, study)
     names = {"huddle.json", "huddle.csv", "ap.png", "difference.png", "images.png", "report.html"}
-    assert {path.name for path in tmp_path.iterdir()} == names == {path.name for path in written}
+    assert {path.name for path in tmp_path.iterdir()} == names
     assert json.loads((tmp_path / "huddle.json").read_text()) == study.report
     for name in ("ap.png", "difference.png", "images.png"):
         with Image.open(tmp_path / name) as picture:
@@ -55,7 +55,8 @@ def test_the_folder(study: HuddleStudy, tmp_path: Path) -> None:
 
 
 def test_without_a_baseline_there_is_no_difference(lone_study: HuddleStudy, tmp_path: Path) -> None:
-    assert "difference.png" not in {path.name for path in write_report(tmp_path, lone_study)}
+    write_report(tmp_path, lone_study)
+    assert not (tmp_path / "difference.png").exists()
     text = (tmp_path / "report.html").read_text()
     assert "Candidate minus baseline" not in text
     assert "Where the results are worst" in text

@@ -15,16 +15,9 @@ FILES = ("errors.json", "errors.html", "errors.png", "confusion.png", "curves.pn
 """All that it can leave there."""
 
 
-def write_errors(output: Path, study: ErrorStudy) -> list[Path]:
-    """Write ``errors.json``, the pictures and ``errors.html`` to a folder that exists.
-
-    Returns the files, each written whole or not at all.
-    """
-    written = [output / "errors.json"]
-    write_text(written[0], json.dumps(study.report) + "\n")
+def write_errors(output: Path, study: ErrorStudy) -> None:
+    """Write ``errors.json``, the pictures and ``errors.html`` to a folder that exists, each whole or not at all."""
+    write_text(output / "errors.json", json.dumps(study.report) + "\n")
     for name, figure in error_figures(study.report).items():
         save_figure(output / name, figure)
-        written.append(output / name)
-    written.append(output / "errors.html")
-    write_text(written[-1], error_page(study))
-    return written
+    write_text(output / "errors.html", error_page(study))

@@ -27,21 +27,17 @@ def write_report(
     images: Path | None = None,
     gallery_size: int = 12,
     score_threshold: float = 0.3,
-) -> list[Path]:
+) -> None:
     """Write ``huddle.json``, ``huddle.csv``, the heat maps and ``report.html`` to a folder that exists.
 
-    images, score_threshold: as in :func:`.gallery.gallery`. Returns the files, each written whole or not at all.
+    Each is written whole or not at all. images, score_threshold: as in :func:`.gallery.gallery`.
     """
-    written = [output / "huddle.json", output / "huddle.csv"]
-    write_text(written[0], json.dumps(study.report, indent=2) + "\n")
-    write_text(written[1], as_csv(study.report))
+    write_text(output / "huddle.json", json.dumps(study.report, indent=2) + "\n")
+    write_text(output / "huddle.csv", as_csv(study.report))
     for name, figure in heat_maps(study.report).items():
         save_figure(output / name, figure)
-        written.append(output / name)
     entries = gallery(study, images=images, count=gallery_size, score_threshold=score_threshold)
-    written.append(output / "report.html")
-    write_text(written[-1], report_page(study, entries, score_threshold=score_threshold))
-    return written
+    write_text(output / "report.html", report_page(study, entries, score_threshold=score_threshold))
 
 
 def as_csv(report: HuddleReport) -> str:
