@@ -134,6 +134,8 @@ def test_scores_from_the_one_asked_for(files: Files, model: Detector) -> None:
     found = model.predict_images(files.image, score=middle)
     assert found.to_coco(1) == [result for result in files.results if result["score"] >= middle]
     assert 0 < len(found) < len(scores)
+    ((_, alone),) = dsctool.predict_images(model, files.image, score=middle)
+    assert alone.to_coco(1) == found.to_coco(1)
     usual = model.predict_images(files.image)
     assert [result["score"] for result in usual.to_coco(1)] == [score for score in scores if score >= 0.3]
     nothing = model.predict_images(files.image, score=1)
@@ -148,13 +150,34 @@ def test_everything_a_notebook_asks_for(files: Files, model: Detector) -> None:
     assert found._repr_png_() is not None
     assert repr(found).startswith(f"Instances({len(found)} in 60 x 90: ")
     assert sum(found.counts().values()) == len(found)
-    found.masks[:] = False  # type: ignore[index] # results are the user's own
+
+
+@pytest.mark.parametrize("call", ["predict_images", "predict", "detect", "generator"])
+def test_results_are_the_users_own(files: Files, model: Detector, call: str) -> None:
+    """Ordinary tensors, to change in place, also with gradients recorded; no memory is shared with what was given."""
+    batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pixels = torch.from_numpy(PIXELS).permute(2, 0, 1).contiguous()
+    if call == "predict_images":
+        found = model.predict_images(pixels, score=0)
+        found.image.zero_()  # type: ignore[union-attr]
+        assert np.array_equal(pixels.permute(1, 2, 0).numpy(), PIXELS)
+    elif call == "generator":
+        ((_, found),) = dsctool.predict_images(model, files.image)
+    else:
+        (found,) = getattr(model, call)(batch)
+    assert not found.boxes.requires_grad
+    with torch.enable_grad():
+        found.boxes[:, 0] += 5
+        (found.scores * torch.ones(1, requires_grad=True)).sum().backward()
+    if call != "detect":
+        found.masks[:] = False  # type: ignore[index]
 
 
 def test_on_every_device_results_are_on_the_cpu(files: Files, device: torch.device) -> None:
-    found = dsctool.load_model(files.checkpoint, device=device).predict_images(files.image, score=0)
-    assert len(found) > 0
-    assert {part.device.type for part in (found.boxes, found.masks, found.scores)} == {"cpu"}  # type: ignore[union-attr]
+    model = dsctool.load_model(files.checkpoint, device=device)
+    for found in (model.predict_images(files.image, score=0), next(dsctool.predict_images(model, files.image))[1]):
+        assert len(found) > 0
+        assert {part.device.type for part in (found.boxes, found.masks, found.scores)} == {"cpu"}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -51,26 +51,6 @@ def check_data(root: Path, *, masks: bool = True, progress: Progress | None = No
     return faults + _category_conflicts(tables)
 
 
-def check_split(
-    files: SplitFiles,
-    *,
-    decode_images: bool,
-    masks: bool = True,
-    progress: Progress | None = None,
-) -> list[Fault]:
-    """Faults of one split: of the file as a whole, then of its entries, then of the images.
-
-    files: where ``semantic_maps`` is given, every image needs its map.
-    decode_images: read every pixel; False looks at the files' headers only, which finds missing files and
-        wrong sizes but not every damage.
-    masks: every annotation needs a segmentation.
-    """
-    content, faults = _read(files)
-    if content is not None:
-        faults += _check_content(files, content, decode_images=decode_images, masks=masks, progress=progress)
-    return faults
-
-
 @dataclass(frozen=True)
 class CheckedSplit:
     """What opening a split needs: one process checks, every process opens.

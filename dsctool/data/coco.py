@@ -1,8 +1,8 @@
 """COCO-format instances as a torch data set.
 
 Annotations are used as the published recipes use them: those without area, narrower or lower than one
-pixel, or outside the image are left out; crowd regions become boxes in ``Targets.crowd`` and have no mask.
-Category ids may have gaps: class ``i`` is the category with the i-th smallest id.
+pixel, or outside the image but for a sliver are left out; crowd regions become boxes in ``Targets.crowd`` and have
+no mask. Category ids may have gaps: class ``i`` is the category with the i-th smallest id.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from dsctool.structures import Size
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
+SLIVER = 1e-5
+"""Share of the image's side that a box inside it must exceed. Resized, flipped and cut, its ends are off by a few
+float32 roundings, each at most 6e-8 of the side: what is so much longer stays a box at every scale."""
 
 
 class CocoDataset(Dataset[Sample]):
@@ -214,7 +217,8 @@ def _is_used(record: dict[str, Any], image: ImageInfo) -> bool:
     x, y, width, height = record["bbox"]
     inside_width = min(x + width, image.width) - max(x, 0)
     inside_height = min(y + height, image.height) - max(y, 0)
-    return bool(record["area"] > 0 and width >= 1 and height >= 1 and inside_width > 0 and inside_height > 0)
+    inside = inside_width > SLIVER * image.width and inside_height > SLIVER * image.height
+    return bool(record["area"] > 0 and width >= 1 and height >= 1 and inside)
 
 
 def _used_entries(

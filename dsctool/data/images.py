@@ -102,7 +102,7 @@ def _checked_tensor(tensor: Tensor, name: str) -> Tensor:
         kind = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
         batch = "; predict() takes normalised batches" if tensor.ndim == 4 else ""
         raise DataError(f"{name}: a tensor must be (3, h, w) uint8 in RGB order, 0 to 255, not {kind}{batch}")
-    return tensor.cpu()
+    return tensor.to("cpu", copy=True)  # results keep it, and callers reuse their buffers
 
 
 def _checked_array(array: NDArray[Any], name: str) -> NDArray[Any]:

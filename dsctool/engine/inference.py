@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsctool.coco_results import Result, coco_results
 from dsctool.data.image_files import ImageFile, find_images, number_images
+from dsctool.data.images import ImageSource, image_pixels
 from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
-from dsctool.data.transforms import SampleInfo
+from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.environment import pick_device
 from dsctool.interop.checkpoint import load_model
 from dsctool.models.detector import Detector, to_instances
@@ -71,13 +72,14 @@ def detections(
 
 
 def predict_images(
-    model: Detector | Path | str, images: Source | Sequence[Source], *, device: str | None = None
+    model: Detector | Path | str, images: Source | Sequence[Source], *, score: float = 0.0, device: str | None = None
 ) -> Iterator[tuple[ImageFile, Instances]]:
     """What a detector finds in image files, one after the other: memory does not grow with their number.
 
-    model: a detector, or a checkpoint. images: files, and folders of them. device: as ``dsctool predict --device`` has
-    it; None is where a detector is, and ``auto`` for a checkpoint. Instances are in the pixels of the file, turned as
-    its EXIF data say, and keep them for :meth:`Instances.draw`; whatever their score.
+    model: a detector, or a checkpoint. images: files, and folders of them. score: what scores less is left out before
+    its mask is drawn at full size. device: as ``dsctool predict --device`` has it; None is where a detector is, and
+    ``auto`` for a checkpoint. Instances are on the CPU, in the pixels of the file, turned as its EXIF data say, and
+    keep them for :meth:`Instances.draw`.
 
     Raises:
         DataError: a file cannot be read, or there are no images.
@@ -86,7 +88,25 @@ def predict_images(
     paths = [Path(each) for each in ([images] if isinstance(images, str | Path) else images)]
     batches = picture_batches(number_images(find_images(paths)), detector.config.data)
     for picture, found in detections(detector, batches, device=device_of(detector)):
-        yield picture.file, to_instances(found, categories=detector.categories, image=picture.pixels)
+        yield picture.file, _instances(detector, found, picture.pixels, score)
+
+
+def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: float) -> list[Instances]:
+    """What :meth:`Detector.predict_images` gives for a list: all images are read before the first one runs."""
+    pictures = [image_pixels(source, name=f"image {number}") for number, source in enumerate(sources, start=1)]
+    transform, divisor = inference_transform(model.config.data), model.config.data.pad_divisor
+    infos = [SampleInfo(0, (picture.shape[-2], picture.shape[-1]), "") for picture in pictures]
+    batches: Iterator[Batch] = (
+        (pad_images([transform.image(picture)], divisor), [], [info])
+        for picture, info in zip(pictures, infos, strict=True)
+    )
+    stream = detections(model, batches, device=device_of(model))
+    return [_instances(model, found, picture, score) for picture, (_, found) in zip(pictures, stream, strict=True)]
+
+
+def _instances(model: Detector, found: Detections, picture: Tensor, score: float) -> Instances:
+    found = found[found.scores >= score]
+    return to_instances(found, categories=model.categories, image=picture).to("cpu")
 
 
 def ready(model: Detector | Path | str, device: str | None) -> Detector:
@@ -96,7 +116,7 @@ def ready(model: Detector | Path | str, device: str | None) -> Detector:
     return model if device is None else model.to(pick_device(device))
 
 
-def device_of(model: Detector) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     """Where its weights are."""
     return next(model.parameters()).device
 

@@ -12,6 +12,7 @@ from dsctool.config.dump import diff_configs
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.loader import eval_loader
+from dsctool.data.samplers import Ranks
 from dsctool.engine.inference import Model, detections, to_results
 from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
 from dsctool.engine.split_results import match_categories
@@ -34,13 +35,15 @@ CHANGEABLE = (
 """Keys, and beginnings of keys, that may differ from the stored configuration when a run is resumed."""
 
 
-def starting_point(config: Config, output: Path, *, resume: bool) -> Checkpoint | None:
+def starting_point(config: Config, output: Path, *, resume: bool, ranks: Ranks) -> Checkpoint | None:
     """The state that the run in ``output`` continues from, or None for a new one.
 
-    Raises ConfigError or CheckpointError when it would spoil what is there, or would not continue it.
+    Raises ConfigError or CheckpointError when it would spoil what is there, or would not continue it. For a new run
+    only the first process looks: the others may come when it has written already.
     """
     if not resume:
-        refuse_existing(output)
+        if ranks.rank == 0:
+            refuse_existing(output)
         return None
     checkpoint = resumable(output)
     refuse_changes(config, checkpoint, output)

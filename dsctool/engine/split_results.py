@@ -55,7 +55,7 @@ def evaluate_model(
 
     >>> dsctool.evaluate_model("runs/x/best.pt", "datasets/coco").stats["segm"]["AP"]
 
-    model: a detector with ``.config`` and ``.categories``, or a checkpoint. device: as ``dsctool eval --device`` has
+    model: a detector, or a checkpoint. device: as ``dsctool eval --device`` has
     it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
 
     Raises:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.engine.inference import device_of
 from dsctool.engine.optim import clip_gradients, gradient_norm, set_learning_rate
-from dsctool.errors import TrainingError
+from dsctool.errors import DataError, TrainingError
 
 _REMEDY = (
     "Nothing of this step was kept. Lower optim.lr, lengthen optim.warmup_steps or set optim.clip_norm, "
@@ -39,7 +40,8 @@ def optimizer_step(
     """Average the gradients of ``batches``, clip them to ``max_norm``, and step with the learning rate ``rate``.
 
     model: a :class:`~dsctool.models.detector.Detector`, or what wraps one.
-    Raises TrainingError, before any weight changes, when a loss or a gradient is not finite.
+    Raises, before any weight changes, TrainingError when a loss or a gradient is not finite, and the DataError of a
+    model that cannot learn from its targets; both name the images.
     """
     optimizer.zero_grad(set_to_none=True)
     parts = [_backward(model, batch, share=1 / len(batches)) for batch in batches]
@@ -55,7 +57,7 @@ def optimizer_step(
 
 
 def all_finite(scalars: Sequence[Tensor]) -> bool:
-    """Whether a step may change the weights: the one question about it, and the one read from the device."""
+    """Whether a step may change the weights: the one question about it that a step asks the device."""
     return bool(torch.stack(list(scalars)).isfinite().all())
 
 
@@ -70,11 +72,14 @@ def part_of(loss: str) -> str:
 
 
 def _backward(model: nn.Module, batch: Batch, *, share: float) -> dict[str, Tensor]:
-    images, targets, _ = batch
-    device = next(model.parameters()).device
+    images, targets, infos = batch
+    device = device_of(model)
     images = images.to(device, non_blocking=True)  # from the pinned memory of the loader
     targets = [target.to(device, non_blocking=True) for target in targets]
-    losses: dict[str, Tensor] = model(images.tensor, targets, images.sizes)
+    try:
+        losses: dict[str, Tensor] = model(images.tensor, targets, images.sizes)
+    except DataError as error:
+        raise DataError(f"{error}; {_ids(infos)}") from None
     total = torch.stack(list(losses.values())).sum()
     (total * share).backward()
     return {name: loss.detach() for name, loss in losses.items()}

@@ -56,7 +56,7 @@ def train(
     finite; RunInterruptedError when a signal stopped the run, which is saved then.
     """
     console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
-    checkpoint = starting_point(config, output, resume=resume)
+    checkpoint = starting_point(config, output, resume=resume, ranks=ranks)
     with counting(console) as progress:
         setup = prepare(
             config,

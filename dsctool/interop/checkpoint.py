@@ -127,7 +127,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_model(path: Path | str, *, overrides: Sequence[str] = (), device: torch.device | str = "cpu") -> Detector:
-    """The detector of a checkpoint in eval mode, with ``.config`` and ``.categories`` set.
+    """The detector of a checkpoint in eval mode.
 
     overrides: ``key=value`` changes of its configuration, such as ``postprocess.nms=mask``. ``data.semantic`` stays as
     it is: it says which branch there are weights for.
@@ -153,7 +153,6 @@ def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{source}: the weights do not fit its own configuration. {reason[:500]}") from error
-    model.config = checkpoint.config
     model.categories = checkpoint.categories
     return model.eval()
 

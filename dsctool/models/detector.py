@@ -137,7 +137,7 @@ class Detector(nn.Module):
         losses, proposals = self.rpn.losses(features, targets, sizes)
         return losses | self._cascade.losses(features, [p.boxes for p in proposals], targets, sizes)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def detect(
         self,
         images: Tensor,
@@ -160,7 +160,7 @@ class Detector(nn.Module):
         proposals = [found.boxes for found in self.rpn.propose(features, sizes)]
         return self.detect_from(features, proposals, sizes, original_sizes, stage_masks=stage_masks)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def detect_from(
         self,
         features: Sequence[Tensor],
@@ -212,7 +212,7 @@ class Detector(nn.Module):
         masks = RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
         return masks.split([len(s.boxes) for s in selected])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(
         self,
         images: Tensor,
@@ -228,8 +228,7 @@ class Detector(nn.Module):
             DataError: ``images`` is no batch of normalised images.
         """
         check_normalised(images, mean=self.config.data.mean, std=self.config.data.std)
-        categories = getattr(self, "categories", ())
-        return [to_instances(found, categories=categories) for found in self.detect(images, sizes, original_sizes)]
+        return [to_instances(found, categories=self.categories) for found in self.detect(images, sizes, original_sizes)]
 
     @overload
     def predict_images(self, images: ImageSource, *, score: float = 0.3) -> Instances: ...
@@ -252,7 +251,7 @@ class Detector(nn.Module):
         Raises:
             DataError: an image cannot be read, or is none of these.
         """
-        from dsctool.engine.pictures import find_instances
+        from dsctool.engine.inference import find_instances
 
         if isinstance(images, list | tuple):
             return find_instances(self, images, score=score)

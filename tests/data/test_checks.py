@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dsctool.config.schema import DataConfig, ResizeConfig
-from dsctool.data.checks import check_data, check_for_training, check_split
+from dsctool.data.checks import check_data, check_for_training
 from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Fault, exclusions
 from dsctool.errors import DataError
@@ -173,14 +173,15 @@ def test_a_missing_image_folder_is_one_fault(tmp_path: Path) -> None:
     assert str(files.images) in str(fault)
 
 
-def test_a_cut_image_is_found_only_by_decoding(tmp_path: Path) -> None:
+def test_a_cut_image_is_found_only_by_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = write_tiny(tmp_path)
     data = (files.images / "b.jpg").read_bytes()
     (files.images / "b.jpg").write_bytes(data[: len(data) // 2])
-    (fault,) = check_split(files, decode_images=True)
+    (fault,) = check_data(tmp_path)
     assert fault.id == 3
     assert re.search(r"image 3: .*b\.jpg: cannot be decoded", str(fault))
-    assert check_split(files, decode_images=False) == []
+    monkeypatch.setattr("dsctool.data.checks.DECODE_LIMIT", 1)
+    assert check_for_training(files, DataConfig(), masks=True).faults == ()
 
 
 @pytest.mark.parametrize(("on_error", "found"), [("fail", 0), ("skip", 1)])
@@ -195,11 +196,12 @@ def test_large_sets_are_decoded_first_where_broken_images_are_left_out(
     assert len(checked.faults) == len(checked.exclude.images) == found
 
 
-def test_sizes_are_checked_without_decoding(tmp_path: Path) -> None:
+def test_sizes_are_checked_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsctool.data.checks.DECODE_LIMIT", 1)
     content = tiny_content()
     content["images"].append({"id": 8, "file_name": "a.png", "width": 61, "height": 40})
-    (fault,) = check_split(write_tiny(tmp_path, content), decode_images=False)
-    assert fault.id == 8
+    with pytest.raises(DataError, match=r"image 8: .*61 x 40"):
+        check_for_training(write_tiny(tmp_path, content), DataConfig(), masks=True)
 
 
 def test_splits_must_have_the_same_categories(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_missing_semantic_maps_are_found(tmp_path: Path) -> None:
     maps = tmp_path / "stuffthingmaps" / "train"
     maps.mkdir(parents=True)
     Image.new("L", (60, 40)).save(maps / "a.png")
-    (fault,) = check_split(replace(files, semantic_maps=maps), decode_images=True)
+    (fault,) = check_data(tmp_path)
     assert re.search(r"image 3: .*b\.png: no such file", str(fault))
     assert check_for_training(replace(files, semantic_maps=maps), DataConfig(), masks=True).faults == ()
 

@@ -9,15 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dsctool.config.schema import DataConfig, ResizeConfig, SplitConfig
 from dsctool.data.coco import CocoDataset
+from dsctool.data.faults import Exclusions
 from dsctool.data.layout import SplitFiles, find_split
-from dsctool.data.records import Category
+from dsctool.data.records import AnnotationFile, Category
 from dsctool.data.samplers import SampleKey
 from dsctool.data.segmentations import segmentation_problem
 from dsctool.data.semantic import draw_semantic_map
+from dsctool.data.transforms import Annotated
 from dsctool.errors import DataError
 from tests.data.tiny import tiny_content, write_tiny
 
@@ -58,13 +62,52 @@ def test_info_says_id_original_size_and_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "area"), [([10, 10, 20, 20], 0), ([10, 10, 0.9, 20], 18), ([10, 10, 20, 0.5], 10), ([60, 10, 1, 1], 1)]
+    ("box", "area"),
+    [
+        ([10, 10, 20, 20], 0),
+        ([10, 10, 0.9, 20], 18),
+        ([10, 10, 20, 0.5], 10),
+        ([60, 10, 1, 1], 1),
+        ([59.9999999, 10, 1, 9], 9),
+        ([10, -0.9999999, 9, 1], 9),
+    ],
 )
 def test_published_rules_leave_annotations_out(tmp_path: Path, box: list[float], area: float) -> None:
     content = tiny_content()
     content["annotations"][0].update(bbox=box, area=area)
     dataset = CocoDataset.for_training(write_tiny(tmp_path, content), _config())
     assert [annotation.id for annotation in dataset.annotations(0)] == [12]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    width=st.integers(32, 200_000),
+    exponents=st.lists(st.floats(-9, 0), min_size=1, max_size=20),
+    long_side=st.integers(1, 4000),
+    flip=st.sampled_from([0, 1]),
+)
+def test_what_is_used_is_a_box_at_every_scale(width: int, exponents: list[float], long_side: int, flip: int) -> None:
+    """Boxes of which a share of the image's width is inside, at its left and at its right border."""
+    inside = [width * 10**exponent for exponent in exponents]
+    boxes = [box for part in inside for box in ([part - width, 0, width, 1], [width - part, 0, width, 1])]
+    content = AnnotationFile(
+        Path("a.json"),
+        images=[{"id": 1, "file_name": "a.png", "width": width, "height": 1}],
+        annotations=[
+            {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "area": 1, "iscrowd": 0}
+            for number, box in enumerate(boxes)
+        ],
+        categories=[{"id": 1, "name": "sliver"}],
+    )
+    resize = ResizeConfig(short_sides=(4000,), long_side=long_side)
+    config = DataConfig(train_resize=resize, flip=flip, semantic="none")
+    files = SplitFiles(content.path, Path("train"))
+    dataset = CocoDataset.for_training(files, config, masks=False, exclude=Exclusions(), content=content)
+    used = torch.tensor([annotation.box for annotation in dataset.annotations(0)]).reshape(-1, 4)
+    assert len(used) >= sum(exponent > -4.9 for exponent in exponents), "only slivers are left out"
+    image = torch.zeros(3, 1, width, dtype=torch.uint8)
+    _, targets = dataset.transform(Annotated(image, used, torch.zeros(len(used), dtype=torch.int64)))
+    assert (targets.boxes[:, 2:] > targets.boxes[:, :2]).all()
 
 
 def test_published_configurations_drop_empty_and_small_images(tmp_path: Path) -> None:

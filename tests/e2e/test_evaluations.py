@@ -10,21 +10,18 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from dsctool.cli.app import app
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.interop.checkpoint import load_checkpoint
-from tests.e2e.test_train import SMALL, command, environment, wait_for_line
+from tests.e2e.test_train import SMALL, command, dsctool, environment, wait_for_line
 
 TIMES = {"data_time", "step_time", "images_per_s"}
 OPTIMISERS = {"adamw": "optim.lr=2e-3", "sgd": "optim.lr=0.02"}
-EPOCHS = 3
+EPOCHS = 2
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +29,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "shapes"
     synthesize(root, images=2, val_images=1, seed=0)
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the commands that run in processes of their own have it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def words(kind: str, data: Path, output: Path, *more: str, epochs: int = EPOCHS) -> list[str]:
@@ -51,14 +39,9 @@ def words(kind: str, data: Path, output: Path, *more: str, epochs: int = EPOCHS)
     return ["train", "detectors_tiny", *values, *optim, "--data", str(data), "--output", str(output), *more]
 
 
-def dsctool(*words: str) -> None:
-    done = CliRunner().invoke(app, [*words, "--device", "cpu"])
-    assert done.exit_code == 0, done.output
-
-
 @pytest.fixture(scope="module", params=list(OPTIMISERS))
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[str, Path]:
-    """An optimiser, and its run that nothing disturbed: three evaluations in one process."""
+    """An optimiser, and its run that nothing disturbed: all its evaluations in one process."""
     output = tmp_path_factory.mktemp(request.param) / "whole"
     dsctool(*words(request.param, data, output))
     return request.param, output

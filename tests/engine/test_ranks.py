@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from dsctool.data.samplers import Ranks
+from dsctool.errors import ConfigError
 from tests.engine.fakes import FakeDetector, tiny_config
 
 
 def test_a_process_that_is_not_the_first_writes_and_shows_nothing(tmp_path: Path, run: Callable[..., str]) -> None:
     assert run(tmp_path / "run", ranks=Ranks(1, 2)) == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_may_come_when_the_first_has_written(tmp_path: Path, run: Callable[..., str]) -> None:
+    (tmp_path / "config.yaml").touch()
+    assert run(tmp_path, ranks=Ranks(1, 2)) == ""
+    with pytest.raises(ConfigError, match="exists already"):
+        run(tmp_path, ranks=Ranks(0, 2))
 
 
 def test_the_first_of_two_processes_says_for_how_many_images_it_steps(tmp_path: Path, run: Callable[..., str]) -> None:

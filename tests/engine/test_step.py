@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.step import StepResult, optimizer_step, part_of
-from dsctool.errors import TrainingError
+from dsctool.errors import DataError, TrainingError
 from dsctool.structures import ImageBatch, Targets
 
 
@@ -91,6 +91,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_which(brightness: fl
     with pytest.raises(TrainingError, match=message):
         optimizer_step(model, optimizer, batches, rate=0.1, max_norm=1.0)
     assert torch.equal(model.weight.detach(), torch.ones(3))
+
+
+def test_targets_that_the_model_refuses_are_told_with_their_images() -> None:
+    class Refusing(Brightness):
+        def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
+            raise DataError("targets[1]: box 3 has no width or no height")
+
+    model = Refusing()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with pytest.raises(DataError, match=r"^targets\[1\]: box 3 has no width or no height; image ids 7, 8$"):
+        optimizer_step(model, optimizer, [batch(torch.ones(2, 3, 8, 8), 7)], rate=0.1, max_norm=None)
 
 
 def test_one_read_of_the_device_decides(monkeypatch: pytest.MonkeyPatch) -> None:
