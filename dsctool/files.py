@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterator
@@ -12,20 +13,33 @@ from typing import BinaryIO
 from dsctool.errors import DataError
 
 
+def read_bytes(path: Path) -> bytes:
+    """What a file of UTF-8 text holds, without a mark of byte order.
+
+    Raises:
+        DataError: the file cannot be read, or is no UTF-8; the message begins with its path.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: is not UTF-8 text") from None
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
 def read_json(path: Path) -> object:
     """What a JSON file holds.
 
     Raises:
         DataError: the file is missing, empty, cut, or no JSON; the message begins with its path.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    text = read_bytes(path).decode()
     if not text.strip():
         raise DataError(f"{path}: is empty")
     try:

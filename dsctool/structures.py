@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,30 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dsctool.coco_results import Result, coco_results, encode_bitmap
+from dsctool.terms import Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dsctool.data.images import ImageSource
     from dsctool.data.records import Category
-
-Size = tuple[int, int]
-"""``(height, width)`` in pixels."""
-
-Kind = Literal["bbox", "segm"]
-"""What is measured: boxes or masks, as COCO calls them."""
-KINDS: tuple[Kind, Kind] = ("bbox", "segm")
-KIND_NAMES: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
-"""In words."""
-
-Role = Literal["train", "val"]
-"""What a split of a data set is for."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
-
-MEDIUM_AREA, LARGE_AREA = 32.0**2, 96.0**2
-"""COCO's limits between small, medium and large instances, in square pixels."""
 
 
 class _Movable:

@@ -23,7 +23,7 @@ def show_errors(study: ErrorStudy) -> None:
         mistake_rows,
         suppression_rows,
     )
-    from dsctool.structures import KIND_NAMES
+    from dsctool.terms import KIND_NAMES
 
     report = study.report
     for kind, errors in by_kind(report).items():

@@ -22,7 +22,7 @@ def show_huddles(study: HuddleStudy) -> None:
         kinds,
         paper_rows,
     )
-    from dsctool.structures import KIND_NAMES
+    from dsctool.terms import KIND_NAMES
 
     report = study.report
     names = " / ".join(KIND_NAMES[kind] for kind in kinds(report))

@@ -15,7 +15,7 @@ import typer
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
-    from dsctool.structures import Progress
+    from dsctool.terms import Progress
 
 STDOUT = Path("-")
 """What ``--json`` calls standard output."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from dsctool.cli.options import IMAGES_HELP, Checkpoint, Device, JsonFile, Overwrite, images_and_overrides
@@ -17,12 +18,11 @@ from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
     from dsctool.data.image_files import ImageFile
+    from dsctool.evaluation.sources import GroundTruth
     from dsctool.models.detector import Detector
-    from dsctool.structures import Size
-    from dsctool.visualize.switch.numbers import ImageNumbers
+    from dsctool.terms import Size
+    from dsctool.visualize.switch.numbers import CocoObject, ImageNumbers
 
-Objects = dict[int, list[dict[str, Any]]]
-"""COCO annotations by image id."""
 OWN = ("sheets/**/*.png", "maps/**/*.npz", "layers/**/*.png")
 
 
@@ -114,7 +114,9 @@ def _drawn(output: Path, path: Path) -> bool:
     return holds_maps(output / "maps" / f"{name.relative_to(inside.parts[0])}.npz")
 
 
-def _inputs(images: list[Path], ground_truth: Path | None) -> tuple[list[ImageFile], Objects | None]:
+def _inputs(
+    images: list[Path], ground_truth: Path | None
+) -> tuple[list[ImageFile], dict[int, list[CocoObject]] | None]:
     """The images, and with ground truth the annotated instances of each by image id."""
     from dsctool.data.image_files import find_images, identify_images, number_images
 
@@ -122,19 +124,24 @@ def _inputs(images: list[Path], ground_truth: Path | None) -> tuple[list[ImageFi
     if ground_truth is None:
         return number_images(paths), None
     from dsctool.data.records import read_annotation_file
-    from dsctool.evaluation.sources import check_truth_masks, load_ground_truth
+    from dsctool.evaluation.sources import load_ground_truth
 
     content = read_annotation_file(ground_truth)
     files = identify_images(paths, content)
     truth = load_ground_truth(content)
-    objects: Objects = {file.id: [] for file in files}
-    used = [each for each in truth.annotations if each["image_id"] in objects and not each["iscrowd"]]
-    truth = replace(truth, annotations=[each for each in used if each["area"] > 0])
-    if any(each.get("segmentation") for each in truth.annotations):
-        check_truth_masks(truth)
-    for annotation in truth.annotations:
-        objects[annotation["image_id"]].append(annotation)
-    return files, objects
+    rows = {truth.images[image].id: image for image in range(len(truth.images))}
+    return files, {file.id: _annotated(truth, rows[file.id]) for file in files}
+
+
+def _annotated(truth: GroundTruth, image: int) -> list[CocoObject]:
+    """The instances of an image."""
+    columns = truth.annotations
+    used = np.flatnonzero((columns.image == image) & ~columns.crowd & (columns.area > 0))
+    objects: list[CocoObject] = []
+    for row in used.tolist():
+        mask = {"segmentation": columns.shapes.rle(row, truth.images[image].size)} if truth.has_masks else {}
+        objects.append({"bbox": columns.box[row].tolist(), "area": float(columns.area[row]), **mask})
+    return objects
 
 
 # --- images -------------------------------------------------------------------------------------------
@@ -164,7 +171,7 @@ def _run(
     files: list[ImageFile],
     output: Path,
     *,
-    objects: Objects | None,
+    objects: dict[int, list[CocoObject]] | None,
     style: _Style,
 ) -> list[_Done]:
     """Draws one image after the other; those that cannot be read are reported and left out."""

@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsctool.config.schema import DataConfig
+from dsctool.data.columns import Reading, has_segmentations, read_columns
 from dsctool.data.faults import Exclusions, Fault, exclusions
 from dsctool.data.images import image_size, read_image
 from dsctool.data.layout import SplitFiles, find_splits
 from dsctool.data.records import AnnotationFile, ImageInfo, read_annotation_file
-from dsctool.data.rules import check_records
+from dsctool.data.rules import Needs
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
 from dsctool.errors import DataError
-from dsctool.structures import Progress
+from dsctool.terms import Progress
 
 CategoryTable = dict[int, str]
 """Category names by id."""
@@ -42,12 +43,15 @@ def check_data(root: Path, *, masks: bool = True, progress: Progress | None = No
     faults: list[Fault] = []
     tables: list[tuple[Path, CategoryTable]] = []
     for files in splits:
-        content, found = _read(files)
-        if content is not None:
-            found += _check_content(files, content, decode_images=True, masks=masks, progress=progress)
+        content = _read(files)
+        if isinstance(content, Fault):
+            faults.append(content)
+            continue
+        reading = read_columns(content, Needs(masks=masks), progress)
+        found = [*reading.faults, *_check_images(files, reading, decode=True, progress=progress)]
         faults += found
-        if content is not None and not any(fault.subject in ("file", "category") for fault in found):
-            tables.append((files.annotations, {entry["id"]: entry["name"] for entry in content.categories}))
+        if not any(fault.subject in ("file", "category") for fault in found):
+            tables.append((files.annotations, {each.id: each.name for each in reading.categories}))
     return faults + _category_conflicts(tables)
 
 
@@ -56,17 +60,23 @@ class CheckedSplit:
     """What opening a split needs: one process checks, every process opens.
 
     exclude: what is left out. faults: all that were found.
-    content: the annotation file as it was read; None has it read again, by a process that did not check.
+    reading: what the annotation file holds; None has it read again, by a process that did not check.
+    needs: what its entries must have.
     """
 
     files: SplitFiles
+    needs: Needs
     exclude: Exclusions
     faults: tuple[Fault, ...]
-    content: AnnotationFile | None
+    reading: Reading | None
 
-    def without_content(self) -> CheckedSplit:
+    def without_reading(self) -> CheckedSplit:
         """The same, small enough to send to other processes."""
-        return replace(self, content=None)
+        return replace(self, reading=None)
+
+    def read(self) -> Reading:
+        """What the annotation file holds."""
+        return self.reading or read_columns(read_annotation_file(self.files.annotations), self.needs)
 
 
 def check_for_training(
@@ -77,39 +87,36 @@ def check_for_training(
     Raises:
         DataError: there are faults and ``data.on_error`` is ``fail``, or faults that cannot be left out.
     """
-    content, faults = _read(files)
     if not (masks and config.semantic == "stuffthingmaps"):
         files = replace(files, semantic_maps=None)
-    return _check_for_use(files, content, faults, config, masks=masks, progress=progress)
+    return _check_for_use(files, _read(files), config, masks=masks, progress=progress)
 
 
 def check_for_evaluation(
     files: SplitFiles, config: DataConfig, *, masks: bool, progress: Progress | None = None
 ) -> CheckedSplit:
     """The same for a split to measure on: segmentations are needed only where the file has any, semantic maps never."""
-    content, faults = _read(files)
-    masks = masks and content is not None and _has_segmentations(content)
+    content = _read(files)
+    masks = masks and isinstance(content, AnnotationFile) and has_segmentations(content)
     files = replace(files, semantic_maps=None)
-    return _check_for_use(files, content, faults, config, masks=masks, progress=progress)
+    return _check_for_use(files, content, config, masks=masks, progress=progress)
 
 
 def _check_for_use(
     files: SplitFiles,
-    content: AnnotationFile | None,
-    faults: list[Fault],
+    content: AnnotationFile | Fault,
     config: DataConfig,
     *,
     masks: bool,
     progress: Progress | None,
 ) -> CheckedSplit:
-    if content is not None:
-        decode = decodes_first(content, config)
-        faults = faults + _check_content(files, content, decode_images=decode, masks=masks, progress=progress)
-    return CheckedSplit(files, exclusions(faults, config.on_error), tuple(faults), content)
-
-
-def _has_segmentations(content: AnnotationFile) -> bool:
-    return any(isinstance(entry, dict) and entry.get("segmentation") for entry in content.annotations)
+    needs = Needs(masks=masks)
+    if isinstance(content, Fault):
+        return CheckedSplit(files, needs, exclusions([content], config.on_error), (content,), None)
+    reading = read_columns(content, needs, progress)
+    decode = decodes_first(content, config)
+    faults = [*reading.faults, *_check_images(files, reading, decode, progress)]
+    return CheckedSplit(files, needs, exclusions(faults, config.on_error), tuple(faults), reading)
 
 
 def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
@@ -120,42 +127,22 @@ def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
     return config.on_error == "skip" or len(content.images) <= DECODE_LIMIT
 
 
-def _read(files: SplitFiles) -> tuple[AnnotationFile | None, list[Fault]]:
+def _read(files: SplitFiles) -> AnnotationFile | Fault:
     try:
-        return read_annotation_file(files.annotations), []
+        return read_annotation_file(files.annotations)
     except DataError as error:
-        return None, [_file_fault(files.annotations, "file", error)]
-
-
-def _check_content(
-    files: SplitFiles, content: AnnotationFile, *, decode_images: bool, masks: bool, progress: Progress | None
-) -> list[Fault]:
-    faults = check_records(content, masks=masks)
-    return faults + _check_images(files, _intact_images(content, faults), decode_images, progress)
+        return _file_fault(files.annotations, "file", error)
 
 
 def _file_fault(file: Path, kind: str, error: DataError) -> Fault:
     return Fault(file, "file", None, None, kind, str(error).removeprefix(f"{file}: "))
 
 
-def _intact_images(content: AnnotationFile, faults: list[Fault]) -> list[tuple[int, ImageInfo]]:
-    """The images whose entries are faultless, with their place in the file."""
-    faulty = {fault.index for fault in faults if fault.subject == "image"}
-    return [
-        (index, ImageInfo(entry["id"], entry["file_name"], entry["width"], entry["height"]))
-        for index, entry in enumerate(content.images)
-        if index not in faulty
-    ]
-
-
-def _check_images(
-    files: SplitFiles,
-    images: list[tuple[int, ImageInfo]],
-    decode: bool,
-    progress: Progress | None,
-) -> list[Fault]:
+def _check_images(files: SplitFiles, reading: Reading, decode: bool, progress: Progress | None) -> list[Fault]:
+    """Faults of the files of all images whose entries are faultless."""
     if not files.images.is_dir():
         return [Fault(files.annotations, "file", None, None, "missing file", f"no folder of images {files.images}")]
+    images = list(zip(reading.places, reading.images, strict=True))
 
     def problems(image: tuple[int, ImageInfo]) -> list[Fault]:
         index, info = image

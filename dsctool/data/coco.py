@@ -7,27 +7,30 @@ no mask. Category ids may have gaps: class ``i`` is the category with the i-th s
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dsctool.config.schema import DataConfig
+from dsctool.data.columns import Annotations, Reading, read_columns
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.images import read_image
 from dsctool.data.layout import SplitFiles
-from dsctool.data.records import Annotation, AnnotationFile, Category, ImageInfo, read_annotation_file
-from dsctool.data.rules import check_records
+from dsctool.data.records import Annotation, ImageInfo, read_annotation_file
+from dsctool.data.rules import Needs
 from dsctool.data.samplers import SampleKey
-from dsctool.data.segmentations import decode_mask
 from dsctool.data.semantic import read_semantic_map
+from dsctool.data.shapes import Shapes
 from dsctool.data.transforms import Annotated, Sample, SampleInfo, Transform, inference_transform, train_transform
 from dsctool.errors import DataError
-from dsctool.structures import Size
+from dsctool.rle import Bools, Ints
+from dsctool.terms import Size
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
@@ -39,16 +42,17 @@ float32 roundings, each at most 6e-8 of the side: what is so much longer stays a
 class CocoDataset(Dataset[Sample]):
     """Images and annotations of one split; build it with :meth:`for_training` or :meth:`for_evaluation`.
 
-    Annotations stay in memory pickled, a fraction of what Python lists take (in every worker process): they are
-    unpacked, and masks drawn, when their image is asked for.
+    Annotations stay in memory as flat arrays, one copy for all worker processes; masks are drawn when their image is
+    asked for.
 
     categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
+    most_instances: of one image. notes: what is not used, for people.
     """
 
     def __init__(
         self,
         files: SplitFiles,
-        content: AnnotationFile,
+        reading: Reading,
         *,
         transform: Transform,
         semantic: Literal["stuffthingmaps", "instances", "none"],
@@ -61,20 +65,27 @@ class CocoDataset(Dataset[Sample]):
         self.transform = transform
         self.semantic = semantic
         self.masks = masks
-        self.categories = _categories(content)
+        self.categories = reading.categories
         if semantic == "instances" and len(self.categories) > 254:
             raise DataError(
                 f"{files.annotations}: data.semantic=instances takes at most 254 categories, not {len(self.categories)}"
             )
-        images = _images(content, exclude)
-        groups = _used_entries(content, images, exclude)
-        self._images = [image for image in images if keep_empty or _is_worth_keeping(image, groups[image.id])]
-        if not self._images:
+        sizes = np.asarray([(info.height, info.width) for info in reading.images], dtype=np.int64).reshape(-1, 2)
+        unused = _unused(reading.annotations, sizes)
+        used = ~np.any(list(unused.values()), axis=0)
+        instances = np.bincount(reading.annotations.image[used & ~reading.annotations.crowd], minlength=len(sizes))
+        kept = ~np.isin(reading.places, list(exclude.images))
+        if not keep_empty:
+            kept &= (sizes.min(axis=1) >= MIN_SIDE) & (instances > 0)
+        if not kept.any():
             hint = "" if keep_empty else "; data.keep_empty=true keeps images without instances"
             raise DataError(f"{files.annotations}: no image is left to use{hint}")
-        self.num_instances = sum(not entry["iscrowd"] for image in self._images for entry in groups[image.id])
-        labels = {category.id: label for label, category in enumerate(self.categories)}
-        self._records = [_packed(groups[image.id], labels, masks=masks) for image in self._images]
+        self.num_instances = int(instances[kept].sum())
+        self.most_instances = int(instances[kept].max())
+        self.notes = _notes(files, unused)
+        chosen = np.flatnonzero(kept)
+        self._images = _Images.of([reading.images[row] for row in chosen.tolist()])
+        self._instances = _Instances.of(reading.annotations, used, chosen, masks=masks)
 
     @classmethod
     def for_training(
@@ -84,30 +95,32 @@ class CocoDataset(Dataset[Sample]):
         *,
         masks: bool = True,
         exclude: Exclusions | None = None,
-        content: AnnotationFile | None = None,
+        reading: Reading | None = None,
     ) -> Self:
         """The training images, randomly scaled and flipped.
 
         masks: give masks, and the semantic map of ``data.semantic``; False for detectors of boxes, whose data
             need no segmentations.
-        exclude: entries to leave out, from a check of the same entries with the same ``masks``
-            (:func:`dsctool.data.checks.check_for_training`): nothing is checked again. None checks the entries here
-            (not the image files), and then does as ``data.on_error`` says.
-        content: what is in the annotation file, where it has been read already.
+        exclude, reading: from a check of the same entries with the same ``masks``
+            (:func:`dsctool.data.checks.check_for_training`). None reads and checks the entries here (not the image
+            files), and then does as ``data.on_error`` says.
 
         Raises:
-            DataError: the annotation file cannot be used, or no image is left.
+            DataError: the annotation file cannot be used, no image is left, or nothing to learn from.
         """
-        content = content or read_annotation_file(files.annotations)
-        return cls(
+        reading = reading or _read(files, masks)
+        dataset = cls(
             files,
-            content,
+            reading,
             transform=train_transform(config),
             semantic=config.semantic if masks else "none",
             masks=masks,
             keep_empty=config.keep_empty,
-            exclude=_checked(content, config, masks) if exclude is None else exclude,
+            exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
         )
+        if not dataset.num_instances:
+            raise DataError(f"{files.annotations}: has nothing to train on: {_reason(reading.annotations, dataset)}")
+        return dataset
 
     @classmethod
     def for_evaluation(
@@ -117,18 +130,18 @@ class CocoDataset(Dataset[Sample]):
         *,
         masks: bool = False,
         exclude: Exclusions | None = None,
-        content: AnnotationFile | None = None,
+        reading: Reading | None = None,
     ) -> Self:
         """All images at the test size; targets have masks, and a semantic map, only with ``masks``."""
-        content = content or read_annotation_file(files.annotations)
+        reading = reading or _read(files, masks)
         return cls(
             files,
-            content,
+            reading,
             transform=inference_transform(config),
             semantic=config.semantic if masks else "none",
             masks=masks,
             keep_empty=True,
-            exclude=_checked(content, config, masks) if exclude is None else exclude,
+            exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
         )
 
     def __len__(self) -> int:
@@ -136,11 +149,17 @@ class CocoDataset(Dataset[Sample]):
 
     def image_info(self, index: int) -> ImageInfo:
         """The image as the annotation file describes it."""
-        return self._images[index]
+        return self._images.info(index)
 
     def annotations(self, index: int) -> list[Annotation]:
         """The annotations of an image that training uses, crowd regions included, in file order."""
-        return [Annotation(*fields) for fields in pickle.loads(self._records[index])]
+        return self._instances.annotations(index)
+
+    @property
+    def landscape(self) -> Bools:
+        """``(images,)``: which are wider than high."""
+        landscape: Bools = (self._images.width > self._images.height).numpy()
+        return landscape
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """Load and transform an image; a :class:`SampleKey` also fixes its augmentation.
@@ -155,7 +174,7 @@ class CocoDataset(Dataset[Sample]):
             return self._load(key.index)
 
     def _load(self, index: int) -> Sample:
-        info = self._images[index]
+        info = self.image_info(index)
         try:
             annotated = self._annotated(index)
         except DataError as error:
@@ -164,22 +183,24 @@ class CocoDataset(Dataset[Sample]):
         return Sample(image, targets, SampleInfo(info.id, annotated.size, info.file_name))
 
     def _annotated(self, index: int) -> Annotated:
-        info = self._images[index]
+        info = self.image_info(index)
         size = (info.height, info.width)
-        annotations = self.annotations(index)
-        instances = [annotation for annotation in annotations if not annotation.crowd]
-        crowds = [annotation for annotation in annotations if annotation.crowd]
+        rows = self._instances.rows(index)
+        crowd = self._instances.crowd[rows]
+        instances, crowds = rows[~crowd], rows[crowd]
         sample = Annotated(
             image=read_image(self.files.images / info.file_name, size),
-            boxes=_boxes(instances),
-            labels=torch.tensor([annotation.label for annotation in instances], dtype=torch.int64),
-            masks=_bitmaps(instances, size) if self.masks else None,
-            crowd=_boxes(crowds),
+            boxes=self._instances.corners[instances],
+            labels=self._instances.label[instances].long(),
+            masks=self._instances.bitmaps(instances, size) if self.masks else None,
+            crowd=self._instances.corners[crowds],
         )
         if self.semantic == "instances" and sample.masks is not None:
             areas = sample.masks.flatten(1).sum(dim=1, dtype=torch.int64)
             background = len(self.categories)
-            return replace(sample, crowd_masks=_bitmaps(crowds, size), background=background, areas=areas)
+            return replace(
+                sample, crowd_masks=self._instances.bitmaps(crowds, size), background=background, areas=areas
+            )
         if self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
             classes = self.files.semantic_classes
             return replace(sample, semantic=read_semantic_map(self.files.semantic_maps, info, classes=classes))
@@ -195,79 +216,134 @@ def _check_semantic(files: SplitFiles, semantic: str) -> None:
         )
 
 
-def _checked(content: AnnotationFile, config: DataConfig, masks: bool) -> Exclusions:
-    return exclusions(check_records(content, masks=masks), config.on_error)
+def _read(files: SplitFiles, masks: bool) -> Reading:
+    return read_columns(read_annotation_file(files.annotations), Needs(masks=masks))
 
 
-def _categories(content: AnnotationFile) -> list[Category]:
-    return sorted(
-        (Category(entry["id"], entry["name"]) for entry in content.categories), key=lambda category: category.id
-    )
+# --- what is used -----------------------------------------------------------------------------------
 
 
-def _images(content: AnnotationFile, exclude: Exclusions) -> list[ImageInfo]:
-    return [
-        ImageInfo(entry["id"], entry["file_name"], entry["width"], entry["height"])
-        for index, entry in enumerate(content.images)
-        if index not in exclude.images
-    ]
+def _unused(annotations: Annotations, sizes: Ints) -> dict[str, Bools]:
+    """``(m,)``: annotations that are not used, by why."""
+    size = sizes[annotations.image]
+    start, extent = annotations.box[:, :2], annotations.box[:, 2:]
+    inside = np.minimum(start + extent, size[:, ::-1]) - np.maximum(start, 0)
+    return {
+        "with an area of 0": annotations.area <= 0,
+        "narrower or lower than a pixel": np.any(extent < 1, axis=1),
+        "outside the image": np.any(inside <= SLIVER * size[:, ::-1], axis=1),
+    }
 
 
-def _is_used(record: dict[str, Any], image: ImageInfo) -> bool:
-    x, y, width, height = record["bbox"]
-    inside_width = min(x + width, image.width) - max(x, 0)
-    inside_height = min(y + height, image.height) - max(y, 0)
-    inside = inside_width > SLIVER * image.width and inside_height > SLIVER * image.height
-    return bool(record["area"] > 0 and width >= 1 and height >= 1 and inside)
+def _counted(unused: Mapping[str, Bools]) -> str:
+    return ", ".join(f"{np.count_nonzero(rows)} {reason}" for reason, rows in unused.items() if rows.any())
 
 
-def _used_entries(
-    content: AnnotationFile, images: Sequence[ImageInfo], exclude: Exclusions
-) -> dict[int, list[dict[str, Any]]]:
-    """The annotations that training uses, in file order, by image."""
-    by_id = {image.id: image for image in images}
-    groups: dict[int, list[dict[str, Any]]] = {image.id: [] for image in images}
-    for index, entry in enumerate(content.annotations):
-        if index not in exclude.annotations:
-            image = by_id.get(entry["image_id"])
-            if image is not None and _is_used(entry, image):
-                groups[image.id].append(entry)
-    return groups
+def _notes(files: SplitFiles, unused: Mapping[str, Bools]) -> tuple[str, ...]:
+    count = int(np.count_nonzero(np.any(list(unused.values()), axis=0)))
+    return (f"{files.annotations}: {count} annotations are not trained on: {_counted(unused)}",) if count else ()
 
 
-def _is_worth_keeping(image: ImageInfo, entries: Sequence[dict[str, Any]]) -> bool:
-    """Without ``keep_empty``: whether an image is large enough and has an instance."""
-    return min(image.width, image.height) >= MIN_SIDE and any(not entry["iscrowd"] for entry in entries)
+def _reason(annotations: Annotations, dataset: CocoDataset) -> str:
+    """Why no instance is left."""
+    if not len(annotations):
+        return "there are no annotations"
+    if annotations.crowd.all():
+        return f"all {len(annotations)} annotations are crowds (iscrowd is 1)"
+    if (annotations.box.sum(axis=1) <= 4).all():
+        return "the coordinates look normalised (from 0 to 1): COCO's are pixels"
+    return "; ".join(dataset.notes) or "its images have no instances"
 
 
-def _packed(entries: Sequence[dict[str, Any]], labels: Mapping[int, int], *, masks: bool) -> bytes:
-    """What :class:`Annotation` takes, of every annotation of an image."""
-    return pickle.dumps(
-        [
-            (
-                entry["id"],
-                labels[entry["category_id"]],
-                _corners(*entry["bbox"]),
-                bool(entry["iscrowd"]),
-                entry["segmentation"] if masks else None,
-            )
-            for entry in entries
-        ]
-    )
+# --- flat arrays ------------------------------------------------------------------------------------
 
 
-def _corners(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    return x, y, x + width, y + height
+@dataclass(frozen=True)
+class _Images:
+    """Images in arrays: tensors, which processes share however they are started. ends: of the names in ``text``."""
+
+    id: Tensor
+    height: Tensor
+    width: Tensor
+    text: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of(cls, infos: list[ImageInfo]) -> Self:
+        names = [info.file_name.encode(errors="surrogatepass") for info in infos]
+        return cls(
+            id=torch.tensor([info.id for info in infos]),
+            height=torch.tensor([info.height for info in infos]),
+            width=torch.tensor([info.width for info in infos]),
+            text=torch.frombuffer(bytearray(b"".join(names)), dtype=torch.uint8),
+            ends=torch.tensor([len(name) for name in names]).cumsum(0),
+        )
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def info(self, index: int) -> ImageInfo:
+        index = range(len(self))[index]
+        first = int(self.ends[index - 1]) if index else 0
+        name = self.text[first : int(self.ends[index])].numpy().tobytes().decode(errors="surrogatepass")
+        return ImageInfo(int(self.id[index]), name, int(self.width[index]), int(self.height[index]))
 
 
-def _bitmaps(annotations: Sequence[Annotation], size: Size) -> Tensor:
-    """``(G, h, w)`` uint8; the segmentations have been checked."""
-    bitmaps = torch.zeros((len(annotations), *size), dtype=torch.uint8)
-    for bitmap, annotation in zip(bitmaps, annotations, strict=True):
-        assert annotation.segmentation is not None
-        bitmap.copy_(decode_mask(annotation.segmentation, size))
-    return bitmaps
+@dataclass(frozen=True)
+class _Instances:
+    """Annotations in arrays, as :class:`Annotations` has them. order: the used ones, image by image. ends: of each
+    image in ``order``. corners: ``(m, 4)``, x1, y1, x2, y2. shapes: the arrays of :class:`Shapes`."""
+
+    order: Tensor
+    ends: Tensor
+    id: Tensor
+    label: Tensor
+    corners: Tensor
+    crowd: Tensor
+    shapes: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, annotations: Annotations, used: Bools, images: Ints, *, masks: bool) -> Self:
+        """images: ``(k,)``, rows of the reading's images that are kept."""
+        number = np.full(annotations.image.max(initial=-1) + 1, -1)
+        number[images[images < len(number)]] = np.flatnonzero(images < len(number))
+        image = number[annotations.image]
+        rows = np.flatnonzero(used & (image >= 0))
+        order = rows[np.argsort(image[rows], kind="stable")]
+        ends = np.searchsorted(image[order], np.arange(len(images)), side="right")
+        start, extent = annotations.box[:, :2], annotations.box[:, 2:]
+        corners = np.concatenate([start, start + extent], axis=1).astype(np.float32)
+        shapes = [getattr(annotations.shapes, each.name) for each in fields(Shapes)] if masks else []
+        return cls(
+            order=torch.from_numpy(order),
+            ends=torch.from_numpy(ends),
+            id=torch.from_numpy(annotations.id),
+            label=torch.from_numpy(annotations.label),
+            corners=torch.from_numpy(corners),
+            crowd=torch.from_numpy(annotations.crowd),
+            shapes=tuple(torch.from_numpy(_writable(each)) for each in shapes),
+        )
+
+    def rows(self, image: int) -> Tensor:
+        """The annotations of an image, in the order of the file."""
+        first = int(self.ends[image - 1]) if image else 0
+        return self.order[first : int(self.ends[image])]
+
+    def annotations(self, image: int) -> list[Annotation]:
+        """The same, one by one."""
+        rows = self.rows(image)
+        columns = (self.id, self.label, self.corners, self.crowd)
+        values = zip(*(column[rows].tolist() for column in columns), strict=True)
+        return [Annotation(id_, label, tuple(box), crowd) for id_, label, box, crowd in values]
+
+    def bitmaps(self, rows: Tensor, size: Size) -> Tensor:
+        """``(G, h, w)`` uint8."""
+        shapes = Shapes(*(each.numpy() for each in self.shapes))
+        bitmaps = torch.zeros((len(rows), *size), dtype=torch.uint8)
+        for bitmap, row in zip(bitmaps, rows.tolist(), strict=True):
+            bitmap.copy_(torch.from_numpy(shapes.bitmap(row, size)))
+        return bitmaps
 
 
-def _boxes(annotations: Sequence[Annotation]) -> Tensor:
-    return torch.tensor([annotation.box for annotation in annotations], dtype=torch.float32).reshape(-1, 4)
+def _writable(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array if array.flags.writeable else array.copy()

@@ -14,6 +14,8 @@ Subject = Literal["file", "category", "image", "annotation"]
 Severity = Literal["error", "warning"]
 
 _SHOWN = 20
+_MANY = 4  # equal faults that are one line
+_NAMED = 3
 
 _PLURALS: dict[Subject, str] = {"category": "categories", "image": "images", "annotation": "annotations"}
 _ESCAPED = frozenset(["Cc", "Cs", "Zl", "Zp"])
@@ -65,27 +67,48 @@ def exclusions(faults: Sequence[Fault], on_error: Literal["fail", "skip"]) -> Ex
 
     Raises:
         DataError: there are errors and ``on_error`` is ``fail``, or an error is not in a single image or
-            annotation; the message has one line per fault.
+            annotation; the message has one line per kind of fault.
     """
     errors = [fault for fault in faults if fault.severity == "error"]
-    stopping = [fault for fault in errors if on_error == "fail" or fault.subject in ("file", "category")]
-    if stopping:
-        raise DataError(_refusal(stopping, skipping=on_error == "skip"))
+    single = all(fault.subject in ("image", "annotation") for fault in errors)
+    if on_error == "fail":
+        refuse_faults(errors, hint="or leave faulty entries out with data.on_error=skip" if single else "")
+    refuse_faults([fault for fault in errors if fault.subject in ("file", "category")])
     return Exclusions(images=_indices(errors, "image"), annotations=_indices(errors, "annotation"))
+
+
+def refuse_faults(faults: Sequence[Fault], *, hint: str = "") -> None:
+    """Raise ``DataError`` where there are errors, one line per kind of fault. hint: another way out."""
+    errors = [fault for fault in faults if fault.severity == "error"]
+    if not errors:
+        return
+    lines = grouped(errors)
+    shown = lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        shown.append(f"... and {len(lines) - _SHOWN} more: dsctool data check lists them all")
+    count = f"{len(errors)} faults in the data: mend them" if len(errors) > 1 else "1 fault in the data: mend it"
+    raise DataError("\n".join([*shown, f"{count}, {hint}" if hint else count]))
+
+
+def grouped(faults: Sequence[Fault]) -> list[str]:
+    """One line per fault, in their order; equal ones of many entries share a line: ``22 x missing key 'id' (...)``."""
+    equal: dict[tuple[object, ...], list[Fault]] = {}
+    for fault in faults:
+        equal.setdefault((fault.file, fault.subject, fault.message), []).append(fault)
+    return [line for alike in equal.values() for line in _lines(alike)]
+
+
+def _lines(alike: Sequence[Fault]) -> list[str]:
+    if len(alike) < _MANY:
+        return [str(fault) for fault in alike]
+    first = alike[0]
+    named = ", ".join(str(fault.index if fault.id is None else fault.id) for fault in alike[:_NAMED])
+    what = f"{first.subject}s" if first.id is not None else f"{_PLURALS[first.subject]} without id, places"
+    return [_on_one_line(f"{first.file}: {len(alike)} x {first.message} ({what} {named}, ...)")]
 
 
 def _indices(faults: Sequence[Fault], subject: Subject) -> frozenset[int]:
     return frozenset(fault.index for fault in faults if fault.subject == subject and fault.index is not None)
-
-
-def _refusal(faults: Sequence[Fault], *, skipping: bool) -> str:
-    lines = [str(fault) for fault in faults[:_SHOWN]]
-    if len(faults) > _SHOWN:
-        lines.append(f"... and {len(faults) - _SHOWN} more: dsctool data check lists them all")
-    count = f"{len(faults)} faults in the data: mend them" if len(faults) > 1 else "1 fault in the data: mend it"
-    skippable = not skipping and all(fault.subject in ("image", "annotation") for fault in faults)
-    lines.append(f"{count}, or leave faulty entries out with data.on_error=skip" if skippable else count)
-    return "\n".join(lines)
 
 
 def _on_one_line(text: str) -> str:

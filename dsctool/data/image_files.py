@@ -12,7 +12,7 @@ from PIL import Image
 
 from dsctool.data.records import AnnotationFile
 from dsctool.errors import DataError
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from dsctool.errors import DataError
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 DECODE_ERRORS = (
     OSError,

@@ -17,7 +17,7 @@ from pathlib import Path
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.config.schema import SplitConfig
 from dsctool.errors import DataError
-from dsctool.structures import Role
+from dsctool.terms import Role
 
 _PREFIX = "instances_"
 

@@ -112,8 +112,9 @@ def batches_per_epoch(dataset: CocoDataset, config: DataConfig, *, batch_size: i
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:
     """0 or 1 per image: images of one number may share a batch."""
-    infos = (dataset.image_info(index) for index in range(len(dataset)))
-    return [int(config.group_by_aspect and info.width > info.height) for info in infos]
+    if not config.group_by_aspect:
+        return [0] * len(dataset)
+    return [int(landscape) for landscape in dataset.landscape]
 
 
 def _collate(samples: Sequence[Sample | DataError], pad_divisor: int) -> Batch | DataError:

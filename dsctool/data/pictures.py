@@ -12,7 +12,8 @@ from dsctool.data.image_files import ImageFile
 from dsctool.data.images import read_image
 from dsctool.data.transforms import SampleInfo, inference_transform, pad_images
 from dsctool.errors import DataError
-from dsctool.structures import ImageBatch, Size, Targets
+from dsctool.structures import ImageBatch, Targets
+from dsctool.terms import Size
 
 
 @dataclass(frozen=True)

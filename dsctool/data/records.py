@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from dsctool.data.faults import Exclusions
+from dsctool.entries import Entries, read_lists
 from dsctool.errors import DataError
-from dsctool.files import read_json
-
-
-class Rle(TypedDict):
-    """A run-length encoded mask, column by column, starting with background.
-
-    size: ``[height, width]``.
-    counts: run lengths, or their compressed text.
-    """
-
-    size: list[int]
-    counts: list[int] | str
-
+from dsctool.terms import Size
 
 LARGEST_NUMBER = 1e12
 """No coordinate or area of an image reaches this; JSON's integers have no end."""
 
-Segmentation = list[list[float]] | Rle
-"""Polygons ``[[x1, y1, x2, y2, ...], ...]`` in pixels, or a run-length encoded mask."""
+Segmentation = list[list[float]] | dict[str, Any]
+"""Polygons ``[[x1, y1, x2, y2, ...], ...]`` in pixels, or a run-length encoding of either kind."""
 
 
 @dataclass(frozen=True)
@@ -47,39 +35,30 @@ class ImageInfo:
     width: int
     height: int
 
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.height, self.width
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One annotated instance, or a crowd region.
-
-    label: 0-based contiguous class.
-    box: ``(x1, y1, x2, y2)`` in pixels of the original image.
-    segmentation: None in data that has boxes only.
-    """
+    """One annotated instance, or a crowd region. label: 0-based class. box: ``(x1, y1, x2, y2)`` in pixels."""
 
     id: int
     label: int
     box: tuple[float, float, float, float]
     crowd: bool
-    segmentation: Segmentation | None
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """The three lists of a COCO file as JSON values; their entries are not checked yet."""
+    """The three lists of a COCO file; their entries are not checked yet."""
 
     path: Path
-    images: Sequence[Any]
-    annotations: Sequence[Any]
-    categories: Sequence[Any]
-
-    def without(self, exclude: Exclusions) -> AnnotationFile:
-        """The entries that are not left out."""
-        return replace(
-            self,
-            images=[entry for index, entry in enumerate(self.images) if index not in exclude.images],
-            annotations=[entry for index, entry in enumerate(self.annotations) if index not in exclude.annotations],
-        )
+    images: Entries
+    annotations: Entries
+    categories: Entries
 
 
 LISTS = ("images", "annotations", "categories")
@@ -94,7 +73,7 @@ def read_annotation_file(path: Path, *, needed: Sequence[str] = LISTS) -> Annota
     Raises:
         DataError: the file is missing, empty, cut, not an object, or lacks a list.
     """
-    return annotation_file(read_json(path), path, needed=needed)
+    return annotation_file(read_lists(path, LISTS), path, needed=needed)
 
 
 def annotation_file(content: object, path: Path, *, needed: Sequence[str] = LISTS) -> AnnotationFile:
@@ -110,7 +89,7 @@ def annotation_file(content: object, path: Path, *, needed: Sequence[str] = LIST
         lists[key] = content.get(key, [])
         if not isinstance(lists[key], Sequence) or isinstance(lists[key], str):
             raise DataError(f"{path}: '{key}' must be a list, not {json_kind(lists[key])}")
-    return AnnotationFile(path, **lists)
+    return AnnotationFile(path, **{key: Entries(entries) for key, entries in lists.items()})
 
 
 def json_kind(value: object) -> str:

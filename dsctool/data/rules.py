@@ -7,76 +7,123 @@ warning: training leaves such annotations out, as the published recipes do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
 from pathlib import PurePosixPath
 from typing import Any, TypeGuard
 
 from dsctool.data.faults import Fault, Subject
 from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, json_kind
 from dsctool.data.segmentations import Problem, segmentation_problem
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 BOX_TOLERANCE = 1.0
 """How far a box may stick out of its image, in pixels."""
 
-_LARGEST_ID = 2**63 - 1  # numpy and pycocotools keep ids in 64 bits
+LARGEST_ID = 2**63 - 1
+"""numpy and pycocotools keep ids in 64 bits."""
 
 _LONGEST_VALUE = 500  # in characters; a whole list of coordinates may stand where a number belongs
 
-Entry = dict[str, Any]
+Entry = Mapping[str, Any]
 Rule = Callable[[Entry], Iterator[Problem]]
 
 
-def check_records(file: AnnotationFile, *, masks: bool = True) -> list[Fault]:
-    """Faults of the JSON entries: categories first, then images, then annotations, each in file order.
+@dataclass(frozen=True)
+class Needs:
+    """What entries must have.
 
-    masks: every annotation needs a segmentation; False for detectors of boxes.
+    masks: a segmentation. pictures: all that training needs: images have names and sizes, categories names, ids are
+    whole numbers, boxes lie inside their images, and no area is negative. Without, ids may be any numbers, or texts,
+    and sizes are needed for masks only: what COCO's evaluation makes sense of.
     """
-    if not file.images:
-        return [Fault(file.path, "file", None, None, "no images", "has no images")]
-    faults: list[Fault] = []
+
+    masks: bool = True
+    pictures: bool = True
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The entries of a list by id, the first of each, with their places in it; and the faults of all."""
+
+    by_id: dict[Any, Entry]
+    places: dict[Any, int]
+    faults: list[Fault]
+
+    @property
+    def faultless(self) -> dict[Any, Entry]:
+        """The entries without errors."""
+        wrong = {fault.index for fault in self.faults if fault.severity == "error"}
+        return {id_: entry for id_, entry in self.by_id.items() if self.places[id_] not in wrong}
+
+
+def check_categories(file: AnnotationFile, needs: Needs) -> Checked:
+    """The categories, and whether there are any."""
+    checked = _check_entries(file, "category", file.categories, partial(_category_problems, needs=needs), needs)
     if not file.categories:
-        faults.append(Fault(file.path, "file", None, None, "no categories", "has no categories"))
-    categories = _check_entries(file, "category", file.categories, _category_problems, faults)
-    faults += _repeated_names(file)
-    images = _check_entries(file, "image", file.images, _image_problems, faults)
-    sizes = {id_: _size(entry) for id_, entry in images.items()}
-    rule = _annotation_rule(categories, sizes, masks)
-    _check_entries(file, "annotation", file.annotations, rule, faults)
-    return faults
+        checked.faults.append(Fault(file.path, "file", None, None, "no categories", "has no categories"))
+    checked.faults.extend([*_mixed_ids(file, "categories", checked), *_repeated_names(file)])
+    return checked
 
 
-def _check_entries(
-    file: AnnotationFile, subject: Subject, entries: Sequence[Any], rule: Rule, faults: list[Fault]
-) -> dict[int, Entry]:
-    """Append the faults of a list's entries; the entries by id, the first of each."""
-    by_id: dict[int, Entry] = {}
+def check_images(file: AnnotationFile, needs: Needs) -> Checked:
+    """The entries of images, not their files."""
+    checked = _check_entries(file, "image", file.images, partial(_image_problems, needs=needs), needs)
+    checked.faults.extend(_mixed_ids(file, "images", checked))
+    return checked
+
+
+def _mixed_ids(file: AnnotationFile, key: str, checked: Checked) -> Iterator[Fault]:
+    if len({isinstance(id_, str) for id_ in checked.by_id}) > 1:  # which cannot be put in order
+        message = f"some ids of {key!r} are numbers and some are text: make them all numbers"
+        yield Fault(file.path, "file", None, None, "mixed ids", message)
+
+
+def _check_entries(file: AnnotationFile, subject: Subject, entries: Sequence[Any], rule: Rule, needs: Needs) -> Checked:
+    checked = Checked({}, {}, [])
     for index, entry in enumerate(entries):
-        id_ = None
-        if isinstance(entry, dict):
-            id_ = entry.get("id")
-            problems = [*_id_problems(entry, by_id), *rule(entry)]
-            if _is_whole(id_):
-                by_id.setdefault(id_, entry)
+        if isinstance(entry, Mapping):
+            problems = [*id_problems(entry, checked.by_id, needs), *rule(entry)]
+            if is_id(entry.get("id"), needs):
+                checked.places.setdefault(entry["id"], index)
+                checked.by_id.setdefault(entry["id"], entry)
         else:
             problems = [Problem("wrong type", f"must be an object, not {json_kind(entry)}")]
-        shown = id_ if id_ is None or _is_whole(id_) else _shown(id_)
-        faults += [Fault(file.path, subject, shown, index, p.kind, p.message, p.severity) for p in problems]
-    return by_id
+        checked.faults.extend(faults_of(file, subject, entry, index, problems))
+    return checked
 
 
-def _id_problems(entry: Entry, used: Mapping[int, Entry]) -> Iterator[Problem]:
+def faults_of(
+    file: AnnotationFile, subject: Subject, entry: object, index: int, problems: Iterable[Problem]
+) -> list[Fault]:
+    """What is wrong with an entry, as faults of its file. index: its place in its list."""
+    id_ = entry.get("id") if isinstance(entry, Mapping) else None
+    shown = id_ if id_ is None or _is_whole(id_) else _shown(id_)
+    return [Fault(file.path, subject, shown, index, p.kind, p.message, p.severity) for p in problems]
+
+
+def is_id(value: object, needs: Needs) -> bool:
+    """Whether a value can be an id of an image or a category."""
+    return _is_whole(value) or (not needs.pictures and (isinstance(value, str) or _is_number(value)))
+
+
+def id_problems(entry: Entry, used: Container[Any], needs: Needs = Needs()) -> Iterator[Problem]:
+    """What is wrong with an entry's id. used: ids of earlier entries."""
     if "id" not in entry:
         yield Problem("missing key", "missing key 'id'")
-    elif not _is_whole(entry["id"]):
+    elif not is_id(entry["id"], needs):
         yield Problem("number", f"id must be a whole number, not {_shown(entry['id'])}")
-    elif abs(entry["id"]) > _LARGEST_ID:
+    elif _is_whole(entry["id"]) and abs(entry["id"]) > LARGEST_ID:
         yield Problem("number", f"id is too large for 64 bits: {_shown(entry['id'])}")
     elif entry["id"] in used:
         yield Problem("duplicate id", "duplicate id: an earlier entry has it too")
 
 
-def _category_problems(entry: Entry) -> Iterator[Problem]:
+def _category_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
+    if not needs.pictures:
+        return
     yield from _missing(entry, "name")
     if "name" in entry and not (isinstance(entry["name"], str) and entry["name"].strip()):
         yield Problem("name", f"name must be text, not {_shown(entry['name'])}")
@@ -86,7 +133,7 @@ def _repeated_names(file: AnnotationFile) -> Iterator[Fault]:
     """Categories that only their ids tell apart: people, and models of other data with other ids, can't."""
     first: dict[str, object] = {}
     for index, entry in enumerate(file.categories):
-        name, id_ = (entry.get("name"), entry.get("id")) if isinstance(entry, dict) else (None, None)
+        name, id_ = (entry.get("name"), entry.get("id")) if isinstance(entry, Mapping) else (None, None)
         if not isinstance(name, str) or not _is_whole(id_):
             continue
         if first.setdefault(name, id_) != id_:
@@ -94,61 +141,72 @@ def _repeated_names(file: AnnotationFile) -> Iterator[Fault]:
             yield Fault(file.path, "category", id_, index, "duplicate name", message, "warning")
 
 
-def _image_problems(entry: Entry) -> Iterator[Problem]:
-    yield from _missing(entry, "file_name", "width", "height")
+def _image_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
+    if not (needs.pictures or needs.masks):
+        return
+    yield from _missing(entry, *(("file_name",) if needs.pictures else ()), "width", "height")
     for key in ("width", "height"):
         if key in entry and not _is_side(entry[key]):
             yield Problem("number", f"{key} must be a whole number of pixels above 0, not {_shown(entry[key])}")
     name = entry.get("file_name", "x")
+    if not needs.pictures:
+        return
     if not (isinstance(name, str) and name.strip()) or "\0" in name:
         yield Problem("file name", f"file_name must be a path, not {_shown(name)}")
     elif _escapes(name):
         yield Problem("file name", f"file_name {_shown(name)} leads out of the image folder")
 
 
-def _annotation_rule(categories: Mapping[int, Entry], sizes: Mapping[int, Size | None], masks: bool) -> Rule:
-    required = ("image_id", "category_id", "bbox", "area", "iscrowd", *(("segmentation",) if masks else ()))
+def annotation_problems(
+    entry: Entry, categories: Container[Any], sizes: Mapping[Any, Size | None], needs: Needs
+) -> Iterator[Problem]:
+    """What is wrong with an annotation, but for its id. sizes: of the images by id, None where they are unknown.
 
-    def problems(entry: Entry) -> Iterator[Problem]:
-        yield from _missing(entry, *required)
-        yield from _reference_problems(entry, "image_id", "image", sizes)
-        yield from _reference_problems(entry, "category_id", "category", categories)
-        yield from _scalar_problems(entry)
-        image_id = entry.get("image_id")
-        size = sizes.get(image_id) if _is_whole(image_id) else None
-        box = _box_problem(entry["bbox"], size) if "bbox" in entry else None
-        if box is not None:
-            yield box
-        left_out = box is not None and box.severity == "warning"
-        if masks and size is not None and "segmentation" in entry and not left_out:
-            problem = segmentation_problem(entry["segmentation"], size)
-            if problem is not None:
-                yield problem
+    ``area`` and ``iscrowd`` may be missing, or null, and so may ``bbox`` where there is a segmentation.
+    """
+    yield from _missing(entry, "image_id", "category_id")
+    yield from _reference_problems(entry, "image_id", "image", sizes, needs)
+    yield from _reference_problems(entry, "category_id", "category", categories, needs)
+    yield from _scalar_problems(entry, needs)
+    image_id = entry.get("image_id")
+    size = sizes.get(image_id) if is_id(image_id, needs) else None
+    box = _box_problem(entry["bbox"], size if needs.pictures else None) if entry.get("bbox") is not None else None
+    if box is not None:
+        yield box
+    shape = None if size is None else segmentation_problem(entry.get("segmentation"), size)
+    if entry.get("bbox") is None and (shape is not None or not entry.get("segmentation")):
+        yield from _missing({}, "bbox")
+    left_out = box is not None and box.severity == "warning"
+    if not needs.masks or left_out:
+        return
+    if "segmentation" not in entry:
+        yield from _missing(entry, "segmentation")
+    elif shape is not None:
+        yield shape
 
-    return problems
 
-
-def _reference_problems(entry: Entry, key: str, what: str, known: Mapping[int, object]) -> Iterator[Problem]:
+def _reference_problems(entry: Entry, key: str, what: str, known: Container[Any], needs: Needs) -> Iterator[Problem]:
     if key not in entry:
         return
-    if not _is_whole(entry[key]):
+    if not is_id(entry[key], needs):
         yield Problem("number", f"{key} must be a whole number, not {_shown(entry[key])}")
     elif entry[key] not in known:
         yield Problem(f"unknown {what}", f"unknown {what}: {key} {_shown(entry[key])} is in no entry of the file")
 
 
-def _scalar_problems(entry: Entry) -> Iterator[Problem]:
-    if "iscrowd" in entry and not (_is_whole(entry["iscrowd"]) and entry["iscrowd"] in (0, 1)):
-        yield Problem("number", f"iscrowd must be 0 or 1, not {_shown(entry['iscrowd'])}")
-    if "area" in entry and not _is_number(entry["area"]):
-        yield Problem("number", f"area must be a finite number, not {_shown(entry['area'])}")
-    elif entry.get("area", 0) < 0:
+def _scalar_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
+    crowd, area = entry.get("iscrowd"), entry.get("area")
+    if crowd is not None and not (type(crowd) in (int, bool) and crowd in (0, 1)):
+        yield Problem("number", f"iscrowd must be 0 or 1, not {_shown(crowd)}")
+    if area is not None and not _is_number(area):
+        yield Problem("number", f"area must be a finite number, not {_shown(area)}")
+    elif area is not None and area < 0 and needs.pictures:
         yield Problem("number", f"area is negative: {entry['area']}")
 
 
 def _box_problem(box: object, size: Size | None) -> Problem | None:
     """What is wrong with ``[x, y, width, height]``; ``size`` of the image is None when unknown."""
-    if not isinstance(box, list):
+    if not isinstance(box, list | tuple):
         return Problem("box", f"bbox must be a list of 4 numbers, not {json_kind(box)}")
     if len(box) != 4:
         return Problem("box", f"bbox must have 4 numbers (x, y, width, height), not {len(box)}")
@@ -173,7 +231,8 @@ def _missing(entry: Entry, *keys: str) -> Iterator[Problem]:
             yield Problem("missing key", f"missing key '{key}'")
 
 
-def _size(entry: Entry) -> Size | None:
+def known_size(entry: Entry) -> Size | None:
+    """Height and width of an image, where its entry has them."""
     height, width = entry.get("height"), entry.get("width")
     return (height, width) if _is_side(height) and _is_side(width) else None
 
@@ -183,11 +242,11 @@ def _is_side(value: object) -> TypeGuard[int]:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    return type(value) is int
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # type: ignore[arg-type]
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER  # type: ignore[operator]
 
 
 def _escapes(name: str) -> bool:

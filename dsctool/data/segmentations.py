@@ -1,4 +1,4 @@
-"""Segmentations of COCO files: what is wrong with one, and its bitmap.
+"""Segmentations of COCO files: what is wrong with one.
 
 pycocotools crashes on some malformed input and misreads other (four numbers are taken for a box),
 so nothing reaches it before :func:`segmentation_problem` has found no fault.
@@ -6,20 +6,19 @@ so nothing reaches it before :func:`segmentation_problem` has found no fault.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-import torch
-from pycocotools import mask as coco_mask
-from torch import Tensor
 
-from dsctool.data.records import LARGEST_NUMBER, Segmentation, json_kind
-from dsctool.data.rle import decompress_runs
-from dsctool.structures import Size
+from dsctool.data.records import LARGEST_NUMBER, json_kind
+from dsctool.rle import decompress_runs
+from dsctool.terms import Size
 
-_REACH = 1
+FLAT = 1e-6
+"""Twice the area of a polygon, in square pixels, that is none."""
+REACH = 1
 """How far a polygon may stick out, in longer sides of its image: pycocotools walks along every edge, pixel by pixel."""
 
 
@@ -34,33 +33,27 @@ class Problem:
 
 def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
     """What keeps a JSON value from being the segmentation of an instance in an image of ``size``."""
-    if isinstance(segmentation, list):
+    if isinstance(segmentation, list | tuple):
         return _polygons_problem(segmentation, size)
-    if isinstance(segmentation, dict):
+    if isinstance(segmentation, Mapping):
         return _rle_problem(segmentation, size)
     return Problem(
         "segmentation", f"segmentation must be a list of polygons or an RLE object, not {json_kind(segmentation)}"
     )
 
 
-def decode_mask(segmentation: Segmentation, size: Size) -> Tensor:
-    """Bitmap of a faultless segmentation, ``(h, w)`` uint8 0/1, as pycocotools draws it."""
-    height, width = size
-    if isinstance(segmentation, list):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        encoded = segmentation
-    return torch.from_numpy(np.ascontiguousarray(coco_mask.decode(encoded)))
+def segmentation_faulty(segmentation: object, size: Size) -> bool:
+    """Whether it has an error, not just a warning."""
+    problem = segmentation_problem(segmentation, size)
+    return problem is not None and problem.severity == "error"
 
 
-def _polygons_problem(polygons: list[object], size: Size) -> Problem | None:
+def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
     if not polygons:
         return Problem("polygon", "segmentation is empty: no polygon")
     flat = outside = 0
     for number, polygon in enumerate(polygons, start=1):
-        if not isinstance(polygon, list):
+        if not isinstance(polygon, list | tuple):
             return Problem("segmentation", f"polygon {number} must be a list of numbers, not {json_kind(polygon)}")
         problem = _polygon_problem(polygon, number)
         if problem is not None:
@@ -79,7 +72,7 @@ def _polygons_problem(polygons: list[object], size: Size) -> Problem | None:
     return None
 
 
-def _polygon_problem(polygon: list[object], number: int) -> Problem | None:
+def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
     if not polygon:
         return Problem("polygon", f"polygon {number} is empty")
     if not set(map(type, polygon)) <= {int, float}:
@@ -97,7 +90,7 @@ def _polygon_problem(polygon: list[object], number: int) -> Problem | None:
 def strays(polygon: Sequence[float], size: Size) -> bool:
     """Whether a polygon reaches so far out of an image of ``size`` that drawing it could take all memory."""
     side = max(size)
-    return min(polygon) < -_REACH * side or max(polygon) > (1 + _REACH) * side
+    return min(polygon) < -REACH * side or max(polygon) > (1 + REACH) * side
 
 
 def _is_outside(polygon: Sequence[float], size: Size) -> bool:
@@ -113,13 +106,13 @@ def _is_flat(polygon: Sequence[float]) -> bool:
     points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     points = points - points[0]
     x, y = points[:, 0], points[:, 1]
-    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > 1e-6:  # the last edge ends in the origin
+    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > FLAT:  # the last edge ends in the origin
         return False
     # A figure of eight has no signed area, yet covers pixels.
     return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
 
 
-def _rle_problem(rle: dict[str, object], size: Size) -> Problem | None:
+def _rle_problem(rle: Mapping[str, object], size: Size) -> Problem | None:
     for key in ("size", "counts"):
         if key not in rle:
             return Problem("missing key", f"segmentation: missing key '{key}'")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+import numpy as np
 import torch
 
+from dsctool.data.columns import Annotations, read_columns
 from dsctool.data.faults import exclusions
 from dsctool.data.layout import SplitFiles
-from dsctool.data.records import AnnotationFile, read_annotation_file
-from dsctool.data.rules import check_records
+from dsctool.data.records import Category, read_annotation_file
+from dsctool.data.rules import Needs
 from dsctool.ops.boxes import box_iou
-from dsctool.structures import LARGE_AREA, MEDIUM_AREA
+from dsctool.terms import LARGE_AREA, MEDIUM_AREA
 
 OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """An instance is counted when its largest box IoU with another one of its image is greater than this."""
@@ -75,37 +75,29 @@ def describe(files: SplitFiles) -> SplitStats:
     Raises:
         DataError: the annotation file cannot be used at all.
     """
-    content = read_annotation_file(files.annotations)
-    faults = check_records(content, masks=False)
-    left_out = exclusions(faults, "skip")
-    images = [entry for index, entry in enumerate(content.images) if index not in left_out.images]
-    groups: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in images}
-    crowds = 0
-    for index, entry in enumerate(content.annotations):
-        if index in left_out.annotations or entry["image_id"] not in groups:
-            continue
-        if entry["iscrowd"]:
-            crowds += 1
-        else:
-            groups[entry["image_id"]].append(entry)
-    areas = [entry["area"] for group in groups.values() for entry in group]
+    reading = read_columns(read_annotation_file(files.annotations), Needs(masks=False))
+    exclusions(reading.faults, "skip")
+    images, every = reading.images, reading.annotations
+    rows = every.take(~every.crowd)
+    counts = np.bincount(rows.image, minlength=len(images))
+    areas = rows.area
     return SplitStats(
         name=files.images.name,
         images=len(images),
-        images_without_instances=sum(not group for group in groups.values()),
-        instances=len(areas),
-        crowds=crowds,
-        small=sum(area < MEDIUM_AREA for area in areas),
-        medium=sum(MEDIUM_AREA <= area < LARGE_AREA for area in areas),
-        large=sum(area >= LARGE_AREA for area in areas),
-        instances_per_image=_spread([len(group) for group in groups.values()]),
-        widths=_spread([entry["width"] for entry in images]),
-        heights=_spread([entry["height"] for entry in images]),
-        landscape_images=sum(entry["width"] > entry["height"] for entry in images),
-        overlapping=_overlapping(groups.values(), same_class=False),
-        overlapping_same_class=_overlapping(groups.values(), same_class=True),
-        classes=_classes(content, groups),
-        faults=len(faults),
+        images_without_instances=int(np.count_nonzero(counts == 0)),
+        instances=len(rows),
+        crowds=len(every) - len(rows),
+        small=int(np.count_nonzero(areas < MEDIUM_AREA)),
+        medium=int(np.count_nonzero((areas >= MEDIUM_AREA) & (areas < LARGE_AREA))),
+        large=int(np.count_nonzero(areas >= LARGE_AREA)),
+        instances_per_image=_spread(counts.tolist()),
+        widths=_spread([info.width for info in images]),
+        heights=_spread([info.height for info in images]),
+        landscape_images=sum(info.width > info.height for info in images),
+        overlapping=_overlapping(rows, same_class=False),
+        overlapping_same_class=_overlapping(rows, same_class=True),
+        classes=_classes(reading.categories, rows),
+        faults=len(reading.faults),
     )
 
 
@@ -113,24 +105,28 @@ def _spread(values: list[int]) -> Spread:
     return Spread(min(values, default=0), median(values) if values else 0, max(values, default=0))
 
 
-def _overlapping(groups: Iterable[list[dict[str, Any]]], *, same_class: bool) -> list[int]:
+def _overlapping(rows: Annotations, *, same_class: bool) -> list[int]:
     counts = [0] * len(OVERLAPS)
-    for group in groups:
+    order = np.argsort(rows.image, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(rows.image[order])) + 1):
         if len(group) < 2:
             continue
-        boxes = torch.tensor([entry["bbox"] for entry in group], dtype=torch.float64)
+        boxes = torch.from_numpy(rows.box[group])
         boxes[:, 2:] += boxes[:, :2]
         overlaps = box_iou(boxes, boxes).fill_diagonal_(0)
         if same_class:
-            ids = torch.tensor([entry["category_id"] for entry in group])
-            overlaps *= ids[:, None] == ids[None]
+            labels = torch.from_numpy(rows.label[group])
+            overlaps *= labels[:, None] == labels[None]
         largest = overlaps.amax(dim=1)
         counts = [count + int((largest > limit).sum()) for count, limit in zip(counts, OVERLAPS, strict=True)]
     return counts
 
 
-def _classes(content: AnnotationFile, groups: dict[int, list[dict[str, Any]]]) -> list[ClassCount]:
-    instances = Counter(entry["category_id"] for group in groups.values() for entry in group)
-    images = Counter(id_ for group in groups.values() for id_ in {entry["category_id"] for entry in group})
-    names = {entry["id"]: entry["name"] for entry in content.categories}
-    return [ClassCount(id_, names[id_], instances[id_], images[id_]) for id_ in sorted(names)]
+def _classes(categories: Sequence[Category], rows: Annotations) -> list[ClassCount]:
+    instances = np.bincount(rows.label, minlength=len(categories)).tolist()
+    labels = np.unique(np.stack([rows.label, rows.image]), axis=1)[0]
+    images = np.bincount(labels, minlength=len(categories)).tolist()
+    return [
+        ClassCount(each.id, each.name, *counts)
+        for each, counts in zip(categories, zip(instances, images, strict=True), strict=True)
+    ]

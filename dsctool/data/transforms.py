@@ -22,7 +22,8 @@ from torchvision.tv_tensors import TVTensor
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.semantic import SEMANTIC_IGNORED, SEMANTIC_STRIDE, draw_semantic_map
 from dsctool.ops.boxes import clip_boxes
-from dsctool.structures import ImageBatch, Size, Targets
+from dsctool.structures import ImageBatch, Targets
+from dsctool.terms import Size
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from dsctool.engine.environment import pick_device
 from dsctool.interop.checkpoint import load_model
 from dsctool.models.detector import Detector, to_instances
 from dsctool.ops.masks import encode_masks
-from dsctool.structures import Detections, ImageBatch, Instances, Size, Targets
+from dsctool.structures import Detections, ImageBatch, Instances, Targets
+from dsctool.terms import Size
 
 Info = TypeVar("Info", bound=SampleInfo)
 """What is known of an image besides the network's input."""

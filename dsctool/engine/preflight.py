@@ -18,7 +18,7 @@ from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
 from dsctool.engine.split_results import match_categories
 from dsctool.errors import CheckpointError, ConfigError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
-from dsctool.structures import Progress
+from dsctool.terms import Progress
 
 TRIED = 2
 """Validation images that a new run detects in before its first step."""

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from dsctool.structures import Progress
+    from dsctool.terms import Progress
 
 PLAIN_INTERVAL = 30.0
 """Seconds between the plain lines about counted work."""

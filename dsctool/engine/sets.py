@@ -10,9 +10,8 @@ from dsctool.data.checks import CheckedSplit, check_for_evaluation, check_for_tr
 from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Exclusions
 from dsctool.data.layout import SplitFiles, find_split
-from dsctool.data.records import read_annotation_file
-from dsctool.evaluation.sources import GroundTruth, check_truth_masks, load_ground_truth
-from dsctool.structures import Progress
+from dsctool.evaluation.sources import GroundTruth
+from dsctool.terms import Progress
 
 _SHOWN = 5
 
@@ -49,9 +48,9 @@ class CheckedSets:
     train: CheckedSplit
     val: CheckedSplit | None
 
-    def without_content(self) -> CheckedSets:
+    def without_readings(self) -> CheckedSets:
         """The same, small enough to send to processes that did not check."""
-        return CheckedSets(self.train.without_content(), None if self.val is None else self.val.without_content())
+        return CheckedSets(self.train.without_reading(), None if self.val is None else self.val.without_reading())
 
 
 def open_data(config: Config, root: Path, progress: Progress | None = None) -> RunData:
@@ -79,9 +78,11 @@ def check_sets(config: Config, root: Path, progress: Progress | None = None) -> 
 def open_sets(config: Config, checked: CheckedSets) -> RunData:
     """The second half of :func:`open_data`, for every process: annotations are read where none came along."""
     masks, data, train = config.model.cascade.has_masks, _used_by_model(config), checked.train
-    train_set = CocoDataset.for_training(train.files, data, masks=masks, exclude=train.exclude, content=train.content)
-    val = None if checked.val is None else _open_evaluation_set(checked.val, data, masks=masks)
-    return RunData(train_set, val, (*_notes(train), *(val.notes if val is not None else ())))
+    reading = train.read()
+    train_set = CocoDataset.for_training(train.files, data, masks=masks, exclude=train.exclude, reading=reading)
+    val = None if checked.val is None else _open_evaluation_set(checked.val, data)
+    notes = (*_notes(train), *reading.notes, *train_set.notes)
+    return RunData(train_set, val, (*notes, *(val.notes if val is not None else ())))
 
 
 def open_evaluation_set(
@@ -96,16 +97,14 @@ def open_evaluation_set(
         DataError: there are faults and ``data.on_error`` is ``fail``; the message has one line per fault.
     """
     checked = check_for_evaluation(files, config, masks=masks, progress=progress)
-    return _open_evaluation_set(checked, config, masks=masks)
+    return _open_evaluation_set(checked, config)
 
 
-def _open_evaluation_set(checked: CheckedSplit, config: DataConfig, *, masks: bool) -> EvaluationSet:
-    content = checked.content or read_annotation_file(checked.files.annotations)
-    truth = load_ground_truth(content.without(checked.exclude))
-    if masks and truth.has_masks:
-        check_truth_masks(truth)
-    dataset = CocoDataset.for_evaluation(checked.files, config, exclude=checked.exclude, content=content)
-    return EvaluationSet(dataset, truth, _notes(checked))
+def _open_evaluation_set(checked: CheckedSplit, config: DataConfig) -> EvaluationSet:
+    reading = checked.read()
+    truth = GroundTruth.of(reading, left_out=checked.exclude.images)
+    dataset = CocoDataset.for_evaluation(checked.files, config, exclude=checked.exclude, reading=reading)
+    return EvaluationSet(dataset, truth, (*_notes(checked), *truth.notes))
 
 
 def _used_by_model(config: Config) -> DataConfig:

@@ -22,7 +22,7 @@ from dsctool.interop.checkpoint import Checkpoint, read_weights
 from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
-from dsctool.structures import Progress
+from dsctool.terms import Progress
 
 
 class Build(Protocol):

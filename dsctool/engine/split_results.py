@@ -21,7 +21,8 @@ from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all
 from dsctool.evaluation.sources import GroundTruthSource
 from dsctool.models.detector import Detector
-from dsctool.structures import Detections, Progress, Role
+from dsctool.structures import Detections
+from dsctool.terms import Progress, Role
 
 Found = tuple[SampleInfo, Detections]
 """An image, and what is in it."""

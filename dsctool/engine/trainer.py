@@ -31,7 +31,7 @@ from dsctool.engine.split_results import Found, evaluate_detector, match_categor
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.evaluation.coco import Stats
 from dsctool.models.build import build_detector
-from dsctool.structures import KIND_NAMES, KINDS
+from dsctool.terms import KIND_NAMES, KINDS
 
 
 def train(

@@ -12,16 +12,15 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.sources import (
     GroundTruth,
     GroundTruthSource,
-    Predictions,
     PredictionsSource,
-    check_truth_masks,
     load_ground_truth,
     load_predictions,
 )
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve numbers in pycocotools' order."""
@@ -77,8 +76,7 @@ def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource
     results = load_predictions(predictions, truth)
     boxes = _run(truth, results, "bbox")
     masks = None
-    if truth.has_masks and (results.has_masks or not results.results):
-        check_truth_masks(truth)
+    if truth.has_masks and (results.has_masks or not len(results)):
         masks = _run(truth, results, "segm")
     stats = Stats(bbox=_summary(boxes), segm=_summary(masks) if masks is not None else None)
     return Evaluation(stats, _class_stats(truth, boxes, masks), _notes(truth, results, stats))
@@ -87,8 +85,34 @@ def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource
 def _run(truth: GroundTruth, predictions: Predictions, kind: Kind) -> COCOeval:
     """Matched and accumulated; what pycocotools prints is dropped, its exceptions are not."""
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = _coco(truth, truth.annotations)
-        results = [_as_given(result, kind) for result in predictions.results]
+        coco = _coco(
+            truth,
+            [
+                {
+                    "id": int(c.id[r]),
+                    "image_id": truth.images[c.image[r]].id,
+                    "category_id": truth.categories[c.label[r]].id,
+                    "bbox": c.box[r].tolist(),
+                    "area": float(c.area[r]),
+                    "iscrowd": int(c.crowd[r]),
+                    "segmentation": dict(truth.masks[r]) if truth.has_masks else [],
+                }
+                for c in [truth.annotations]
+                for r in range(len(c))
+            ],
+        )
+        results = [
+            {
+                "image_id": truth.images[p.image[r]].id,
+                "category_id": truth.categories[p.category[r]].id,
+                "score": float(p.score[r]),
+                **({"bbox": p.boxes[r].tolist()} if p.boxes is not None else {}),
+                **({"segmentation": p.masks[r]} if p.masks is not None else {}),
+            }
+            for p in [predictions]
+            for r in range(len(p))
+        ]
+        results = [_as_given(result, kind) for result in results]
         # loadRes looks at the first result and fails where there is none.
         detections = coco.loadRes(results) if results else _coco(truth, [])
         evaluation = COCOeval(coco, detections, kind)
@@ -101,8 +125,8 @@ def _run(truth: GroundTruth, predictions: Predictions, kind: Kind) -> COCOeval:
 def _coco(truth: GroundTruth, annotations: list[dict[str, object]]) -> COCO:
     coco = COCO()
     coco.dataset = {
-        "images": list(truth.images.values()),
-        "categories": list(truth.categories.values()),
+        "images": [{"id": i.id, "height": i.height, "width": i.width} for i in truth.images],
+        "categories": [{"id": c.id, "name": c.name} for c in truth.categories],
         "annotations": [dict(annotation) for annotation in annotations],
     }
     coco.createIndex()
@@ -119,19 +143,16 @@ def _summary(evaluation: COCOeval) -> Numbers:
 
 
 def _class_stats(truth: GroundTruth, boxes: COCOeval, masks: COCOeval | None) -> list[ClassStats]:
-    counts: dict[Hashable, int] = {}
-    for annotation in truth.annotations:
-        if not annotation["iscrowd"] and annotation["image_id"] in truth.images:
-            counts[annotation["category_id"]] = counts.get(annotation["category_id"], 0) + 1
+    counts = np.bincount(truth.annotations.label[~truth.annotations.crowd], minlength=len(truth.categories)).tolist()
     return [
         ClassStats(
-            id=category,
-            name=str(truth.categories[category].get("name", category)),
-            instances=counts.get(category, 0),
+            id=category.id,
+            name=category.name,
+            instances=counts[index],
             bbox=_class_numbers(boxes, index),
             segm=_class_numbers(masks, index) if masks is not None else None,
         )
-        for index, category in enumerate(sorted(truth.categories))  # type: ignore[type-var]
+        for index, category in enumerate(truth.categories)
     ]
 
 
@@ -160,8 +181,8 @@ def _notes(truth: GroundTruth, predictions: Predictions, stats: Stats) -> list[s
     if stats["segm"] is None:
         reason = "ground truth has no segmentations" if not truth.has_masks else "predictions have boxes only"
         notes.append(f"no numbers for masks: the {reason}")
-    elif not predictions.results:
+    elif not len(predictions):
         notes.append("there are no predictions")
-    if any(annotation["id"] == 0 for annotation in truth.annotations):
+    if (truth.annotations.id == 0).any():
         notes.append("an annotation has id 0: COCO's evaluator counts a match with it as a miss; number from 1")
     return notes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's, computed as pycocotools computes them."""

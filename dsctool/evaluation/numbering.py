@@ -8,10 +8,12 @@ such results would be worthless in silence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
+from dsctool.data.records import ImageInfo
 from dsctool.errors import DataError
 from dsctool.files import read_json
 
@@ -19,10 +21,10 @@ _SPOKEN_OF = ("predictions.json", "candidates.json")
 _KEYS = {"id", "file_name", "height", "width"}
 
 
-def check_numbering(predictions: Path, images: Mapping[Hashable, Mapping[str, Any]], truth: str) -> None:
+def check_numbering(predictions: Path, images: Sequence[ImageInfo], truth: str) -> None:
     """Refuse a results file beside which ``images.json`` names other images than the ground truth does.
 
-    images: of the ground truth, by id. truth: its name, for messages. Names are compared without folders, where these
+    images: of the ground truth. truth: its name, for messages. Names are compared without folders, where these
     do not tell images apart.
 
     Raises:
@@ -31,11 +33,12 @@ def check_numbering(predictions: Path, images: Mapping[Hashable, Mapping[str, An
     table = numbering_of(predictions)
     if table is None:
         return
-    names = Counter(PurePath(str(image.get("file_name"))).name for image in images.values())
+    by_id = {image.id: image for image in images}
+    names = Counter(PurePath(image.file_name).name for image in images)
     for image in _images(table):
-        theirs = images.get(image["id"])
+        theirs = by_id.get(image["id"])
         if theirs is None or not _same(image, theirs, with_folders=names[PurePath(image["file_name"]).name] > 1):
-            other = "has no such image" if theirs is None else f"it is {_shown(theirs)}"
+            other = "has no such image" if theirs is None else f"it is {_shown(asdict(theirs))}"
             raise DataError(
                 f"{predictions}: its images have other numbers than those of {truth}: image {image['id']} is "
                 f"{_shown(image)} by {table}, in the ground truth {other}. "
@@ -57,14 +60,14 @@ def _images(table: Path) -> list[dict[str, Any]]:
     return entries if all(isinstance(entry, dict) and set(entry) == _KEYS for entry in entries) else []
 
 
-def _same(image: Mapping[str, Any], theirs: Mapping[str, Any], *, with_folders: bool) -> bool:
-    name = theirs.get("file_name")
-    if isinstance(name, str):
-        ours, other = PurePath(image["file_name"]).parts, PurePath(name).parts
+def _same(image: Mapping[str, Any], theirs: ImageInfo, *, with_folders: bool) -> bool:
+    """What the ground truth does not say is the same."""
+    if theirs.file_name:
+        ours, other = PurePath(image["file_name"]).parts, PurePath(theirs.file_name).parts
         shared = min(len(ours), len(other)) if with_folders else 1
         if ours[-shared:] != other[-shared:]:
             return False
-    return all(theirs.get(side) in (None, image[side]) for side in ("height", "width"))
+    return (theirs.height, theirs.width) in ((0, 0), (image["height"], image["width"]))
 
 
 def _shown(image: Mapping[str, Any]) -> str:

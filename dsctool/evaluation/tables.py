@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.data.records import Rle
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, check_truth_masks, load_ground_truth
-from dsctool.structures import Kind
+from dsctool.evaluation.predictions import Predictions
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, load_ground_truth
+from dsctool.rle import Rle, calls
+from dsctool.terms import Kind
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -43,7 +44,7 @@ class TruthTable:
     area: Floats
     counted: Bools
     boxes: Floats
-    masks: list[Rle] | None
+    masks: Sequence[Rle] | None
 
     @property
     def ignored(self) -> Bools:
@@ -68,93 +69,59 @@ class DetectionTable:
     category: Ints
     score: Floats
     boxes: Floats
-    masks: list[Rle] | None
+    masks: Sequence[Rle] | None
     outside: dict[Kind, Bools]
 
 
 def open_truth(source: GroundTruthSource) -> tuple[GroundTruth, TruthTable]:
     """Ground truth and its columns; ``DataError`` names the file and the annotation."""
     truth = load_ground_truth(source)
-    if truth.has_masks:
-        check_truth_masks(truth)
     return truth, truth_table(truth)
 
 
 def truth_table(truth: GroundTruth) -> TruthTable:
-    """The columns of ground truth, whose masks have been checked. Ids are sorted as pycocotools sorts them."""
-    images, categories = _sorted(truth.images), _sorted(truth.categories)
-    image_index, category_index = _index(images), _index(categories)
-    known = [
-        entry
-        for entry in truth.annotations
-        if entry["image_id"] in image_index and entry["category_id"] in category_index
-    ]
-    image = np.asarray([image_index[entry["image_id"]] for entry in known], dtype=np.int64)
-    category = np.asarray([category_index[entry["category_id"]] for entry in known], dtype=np.int64)
-    order = np.lexsort((category, image))
-    entries = [known[row] for row in order]
+    """The columns of ground truth."""
+    columns = truth.annotations
+    order = np.lexsort((columns.label, columns.image))
     return TruthTable(
         name=truth.name,
-        images=images,
-        categories=categories,
-        names=tuple(str(truth.categories[category].get("name", category)) for category in categories),
-        ids=tuple(entry["id"] for entry in entries),
-        image=image[order],
-        category=category[order],
-        crowd=np.asarray([bool(entry["iscrowd"]) for entry in entries], dtype=bool),
-        area=np.asarray([entry["area"] for entry in entries], dtype=np.float64),
-        counted=np.asarray([entry["id"] != 0 for entry in entries], dtype=bool),
-        boxes=_boxes([entry["bbox"] for entry in entries]),
-        masks=[entry["segmentation"] for entry in entries] if truth.has_masks else None,
+        images=tuple(each.id for each in truth.images),
+        categories=tuple(each.id for each in truth.categories),
+        names=tuple(each.name for each in truth.categories),
+        ids=tuple(columns.id[order].tolist()),
+        image=columns.image[order],
+        category=columns.label[order],
+        crowd=columns.crowd[order],
+        area=columns.area[order],
+        counted=columns.id[order] != 0,
+        boxes=columns.box[order],
+        masks=truth.masks.take(order) if truth.has_masks else None,
     )
 
 
 def detection_table(predictions: Predictions, truth: TruthTable, *, limited: bool = True) -> DetectionTable:
     """The columns of results; boxes come from the masks where there are only these. limited: as COCO limits them."""
-    results = predictions.results
-    image_index, category_index = _index(truth.images), _index(truth.categories)
-    image = np.asarray([image_index[result["image_id"]] for result in results], dtype=np.int64)
-    category = np.asarray([category_index[result["category_id"]] for result in results], dtype=np.int64)
-    score = np.asarray([result["score"] for result in results], dtype=np.float64)
+    image, category, score = predictions.image, predictions.category, predictions.score
     order = np.lexsort((-score, category, image))
     if limited:
         order = order[_rank(image[order] * max(len(truth.categories), 1) + category[order]) < PER_IMAGE]
-    with_masks = predictions.has_masks or not results
-    masks = [results[row]["segmentation"] for row in order] if with_masks else None
+    masks = None if predictions.masks is None else predictions.masks.take(order)
     outside: dict[Kind, Bools] = {}
-    if masks is not None:
-        outside["segm"] = _outside(_mask_areas(masks))
-    if predictions.has_boxes or not predictions.has_masks:
-        boxes = _boxes([results[row]["bbox"] for row in order])
+    if predictions.areas is not None:
+        outside["segm"] = _outside(predictions.areas[order])
+    if predictions.boxes is not None:
+        boxes = predictions.boxes[order]
         outside["bbox"] = _outside(boxes[:, 2] * boxes[:, 3])
     else:
-        boxes = np.asarray(coco_mask.toBbox(masks), dtype=np.float64).reshape(-1, 4)
+        assert masks is not None
+        parts = [coco_mask.toBbox([masks[row] for row in range(len(masks))[part]]) for part in calls(len(masks))]
+        boxes = np.concatenate([np.zeros((0, 4)), *parts])
         outside["bbox"] = outside["segm"]  # pycocotools takes the masks' areas here too
     return DetectionTable(image[order], category[order], score[order], boxes, masks, outside)
 
 
-def _sorted(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
-    return tuple(sorted(ids))  # type: ignore[type-var]
-
-
-def _index(ids: Sequence[Hashable]) -> dict[Hashable, int]:
-    return {value: index for index, value in enumerate(ids)}
-
-
-def _boxes(values: list[list[float]]) -> Floats:
-    return np.asarray(values, dtype=np.float64).reshape(-1, 4)
-
-
 def _outside(area: Floats) -> Bools:
     return (area < 0) | (area > _LARGEST_AREA)
-
-
-def _mask_areas(masks: list[Rle]) -> Floats:
-    """Areas where they may matter: a mask of an image with few enough pixels cannot be too large."""
-    pixels = np.asarray([float(mask["size"][0]) * float(mask["size"][1]) for mask in masks], dtype=np.float64)
-    for row in np.flatnonzero(pixels > _LARGEST_AREA):
-        pixels[row] = float(coco_mask.area(masks[row]))
-    return pixels
 
 
 def _rank(key: Ints) -> Ints:

@@ -20,7 +20,8 @@ from dsctool.models.rpn import RPN
 from dsctool.ops.boxes import scale_boxes
 from dsctool.ops.masks import paste_masks
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Instances, RoiMasks, Scored, Size, StageMasks, State, Targets
+from dsctool.structures import Detections, Instances, RoiMasks, Scored, StageMasks, State, Targets
+from dsctool.terms import Size
 
 if TYPE_CHECKING:
     from dsctool.config.schema import Config

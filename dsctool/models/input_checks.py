@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dsctool.errors import DataError
-from dsctool.structures import Size, Targets
+from dsctool.structures import Targets
+from dsctool.terms import Size
 
 OVERHANG = 1.0
 """How far a box may stick out of the canvas, in pixels: annotation tools round."""

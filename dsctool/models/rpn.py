@@ -14,7 +14,8 @@ from dsctool.models.init import init_normal
 from dsctool.models.losses import box_loss
 from dsctool.models.targets import assign, sample
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
-from dsctool.structures import Proposals, Size, Targets
+from dsctool.structures import Proposals, Targets
+from dsctool.terms import Size
 
 UNIT_STDS = (1.0, 1.0, 1.0, 1.0)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dsctool.ops.precision import at_least_float32
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 MAX_LOG_RATIO = math.log(1000 / 16)
 """Decoded widths and heights change by at most this factor's logarithm, up or down."""

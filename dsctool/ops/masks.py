@@ -20,7 +20,7 @@ from torchvision.ops import roi_align
 
 from dsctool.coco_results import Rle
 from dsctool.ops.precision import full_precision
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 TILE_PIXELS = 1 << 21
 """Most pixels sampled at once; about 16 bytes each are alive at the peak."""

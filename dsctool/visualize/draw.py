@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from dsctool.structures import Size
+from dsctool.terms import Size
 from dsctool.visualize.colors import Color, assign_colors
 from dsctool.visualize.labels import Tag, draw_tags
 

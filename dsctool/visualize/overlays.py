@@ -12,7 +12,8 @@ from dsctool.coco_results import Result
 from dsctool.data.images import ImageSource, image_pixels
 from dsctool.errors import DataError
 from dsctool.files import whole_file
-from dsctool.structures import Instances, Size
+from dsctool.structures import Instances
+from dsctool.terms import Size
 from dsctool.visualize.draw import draw_instances
 
 

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageEnhance
 from torch import Tensor
 
 from dsctool.files import whole_file
-from dsctool.structures import Detections, Size, StageMasks
+from dsctool.structures import Detections, StageMasks
+from dsctool.terms import Size
 from dsctool.visualize.colors import Color, assign_colors
 from dsctool.visualize.labels import font
 

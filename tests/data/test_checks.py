@@ -58,7 +58,7 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
     "wrong segmentation": (lambda c: c["annotations"][0].update(segmentation=5), "annotation 11: segmentation must be"),
     "RLE size": (lambda c: c["annotations"][1]["segmentation"].update(size=[60, 40]), r"annotation 12: RLE has size"),
     "RLE counts": (lambda c: c["annotations"][1]["segmentation"].update(counts="~"), "annotation 12: RLE counts"),
-    "crowd flag": (lambda c: c["annotations"][2].update(iscrowd=True), "annotation 13: iscrowd must be 0 or 1"),
+    "crowd flag": (lambda c: c["annotations"][2].update(iscrowd=2), "annotation 13: iscrowd must be 0 or 1, not 2"),
     "unknown category": (lambda c: c["annotations"][0].update(category_id=1), "annotation 11: unknown category.* 1 "),
     "unknown image": (lambda c: c["annotations"][0].update(image_id=99), "annotation 11: unknown image.* 99 "),
     "duplicate annotation": (lambda c: c["annotations"][1].update(id=11), "annotation 11: duplicate id"),
@@ -72,7 +72,10 @@ SPOILT_ENTRIES: dict[str, tuple[Change, str]] = {
     "text category": (lambda c: c["annotations"][0].update(category_id="90"), "annotation 11: category_id .* not '90'"),
     "text id": (lambda c: c["annotations"][0].update(id="x1"), "annotation 'x1': id must be a whole number"),
     "no annotation id": (lambda c: c["annotations"][0].pop("id"), r"annotations\[0\] \(no id\): missing key 'id'"),
-    "no bbox": (lambda c: c["annotations"][0].pop("bbox"), "annotation 11: missing key 'bbox'"),
+    "no bbox": (
+        lambda c: [c["annotations"][0].pop(key) for key in ("bbox", "segmentation")],
+        "annotation 11: missing key 'bbox'",
+    ),
     "no segmentation": (lambda c: c["annotations"][0].pop("segmentation"), "annotation 11: missing key 'segmentation'"),
     "no image_id": (lambda c: c["annotations"][0].pop("image_id"), "annotation 11: missing key 'image_id'"),
     "no file_name": (lambda c: c["images"][0].pop("file_name"), "image 7: missing key 'file_name'"),
@@ -246,7 +249,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     told: list[tuple[str, int, int]] = []
     check_data(tmp_path, progress=lambda name, done, total: told.append((name, done, total)))
-    assert told == [("train", 1, 2), ("train", 2, 2)]
+    assert told == [("annotations", 3, 3), ("train", 1, 2), ("train", 2, 2)]
 
 
 def test_training_refuses_in_the_same_words(tmp_path: Path) -> None:
@@ -298,13 +301,23 @@ def test_leaving_out_is_offered_only_where_it_helps(subject: Literal["file", "ca
 
 
 def test_a_long_refusal_is_cut_and_says_so() -> None:
-    faults = [Fault(Path("a.json"), "annotation", number, number, "box", "wrong") for number in range(50)]
+    faults = [Fault(Path("a.json"), "annotation", number, number, "box", f"wrong {number}") for number in range(50)]
     with pytest.raises(DataError) as refusal:
         exclusions(faults, "fail")
     lines = str(refusal.value).splitlines()
     assert len(lines) == 22
     assert "30 more" in lines[20]
     assert lines[21].startswith("50 faults")
+
+
+def test_equal_faults_are_one_line_that_names_the_first() -> None:
+    faults = [Fault(Path("a.json"), "annotation", number + 7, number, "box", "wrong") for number in range(22)]
+    with pytest.raises(DataError) as refusal:
+        exclusions([*faults, Fault(Path("a.json"), "annotation", 1, 99, "box", "odd")], "fail")
+    first, second, last = str(refusal.value).splitlines()
+    assert first == "a.json: 22 x wrong (annotations 7, 8, 9, ...)"
+    assert second == "a.json: annotation 1: odd"
+    assert last.startswith("23 faults in the data: mend them")
 
 
 def test_real_sets_are_clean(real_data: Path) -> None:
@@ -336,7 +349,7 @@ def test_no_value_anywhere_crashes_check_or_training(tmp_path: Path, data: st.Da
     config = DataConfig(on_error="skip", train_resize=size)
     try:
         checked = check_for_training(files, config, masks=True)
-        dataset = CocoDataset.for_training(files, config, exclude=checked.exclude, content=checked.content)
+        dataset = CocoDataset.for_training(files, config, exclude=checked.exclude, reading=checked.reading)
     except DataError:
         return
     for index in range(len(dataset)):

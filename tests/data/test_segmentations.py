@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from dsctool.data.segmentations import decode_mask, segmentation_problem
+from dsctool.data.segmentations import segmentation_problem
+from tests.data.masks import decode_mask
 
 SIZE = (20, 30)
 SQUARE = [5, 5, 15, 5, 15, 15, 5, 15]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.config.schema import Config
-from dsctool.structures import Detections, Size, Targets
+from dsctool.structures import Detections, Targets
+from dsctool.terms import Size
 
 
 class FakeDetector(nn.Module):

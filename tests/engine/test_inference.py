@@ -23,7 +23,8 @@ from dsctool.engine.sets import open_evaluation_set
 from dsctool.engine.split_results import evaluate_detector, match_categories
 from dsctool.errors import DataError
 from dsctool.ops.masks import paste_masks
-from dsctool.structures import Detections, ImageBatch, Size
+from dsctool.structures import Detections, ImageBatch
+from dsctool.terms import Size
 
 CATEGORIES = [Category(7, "cup"), Category(90, "plate")]
 DATA = DataConfig(test_resize=ResizeConfig(short_sides=(64,), long_side=96), workers=0, semantic="none")

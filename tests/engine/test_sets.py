@@ -87,7 +87,7 @@ def test_who_did_not_check_opens_the_same_sets(synthetic_root: Path, tmp_path: P
     words = ["data.workers=0", "data.on_error=skip", "data.keep_empty=false", "data.flip=0"]
     config = load_config("htc_tiny", words)
     checked = check_sets(config, root)
-    sent = pickle.dumps(checked.without_content())
+    sent = pickle.dumps(checked.without_readings())
     with counting_openings() as openings:
         theirs = open_sets(config, pickle.loads(sent))
     assert len(sent) < 10_000

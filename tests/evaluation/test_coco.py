@@ -286,18 +286,20 @@ def test_a_result_with_neither_box_nor_mask() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("area", ..., "no 'area'"),
-        ("bbox", [1, 2], "four finite numbers"),
+        ("image_id", ..., "missing key 'image_id'"),
+        ("bbox", [1, 2], "bbox must have 4 numbers"),
         ("segmentation", {"size": [240, 320], "counts": [10**15]}, "RLE counts"),
-        ("bbox", [10**400, 2, 3, 4], "four finite numbers"),  # JSON's integers have no end
+        ("bbox", [10**400, 2, 3, 4], "bbox must hold finite numbers"),  # JSON's integers have no end
         ("segmentation", {"size": [240, 320], "counts": [10**400]}, "RLE counts"),
-        ("id", 4, "id 4 appears more than once"),
-        ("iscrowd", None, "iscrowd is None, not 0 or 1"),
-        ("iscrowd", "0", "iscrowd is '0', not 0 or 1"),
-        ("image_id", [1], r"image_id is \[1\], not an id"),
-        ("category_id", {}, "category_id is {}, not an id"),
-        ("segmentation", [], "no segmentation, others have"),
-        ("segmentation", {"size": [1, 1], "counts": [1]}, "RLE size"),
+        ("id", 4, "annotation 4: duplicate id"),
+        ("iscrowd", "0", "iscrowd must be 0 or 1, not '0'"),
+        ("image_id", [1], r"image_id must be a whole number, not \[1\]"),
+        ("image_id", "3", "unknown image: image_id '3' is in no entry of the file"),
+        ("image_id", 10**6, "unknown image: image_id 1000000 is in no entry of the file"),
+        ("category_id", {}, "category_id must be a whole number, not {}"),
+        ("category_id", 10**6, "unknown category: category_id 1000000 is in no entry of the file"),
+        ("segmentation", [], "segmentation is empty"),
+        ("segmentation", {"size": [1, 1], "counts": [1]}, "RLE has size"),
     ],
 )
 def test_malformed_ground_truth_is_named(key: str, value: Any, said: str) -> None:
@@ -316,8 +318,8 @@ def test_malformed_ground_truth_is_named(key: str, value: Any, said: str) -> Non
     [
         ("images", {"id": "a", "height": 5, "width": 5}, "some ids of 'images' are numbers and some are text"),
         ("categories", {"id": "a", "name": "x"}, "some ids of 'categories' are numbers and some are text"),
-        ("images", {"id": [1]}, "of 'images' has no id"),
-        ("categories", {"id": float("nan")}, "of 'categories' has no id"),
+        ("images", {"id": [1]}, r"image \[1\]: id must be a whole number"),
+        ("categories", {"id": float("nan")}, "category nan: id must be a whole number"),
     ],
 )
 def test_images_and_categories_without_proper_ids(key: str, entry: Json, said: str) -> None:
@@ -330,7 +332,7 @@ def test_images_and_categories_without_proper_ids(key: str, entry: Json, said: s
 def test_masks_need_images_with_an_area() -> None:
     truth = generated_truth()
     truth["images"][0]["height"] = -1
-    with pytest.raises(DataError, match="has no whole 'height' and 'width'"):
+    with pytest.raises(DataError, match="height must be a whole number of pixels above 0, not -1"):
         evaluate(truth, perturbed(generated_truth()))
 
 

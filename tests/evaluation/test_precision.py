@@ -9,7 +9,7 @@ from dsctool.evaluation.huddle.matched import match_results
 from dsctool.evaluation.precision import Curves, mean_precision
 from dsctool.evaluation.sources import load_predictions
 from dsctool.evaluation.tables import open_truth
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results, pycocotools_numbers
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dsctool.coco_results import Rle
 from dsctool.ops import masks as mask_ops
 from dsctool.ops.masks import encode_masks, mask_targets, paste_masks
-from dsctool.structures import Size
+from dsctool.terms import Size
 from tests.conftest import RECORDINGS
 
 

@@ -17,7 +17,8 @@ from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.detector import Detector
 from dsctool.models.targets import Samples
 from dsctool.ops.boxes import encode_boxes
-from dsctool.structures import Size, Targets
+from dsctool.structures import Targets
+from dsctool.terms import Size
 from tests.conftest import RECORDINGS
 from tests.parity import fill
 from tests.parity.published import RECORDED_SAMPLING, difference, filled_model

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from dsctool.data.synthetic.scenes import CLASSES, STUFF, Scene, draw_scene
 from dsctool.errors import DataError
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 4096

@@ -22,7 +22,7 @@ from dsctool.data.synthetic.textures import (
     tiled,
     varied,
 )
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 STUFF = ("sand", "gravel", "rock", "seaweed")
 """Names of what is no object; seaweed also grows in front of objects."""

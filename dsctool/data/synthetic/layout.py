@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsctool.data.synthetic.figures import Figure, draw_figure
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 SMALLEST_PX = 20
 """Objects are never drawn for a smaller box than a square of this side."""

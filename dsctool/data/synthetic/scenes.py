@@ -14,7 +14,7 @@ from dsctool.data.synthetic.figures import CLASSES, Figure
 from dsctool.data.synthetic.ground import STUFF, draw_ground, draw_weed, grit
 from dsctool.data.synthetic.layout import Placed, arrange
 from dsctool.data.synthetic.textures import Picture, Window, blurred, caustics, colour, grain, mixed
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 __all__ = ["CLASSES", "MIN_VISIBLE_PX", "MIN_VISIBLE_SHARE", "STUFF", "Scene", "draw_scene"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from dsctool.data.synthetic.shapes import Plane, gradient
-from dsctool.structures import Size
+from dsctool.terms import Size
 
 Colour = NDArray[np.floating[Any]]
 """``(3, 1, 1)``."""

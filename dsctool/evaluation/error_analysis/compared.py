@@ -9,9 +9,9 @@ from pycocotools import mask as coco_mask
 
 from dsctool.evaluation.error_analysis.types import Surroundings, surroundings
 from dsctool.evaluation.matching import Matches, Pairs, find_pairs, match
-from dsctool.evaluation.sources import Predictions
+from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, TruthTable, detection_table
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 
 
 @dataclass(frozen=True)

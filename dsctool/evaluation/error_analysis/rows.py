@@ -13,7 +13,7 @@ from dsctool.evaluation.error_analysis.schema import (
     SuppressionReport,
 )
 from dsctool.evaluation.rows import Table, points
-from dsctool.structures import KINDS, Kind
+from dsctool.terms import KINDS, Kind
 
 BACKGROUND, MISSED = "(background)", "(missed)"
 """What stands in for a category where there is no instance, or no detection."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Literal, TypedDict, get_args
 
 from dsctool.evaluation.overlaps import Overlap
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 
 ErrorType = Literal["classification", "localisation", "both", "duplicate", "background", "missed", "elsewhere"]
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)

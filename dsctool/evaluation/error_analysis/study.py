@@ -15,9 +15,10 @@ from dsctool.evaluation.error_analysis.schema import VIEWS, ErrorReport, Errors,
 from dsctool.evaluation.error_analysis.suppression import measure_suppression
 from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, PredictionsSource, load_predictions
+from dsctool.evaluation.predictions import Predictions
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource, load_predictions
 from dsctool.evaluation.tables import Bools, Floats, TruthTable, open_truth
-from dsctool.structures import KINDS, LARGE_AREA, MEDIUM_AREA, Kind
+from dsctool.terms import KINDS, LARGE_AREA, MEDIUM_AREA, Kind
 
 SIZES: dict[ViewName, tuple[float, float]] = {
     "small": (0.0, MEDIUM_AREA),
@@ -101,7 +102,7 @@ def _counted(table: TruthTable, name: ViewName, overlaps: Floats, t_o: float) ->
 
 
 def _kinds(truth: GroundTruth, results: Predictions) -> list[Kind]:
-    with_masks = truth.has_masks and (results.has_masks or not results.results)
+    with_masks = truth.has_masks and (results.has_masks or not len(results))
     return [kind for kind in KINDS if kind == "bbox" or with_masks]
 
 
@@ -119,10 +120,10 @@ def _notes(truth: GroundTruth, results: Predictions, candidates: Predictions | N
     notes = []
     if not truth.has_masks:
         notes.append(f"no numbers for masks: {truth.name} has no segmentations")
-    elif results.results and not results.has_masks:
+    elif len(results) and not results.has_masks:
         notes.append(f"no numbers for masks: {results.name} has boxes only")
-    if not results.results:
+    if not len(results):
         notes.append(f"{results.name}: there are no predictions")
-    if candidates is not None and not candidates.results:
+    if candidates is not None and not len(candidates):
         notes.append(f"{candidates.name}: there are no candidates")
     return notes

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsctool.evaluation.error_analysis.schema import SuppressedInstance, SuppressionReport, SuppressionView, ViewName
 from dsctool.evaluation.matching import find_pairs, match
-from dsctool.evaluation.sources import Predictions
+from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.tables import Bools, Floats, TruthTable, detection_table
 
 
@@ -28,7 +28,7 @@ def measure_suppression(
     before, after = (_matched(each, truth) for each in (candidates, results))
     removed = before & ~after
     return SuppressionReport(
-        candidates=len(candidates.results),
+        candidates=len(candidates),
         views=[
             SuppressionView(
                 name=name,

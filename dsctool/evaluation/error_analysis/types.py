@@ -26,7 +26,7 @@ from pycocotools import mask as coco_mask
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorType
 from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 
 FOREGROUND_IOU = float(IOU_THRESHOLDS[0])
 BACKGROUND_IOU = 0.1

@@ -8,9 +8,9 @@ import numpy as np
 
 from dsctool.evaluation.matching import Pairs, find_pairs, match
 from dsctool.evaluation.precision import Curves, Ranking, rank, rank_by_image
-from dsctool.evaluation.sources import Predictions
+from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, TruthTable, detection_table
-from dsctool.structures import KINDS, Kind
+from dsctool.terms import KINDS, Kind
 
 
 @dataclass(frozen=True)

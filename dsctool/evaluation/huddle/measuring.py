@@ -23,7 +23,7 @@ from dsctool.evaluation.huddle.subsets import images_of_cell
 from dsctool.evaluation.matching import IOU_THRESHOLDS
 from dsctool.evaluation.precision import Curves, Ranking, mean_precision
 from dsctool.evaluation.tables import Bools, Floats, Ints, TruthTable
-from dsctool.structures import KINDS, Kind
+from dsctool.terms import KINDS, Kind
 
 _BATCH = 8  # bootstrap samples at a time: memory, not results, depends on it
 _BOUNDS = (2.5, 97.5)

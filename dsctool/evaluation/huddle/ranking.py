@@ -16,4 +16,4 @@ def most_huddled(ground_truth: GroundTruthSource, *, count: int, t_o: float = 0.
     table = truth_table(truth)
     huddled = huddled_per_image(table, largest_overlaps(table, "box", same_class=False), t_o)
     ranked = np.argsort(-huddled, kind="stable")[:count]
-    return [str(truth.images[table.images[row]]["file_name"]) for row in ranked]
+    return [truth.images[row].file_name for row in ranked.tolist()]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport, Measured
 from dsctool.evaluation.rows import Table, points
-from dsctool.structures import Kind
+from dsctool.terms import Kind
 
 Side = Literal["candidate", "baseline"]
 

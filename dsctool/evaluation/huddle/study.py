@@ -22,9 +22,10 @@ from dsctool.evaluation.huddle.matched import MatchedResults, match_results
 from dsctool.evaluation.huddle.measuring import Bootstrap, Measuring
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, Predictions, PredictionsSource, load_predictions
+from dsctool.evaluation.predictions import Predictions
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource, load_predictions
 from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable, open_truth
-from dsctool.structures import Kind, Progress
+from dsctool.terms import Kind, Progress
 
 T_O = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4)
 """The published table's rows: an instance is huddled when its largest overlap is greater."""
@@ -180,7 +181,7 @@ def _notes(truth: GroundTruth, table: TruthTable, results: Sequence[Predictions]
     if not truth.has_masks:
         notes.append(f"no numbers for masks: {truth.name} has no segmentations")
     for each in results:
-        if not each.results:
+        if not len(each):
             notes.append(f"{each.name}: there are no predictions")
         elif truth.has_masks and not each.has_masks:
             notes.append(f"no numbers for masks of {each.name}: it has boxes only")

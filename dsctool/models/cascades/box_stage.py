@@ -13,7 +13,8 @@ from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.targets import RoiSampling, Samples
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Size, Targets
+from dsctool.structures import Targets
+from dsctool.terms import Size
 
 
 class BoxStage(nn.Module):

@@ -15,7 +15,8 @@ from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.targets import Samples
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import RoiMasks, Scored, Size, Targets
+from dsctool.structures import RoiMasks, Scored, Targets
+from dsctool.terms import Size
 
 
 class CascadeRCNN(nn.Module):

@@ -29,7 +29,8 @@ from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_br
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
 from dsctool.models.targets import Samples
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import RoiMasks, Scored, Size, StageMasks, Targets
+from dsctool.structures import RoiMasks, Scored, StageMasks, Targets
+from dsctool.terms import Size
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.structures import LARGE_AREA, MEDIUM_AREA, Size
+from dsctool.terms import LARGE_AREA, MEDIUM_AREA, Size
 from dsctool.visualize.switch.record import SwitchMap, SwitchRecord, Values
 
 CocoObject = Mapping[str, Any]

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from dsctool.errors import DsctoolError
 from dsctool.models.backbones.sac import SwitchableAtrousConv
-from dsctool.structures import Detections, Size
+from dsctool.structures import Detections
+from dsctool.terms import Size
 
 Values = NDArray[np.float32]
 """Numbers of a map, ``(h, w)`` unless said otherwise."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dsctool.files import whole_file
 from dsctool.models.backbones.sac import LARGE_DILATION
-from dsctool.structures import Size
+from dsctool.terms import Size
 from dsctool.visualize.switch.colors import FULL, Scale
 from dsctool.visualize.switch.numbers import Summary
 from dsctool.visualize.switch.record import SwitchMap, Values

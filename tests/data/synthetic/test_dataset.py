@@ -17,8 +17,10 @@ from torch.nn.functional import max_pool2d
 from dsctool.config.schema import DataConfig, SplitConfig
 from dsctool.data.checks import check_data
 from dsctool.data.coco import CocoDataset
+from dsctool.data.columns import read_columns
 from dsctool.data.layout import find_split, find_splits
-from dsctool.data.segmentations import decode_mask
+from dsctool.data.records import read_annotation_file
+from dsctool.data.rules import Needs
 from dsctool.data.stats import OVERLAPS, describe
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.synthetic.scenes import CLASSES, STUFF
@@ -36,14 +38,13 @@ def _content(root: Path, split: str = "train") -> dict[str, Any]:
 
 def _masks(root: Path) -> list[np.ndarray]:
     """The masks of every training image, ``(G, h, w)``."""
-    dataset = CocoDataset.for_training(find_split(root, SplitConfig(), "train"), DataConfig())
-    images = []
-    for index in range(len(dataset)):
-        info = dataset.image_info(index)
-        size = (info.height, info.width)
-        segmentations = [each.segmentation for each in dataset.annotations(index)]
-        images.append(np.stack([decode_mask(each, size).numpy() for each in segmentations if each is not None]))
-    return images
+    files = find_split(root, SplitConfig(), "train")
+    reading = read_columns(read_annotation_file(files.annotations), Needs())
+    columns = reading.annotations
+    return [
+        np.stack([columns.shapes.bitmap(row, info.size) for row in np.flatnonzero(columns.image == image).tolist()])
+        for image, info in enumerate(reading.images)
+    ]
 
 
 def _pieces(mask: np.ndarray) -> int:

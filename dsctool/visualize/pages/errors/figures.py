@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dsctool.evaluation.error_analysis.rows import by_kind, curve_lines, view_text
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView, ViewName
-from dsctool.structures import KIND_NAMES
+from dsctool.terms import KIND_NAMES
 from dsctool.visualize.pages.errors.maps import confusion_map
 from dsctool.visualize.pages.figures import draw_heat_map, quiet
 

@@ -7,7 +7,7 @@ import numpy as np
 from dsctool.evaluation.error_analysis.rows import BACKGROUND, MISSED, by_kind, view_text
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, Cost, ErrorReport, ErrorView
 from dsctool.evaluation.rows import points
-from dsctool.structures import KIND_NAMES
+from dsctool.terms import KIND_NAMES
 from dsctool.visualize.pages.html import HeatCell, HeatMap, scaled
 
 

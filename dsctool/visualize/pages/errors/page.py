@@ -14,7 +14,7 @@ from dsctool.evaluation.error_analysis.rows import (
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorReport
 from dsctool.evaluation.error_analysis.study import ErrorStudy
 from dsctool.evaluation.rows import points
-from dsctool.structures import KIND_NAMES
+from dsctool.terms import KIND_NAMES
 from dsctool.visualize.pages.errors.maps import confusion_map, cost_maps
 from dsctool.visualize.pages.html import render
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from dsctool.evaluation.huddle.schema import NUMBERS, HuddleReport, Measured
 from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.files import write_text
-from dsctool.structures import KIND_NAMES, KINDS
+from dsctool.terms import KIND_NAMES, KINDS
 from dsctool.visualize.pages.figures import save_figure
 from dsctool.visualize.pages.huddle.figures import heat_maps
 from dsctool.visualize.pages.huddle.gallery import gallery

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dsctool.data.images import read_image
+from dsctool.data.records import ImageInfo
 from dsctool.errors import DataError
 from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.evaluation.huddle.subsets import huddled_per_image
 from dsctool.evaluation.tables import DetectionTable, Floats, Ints, TruthTable
-from dsctool.structures import Size
+from dsctool.terms import Size
 from dsctool.visualize.draw import draw_instances
 
 LONGEST = 640
@@ -77,7 +77,7 @@ def gallery(
     huddled = _huddled(study)
     entries = []
     for row in chosen_images(study, count):
-        info = study.truth.images[study.table.images[row]]
+        info = study.truth.images[row]
         shapes = _shapes(study, row, score_threshold)
         size = _size(info, np.concatenate([each.boxes for each in shapes]))
         ground = _ground(info, images, size)
@@ -85,7 +85,7 @@ def gallery(
             GalleryPanel(each.role, _drawn(ground, each, study.table.names, size), len(each.rows), each.precision)
             for each in shapes
         ]
-        name = str(info.get("file_name", study.table.images[row]))
+        name = info.file_name or str(info.id)
         entries.append(GalleryEntry(name, panels[0].shown, int(huddled[row]), tuple(panels)))
     return entries
 
@@ -124,23 +124,21 @@ def _shapes(study: HuddleStudy, row: int, score_threshold: float) -> list[_Shape
 # --- drawing ----------------------------------------------------------------------------------------
 
 
-def _size(info: Mapping[str, object], boxes: Floats) -> Size:
+def _size(info: ImageInfo, boxes: Floats) -> Size:
     """``(h, w)`` of the image, or of what its boxes ``(n, 4)`` cover where the file does not say."""
-    height, width = info.get("height"), info.get("width")
-    if isinstance(height, Integral) and isinstance(width, Integral) and min(int(height), int(width)) > 0:
-        return int(height), int(width)
+    if info.height and info.width:
+        return info.height, info.width
     right, bottom = np.rint(boxes[:, 2:].max(axis=0, initial=1.0)).astype(int).tolist()
     return bottom, right
 
 
-def _ground(info: Mapping[str, object], folder: Path | None, size: Size) -> Image.Image:
+def _ground(info: ImageInfo, folder: Path | None, size: Size) -> Image.Image:
     """The image at the gallery's size, or a plain ground. Small images grow, so that lines and names are sharp."""
     scale = min(LONGEST / max(size), _LARGEST_SCALE)
     target = max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)
-    name = info.get("file_name")
-    if folder is not None and isinstance(name, str):
+    if folder is not None and info.file_name:
         try:
-            pixels = read_image(folder / name, size)
+            pixels = read_image(folder / info.file_name, size)
         except DataError:
             return Image.new("RGB", target, _PLAIN)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(target, Image.Resampling.LANCZOS)

@@ -8,7 +8,7 @@ from functools import partial
 from dsctool.evaluation.huddle.rows import Side, cell_rows, columns, difference, interval, kinds, precision
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport
 from dsctool.evaluation.rows import points
-from dsctool.structures import KIND_NAMES, Kind
+from dsctool.terms import KIND_NAMES, Kind
 from dsctool.visualize.pages.html import HeatCell, HeatMap, scaled
 
 

@@ -13,7 +13,7 @@ from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.evaluation.overlaps import Overlap
 from dsctool.evaluation.rows import points
 from dsctool.evaluation.tables import Floats
-from dsctool.structures import KIND_NAMES
+from dsctool.terms import KIND_NAMES
 from dsctool.visualize.pages.html import render
 from dsctool.visualize.pages.huddle.gallery import GalleryEntry
 from dsctool.visualize.pages.huddle.maps import difference_maps, image_map, precision_maps

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from dsctool.data.rle import decompress_runs
+from dsctool.rle import decompress_runs
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))

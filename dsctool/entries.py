@@ -1,0 +1,88 @@
+"""Lists of large JSON files, whose entries become Python objects only when they are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from dsctool.files import read_bytes, read_json
+
+Typed = TypeVar("Typed")
+
+
+class Entries(Sequence[Any]):
+    """The entries of a JSON list: as text, or as values where they were values already."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+        self._as_text = bool(len(items)) and isinstance(items[0], msgspec.Raw)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Entries: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Entries(self._items[index])
+        item = self._items[index]
+        return json.loads(bytes(item)) if self._as_text else item
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    def typed(self, of: type[Typed]) -> list[Typed | None]:
+        """The entries as ``of``; None for those that are not, exactly as JSON has it."""
+        try:
+            return list(self._converted(self._items, of))
+        except _MISFITS:
+            return [self._tried(item, of) for item in self._items]
+
+    def _converted(self, items: Sequence[Any], of: type[Typed]) -> Iterator[Typed]:
+        if self._as_text:
+            decode = msgspec.json.Decoder(of).decode
+            return (decode(item) for item in items)
+        return (msgspec.convert(item, of) for item in items)
+
+    def _tried(self, item: Any, of: type[Typed]) -> Typed | None:
+        try:
+            return next(iter(self._converted([item], of)))
+        except _MISFITS:
+            return None
+
+
+def read_list(path: Path) -> object:
+    """What a JSON file holds: a list as the texts of its entries, for :class:`Entries`, and anything else as it is.
+
+    Raises:
+        DataError: as :func:`dsctool.files.read_json`.
+    """
+    return _read(path, list[msgspec.Raw])
+
+
+def read_lists(path: Path, keys: Sequence[str]) -> object:
+    """The same for a JSON object that holds lists, by ``keys``."""
+    content = _read(path, dict[str, msgspec.Raw])
+    if not isinstance(content, Mapping) or not all(isinstance(value, msgspec.Raw) for value in content.values()):
+        return content
+    try:
+        return {key: msgspec.json.decode(content[key], type=list[msgspec.Raw]) for key in keys if key in content}
+    except _MISFITS:
+        return {key: json.loads(bytes(content[key])) for key in keys if key in content}
+
+
+def _read(path: Path, kind: Any) -> object:
+    """Texts where the file is valid for a parser that is stricter than Python's, else whatever Python makes of it."""
+    try:
+        return msgspec.json.decode(read_bytes(path), type=kind)
+    except _MISFITS:
+        return read_json(path)
+
+
+_MISFITS = (msgspec.MsgspecError, UnicodeError, RecursionError)

@@ -1,0 +1,184 @@
+"""COCO's compressed run-length encoding: masks as short texts, alone and many in one buffer.
+
+A text has the lengths of runs of background and foreground in turn, column by column. Six bits are a character, offset
+by "0": five of value, and whether more of the same number follow. From the fourth run on, a number is the difference
+to the run before the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+
+
+class Rle(TypedDict):
+    """A mask as pycocotools takes it. size: ``[height, width]``. counts: the text."""
+
+    size: list[int]
+    counts: str | bytes
+
+
+_FIRST = 48
+_CODES: dict[type, int] = {np.int32: 6, np.int64: 8}  # of one number; eight are a thousand times any image
+_HIGHEST = (np.arange(32) ^ 16) - 16  # the code that ends a number has its highest bits, and the sign
+_CHUNK = 1 << 18  # characters looked at together: what is computed of them stays in the processor's cache
+_CALL = 200  # pycocotools' numbers overflow for lists of more than 255 masks
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRles(Sequence[Rle]):
+    """Many masks: ``m`` texts in one buffer.
+
+    text: the buffer. start, length: ``(m,)`` of each mask in it. size: ``(m, 2)`` heights and widths.
+    """
+
+    text: Bytes
+    start: Ints
+    length: Ints
+    size: Ints
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @overload
+    def __getitem__(self, row: int) -> Rle: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Rle]: ...
+    def __getitem__(self, row: int | slice) -> Rle | list[Rle]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(len(self))[row]]
+        start = self.start[row]
+        return Rle(size=self.size[row].tolist(), counts=self.text[start : start + self.length[row]].tobytes())
+
+    def __iter__(self) -> Iterator[Rle]:
+        return (self[row] for row in range(len(self)))
+
+    def take(self, rows: Ints | Bools) -> Self:
+        """The masks of these rows; the buffer is shared."""
+        return type(self)(self.text, self.start[rows], self.length[rows], self.size[rows])
+
+    @classmethod
+    def pack(cls, masks: Sequence[Rle]) -> Self:
+        """Masks that are apart."""
+        texts = [mask["counts"].encode() if isinstance(mask["counts"], str) else mask["counts"] for mask in masks]
+        length = np.asarray([len(text) for text in texts], dtype=np.int64)
+        size = np.asarray([mask["size"] for mask in masks], dtype=np.int64).reshape(-1, 2)
+        return cls(np.frombuffer(b"".join(texts), dtype=np.uint8), np.cumsum(length) - length, length, size)
+
+
+@dataclass(frozen=True)
+class RunSums:
+    """What the runs of many masks add up to. formed: ``(m,)``, the text is run lengths, none of them negative.
+
+    pixels, area: ``(m,)``, all runs, and those of foreground; without meaning where the text is not formed.
+    """
+
+    formed: Bools
+    pixels: Ints
+    area: Ints
+
+
+def sum_runs(text: Bytes, length: Ints) -> RunSums:
+    """Of masks whose texts, ``length`` ``(m,)``, lie one after the other in ``text``.
+
+    In 32 bits, where what is too large for any image wraps around, as it does in pycocotools.
+    """
+    ends = np.cumsum(length)
+    sums = RunSums(np.zeros(len(length), dtype=bool), np.zeros(len(length), np.int64), np.zeros(len(length), np.int64))
+    rows = np.flatnonzero(length > 0)
+    for part in _parts(ends[rows]):
+        chosen = rows[part]
+        if not len(chosen):
+            continue
+        first = ends[chosen[0]] - length[chosen[0]]
+        codes = text[first : ends[chosen[-1]]] - np.uint8(_FIRST)  # what is below wraps around, far above 63
+        sums.formed[chosen], sums.pixels[chosen], sums.area[chosen] = _sum_codes(codes, ends[chosen] - first)
+    return sums
+
+
+def _parts(ends: Ints) -> Iterator[slice]:
+    """Slices of the rows that hold about ``_CHUNK`` characters each."""
+    if len(ends):
+        edges = np.unique(np.searchsorted(ends, np.arange(0, ends[-1] + _CHUNK, _CHUNK), side="right"))
+        yield from (slice(first, last) for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+
+def _sum_codes(codes: Bytes, ends: Ints) -> tuple[Bools, Ints, Ints]:
+    """As in ``RunSums``; ends: ``(m,)``, behind the last code of each mask; none is empty."""
+    starts = np.append(0, ends[:-1])
+    formed = codes[ends - 1] & 32 == 0
+    if codes.max() > 63:
+        formed &= np.maximum.reduceat(codes, starts) <= 63
+    codes[ends - 1] &= 31  # a number that does not end must not go on in the next mask
+    end, numbers, endless = _numbers(codes)
+    last = np.searchsorted(end, ends - 1)  # the last number of each mask
+    first = np.append(0, last[:-1] + 1)
+    formed[np.searchsorted(last, endless)] = False
+    runs = _runs(numbers, first, last)
+    if runs.min() < 0:
+        formed &= np.minimum.reduceat(runs, first) >= 0
+    lanes = np.stack([_between(np.cumsum(runs[lane::2], dtype=np.int64), first, last, lane) for lane in (0, 1)])
+    foreground = lanes[1 - (first & 1), np.arange(len(first))]
+    return formed, lanes.sum(axis=0), foreground
+
+
+def _between(sums: Ints, first: Ints, last: Ints, lane: int) -> Ints:
+    """What ``sums``, of every other number from ``lane`` on, grew by from the first to the last number of each mask."""
+    sums = np.append(0, sums)
+    return sums[(last + 2 - lane) >> 1] - sums[(first + 1 - lane) >> 1]
+
+
+def _numbers(codes: Bytes, dtype: type[np.signedinteger[Any]] = np.int32) -> tuple[Ints, NDArray[Any], Ints]:
+    """Where each number ends ``(r,)``, its value, and which ones have more codes than ``dtype`` has room for.
+
+    codes: the last one ends a number.
+    """
+    end = np.flatnonzero(codes & 32 == 0)
+    numbers = _HIGHEST.astype(dtype)[codes[end] & 31]
+    rows = np.flatnonzero(codes[end - 1] & 32 != 0)  # before the first code is the last one, which ends
+    for place in range(1, _CODES[dtype]):
+        if not len(rows):
+            break
+        numbers[rows] = (numbers[rows] << 5) | (codes[end[rows] - place] & 31)
+        rows = rows[codes[end[rows] - place - 1] & 32 != 0]
+    return end, numbers, rows
+
+
+def _runs(numbers: NDArray[Any], first: Ints, last: Ints) -> NDArray[Any]:
+    """Lengths of runs from numbers. first, last: the first and last number of each mask."""
+    runs = np.empty_like(numbers)
+    for lane in (0, 1):  # every other number of all masks
+        sums = np.append(numbers.dtype.type(0), np.cumsum(numbers[lane::2], dtype=numbers.dtype))
+        begin, end = (first + 1 - lane) >> 1, (last + 2 - lane) >> 1
+        # The first number is no difference, and so is the third: sums that it is not part of begin behind it.
+        runs[lane::2] = sums[1:] - np.repeat(sums[begin + (first & 1 == lane)], end - begin)
+    runs[first] = numbers[first]
+    return runs
+
+
+def decompress_runs(counts: str | bytes) -> Ints | None:
+    """The lengths of the runs, background first; None where ``counts`` is no such text.
+
+    Lengths may come out negative: pycocotools never looks.
+    """
+    raw = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
+    codes = np.frombuffer(raw, dtype=np.uint8) - np.uint8(_FIRST)
+    if len(codes) == 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    _, numbers, endless = _numbers(codes, np.int64)
+    if len(endless):
+        return None
+    return _runs(numbers, np.zeros(1, dtype=np.int64), np.asarray([len(numbers) - 1]))
+
+
+def calls(rows: int) -> Iterator[slice]:
+    """Slices of so many masks as pycocotools takes at once."""
+    return (slice(first, first + _CALL) for first in range(0, rows, _CALL))
