@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from dsctool.evaluation.matching import Matches, Pairs, View, find_pairs, match
+from dsctool.evaluation.matching import Matches, Pairs, View, find_near, find_pairs, match
+from dsctool.evaluation.pairing import Overlapping
 from dsctool.evaluation.protocol import AreaRange, Protocol
 from dsctool.evaluation.sources import (
     GroundTruth,
@@ -43,6 +44,7 @@ class Comparison:
         self.detections = detections
         self.kinds = kinds
         self.protocol = protocol
+        self._near: dict[Kind, Overlapping] = {}
         self._pairs: dict[Kind, Pairs] = {}
 
     @cached_property
@@ -55,10 +57,16 @@ class Comparison:
         truth = self.truth
         return View(truth.wanted & (truth.area >= area.low) & (truth.area <= area.high), area.low, area.high)
 
+    def near(self, kind: Kind) -> Overlapping:
+        """Pairs of one category that can match, or nearly; found on the first call."""
+        if kind not in self._near:
+            self._near[kind] = find_near(self.truth, self.detections, kind)
+        return self._near[kind]
+
     def pairs(self, kind: Kind) -> Pairs:
-        """Found on the first call."""
+        """Those that can match, in the order in which detections prefer them."""
         if kind not in self._pairs:
-            self._pairs[kind] = find_pairs(self.truth, self.detections, kind)
+            self._pairs[kind] = find_pairs(self.near(kind), kind)
         return self._pairs[kind]
 
     def matches(self, kind: Kind, views: Sequence[View]) -> list[Matches]:

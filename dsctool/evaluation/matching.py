@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dsctool.evaluation.pairing import overlapping
+from dsctool.evaluation.pairing import Overlapping, overlapping
 from dsctool.evaluation.protocol import LARGEST_AREA
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable, places
 from dsctool.structures import Kind
@@ -74,14 +74,18 @@ class Matches:
     taken: Bits
 
 
-def find_pairs(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Pairs:
-    """The pairs that can match; of equal IoUs a detection prefers the later annotation."""
+def find_near(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Overlapping:
+    """All pairs of one category that can match, and masks that nearly can."""
     everything = np.ones(len(truth.image), dtype=bool)
-    near = overlapping(truth, detections, kind, among=everything, same_category=True, at_least=float(IOU_THRESHOLDS[0]))
-    order = np.lexsort((-near.truth, -near.iou, near.detection))
-    reached = np.searchsorted(IOU_THRESHOLDS, near.iou[order], side="right")
-    bits = ((1 << reached) - 1).astype(np.int16)
-    return Pairs(kind, near.detection[order], near.truth[order], bits)
+    return overlapping(truth, detections, kind, among=everything, categories="same", at_least=float(IOU_THRESHOLDS[0]))
+
+
+def find_pairs(near: Overlapping, kind: Kind) -> Pairs:
+    """Those that can match; of equal IoUs a detection prefers the later annotation."""
+    near = near.take(np.flatnonzero(near.iou >= IOU_THRESHOLDS[0]))
+    near = near.take(np.lexsort((-near.truth, -near.iou, near.detection)))
+    reached = np.searchsorted(IOU_THRESHOLDS, near.iou, side="right")
+    return Pairs(kind, near.detection, near.truth, ((1 << reached) - 1).astype(np.int16))
 
 
 def match(pairs: Pairs, truth: TruthTable, detections: DetectionTable, views: Sequence[View]) -> list[Matches]:

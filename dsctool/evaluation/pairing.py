@@ -5,9 +5,10 @@ IoU is worked out for few pairs only: areas and the boxes around two masks say h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,37 +24,57 @@ _PAIRS = 1 << 21  # at a time: memory, not results, depends on it
 class Overlapping:
     """Pairs of one image: ``p`` rows.
 
-    detection, truth: ``(p,)`` rows of the tables, detections ascending. iou: ``(p,)``; with a crowd, the intersection
-    over the detection's area.
+    detection, truth: ``(p,)`` rows of the tables. iou: ``(p,)``; with a crowd, the intersection over the detection's
+    area.
     """
 
     detection: Ints
     truth: Ints
     iou: Floats
 
+    def take(self, rows: Ints) -> Overlapping:
+        """Some of the pairs."""
+        return Overlapping(self.detection[rows], self.truth[rows], self.iou[rows])
+
 
 def overlapping(
-    truth: TruthTable, detections: DetectionTable, kind: Kind, *, among: Bools, same_category: bool, at_least: float
+    truth: TruthTable,
+    detections: DetectionTable,
+    kind: Kind,
+    *,
+    among: Bools,
+    categories: Literal["same", "other"],
+    at_least: Floats | float,
+    below: float = np.inf,
 ) -> Overlapping:
-    """All pairs with an IoU of ``at_least``, which is above 0. among: ``(m,)``, the annotations to look at."""
+    """All pairs whose IoU may reach ``at_least``, and not ``below``; of some masks it will turn out to be less.
+
+    among: ``(m,)``, the annotations to look at. at_least: above 0, one for all detections or ``(n,)``.
+    """
     rows = np.flatnonzero(among)
-    step = max(len(truth.categories), 1)
     found, wanted = detections.image, truth.image[rows]
-    if same_category:
+    if categories == "same":
+        step = max(len(truth.categories), 1)
         found, wanted = found * step + detections.category, wanted * step + truth.category[rows]
     shapes = _Shapes.of(truth, detections, kind)
-    parts = []
+    lowest = np.broadcast_to(at_least, len(found))
+    parts = [Overlapping(rows[:0], rows[:0], np.zeros(0))]
     for one, other in _combinations(found, wanted):
-        part = shapes.bounded(one, rows[other], at_least)
-        if kind == "segm":
-            part = _exact(part, truth, detections)
-        keep = part.iou >= at_least
-        parts.append(Overlapping(part.detection[keep], part.truth[keep], part.iou[keep]))
-    nothing = np.zeros(0, dtype=np.int64)
+        part = shapes.bounded(one, rows[other])
+        keep = (part.iou >= lowest[part.detection]) & (part.iou < below)
+        if categories == "other":
+            keep &= detections.category[part.detection] != truth.category[part.truth]
+        part = part.take(np.flatnonzero(keep))
+        parts.append(_exact(part, truth, detections) if kind == "segm" else part)
+    return united(parts)
+
+
+def united(parts: Sequence[Overlapping]) -> Overlapping:
+    """All pairs of all parts, one part after the other."""
     return Overlapping(
-        np.concatenate([nothing, *(part.detection for part in parts)]),
-        np.concatenate([nothing, *(part.truth for part in parts)]),
-        np.concatenate([np.zeros(0), *(part.iou for part in parts)]),
+        np.concatenate([part.detection for part in parts]),
+        np.concatenate([part.truth for part in parts]),
+        np.concatenate([part.iou for part in parts]),
     )
 
 
@@ -88,8 +109,8 @@ class _Shapes:
         )
         return cls(first, second, truth.crowd, exact=kind == "bbox")
 
-    def bounded(self, detection: Ints, truth: Ints, at_least: float) -> Overlapping:
-        """The pairs whose IoU may reach ``at_least``, with what it is at most; of boxes it is the IoU."""
+    def bounded(self, detection: Ints, truth: Ints) -> Overlapping:
+        """The pairs whose boxes overlap, with what their IoU is at most; of boxes it is the IoU."""
         own, other = self.detections, self.truth
         width = np.minimum(own[2][detection], other[2][truth]) - np.maximum(own[0][detection], other[0][truth])
         rows = np.flatnonzero(width > 0)
@@ -102,9 +123,7 @@ class _Shapes:
         if not self.exact:
             shared = np.minimum(shared, np.minimum(area, truth_area))
         union = np.where(self.crowd[truth], area, area + truth_area - shared)
-        iou = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
-        rows = np.flatnonzero(iou >= at_least)
-        return Overlapping(detection[rows], truth[rows], iou[rows])
+        return Overlapping(detection, truth, np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0))
 
 
 def _exact(pairs: Overlapping, truth: TruthTable, detections: DetectionTable) -> Overlapping:

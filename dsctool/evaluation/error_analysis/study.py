@@ -78,7 +78,7 @@ def study_compared_errors(
     before = None if candidates is None else load_predictions(candidates, source)
     overlaps = largest_overlaps(truth, settings.overlap, same_class=False)
     views = _views(compared, overlaps, settings.t_o)
-    around = {kind: surroundings(truth, compared.detections, kind) for kind in compared.kinds}
+    around = {kind: surroundings(compared, kind) for kind in compared.kinds}
     errors = {kind: _errors(compared, kind, around[kind], views) for kind in compared.kinds}
     shown = compared.kinds[-1]
     report = ErrorReport(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dsctool.evaluation.error_analysis.schema import SuppressedInstance, SuppressionReport, SuppressionView
-from dsctool.evaluation.matching import View, find_pairs, match
+from dsctool.evaluation.matching import View, find_near, find_pairs, match
 from dsctool.evaluation.sources import Predictions
 from dsctool.evaluation.tables import Bools, Floats, TruthTable, detection_table
 
@@ -54,5 +54,5 @@ def measure_suppression(
 def _matched(predictions: Predictions, truth: TruthTable) -> Bools:
     """``(m,)``: the instances that some box has, of however many there are."""
     boxes = detection_table(predictions, truth)
-    (matches,) = match(find_pairs(truth, boxes, "bbox"), truth, boxes, [View(truth.wanted)])
+    (matches,) = match(find_pairs(find_near(truth, boxes, "bbox"), "bbox"), truth, boxes, [View(truth.wanted)])
     return truth.wanted & (matches.taken & 1 == 1)

@@ -17,14 +17,17 @@ the others is ``elsewhere``. Background errors are about no instance and count e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from dsctool.evaluation.comparison import Comparison
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorType
 from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches
-from dsctool.evaluation.pairing import Overlapping, overlapping
-from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
+from dsctool.evaluation.pairing import Overlapping, overlapping, united
+from dsctool.evaluation.tables import Bools, Floats, Ints, TruthTable
 from dsctool.structures import Kind
 
 FOREGROUND_IOU = float(IOU_THRESHOLDS[0])
@@ -38,9 +41,10 @@ NO_ERROR = -1
 class Surroundings:
     """What every detection overlaps most among the instances of its image that should be found.
 
-    own, other: ``(n,)`` rows of the ground truth of the detection's category and of other ones, -1 where none reaches
-    the background IoU; with their IoU, ``own_iou`` and ``other_iou``. crossed: all pairs of different categories that
-    reach the foreground IoU.
+    own, other: ``(n,)`` rows of the ground truth of the detection's category and of other ones, -1 for none; with their
+    IoU, ``own_iou`` and ``other_iou``. Only what can decide on a type was looked for: IoUs from the background's on,
+    and others from the foreground's on where the own IoU is no background. crossed: all pairs of different categories
+    that reach the foreground IoU.
     """
 
     own: Ints
@@ -64,26 +68,31 @@ class TypedErrors:
     missed: Bools
 
 
-def surroundings(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Surroundings:
+def surroundings(comparison: Comparison, kind: Kind) -> Surroundings:
     """Ordinary IoU as pycocotools has it; crowds and areas out of COCO's range are no instances."""
-    near = overlapping(truth, detections, kind, among=truth.wanted, same_category=False, at_least=BACKGROUND_IOU)
-    same = detections.category[near.detection] == truth.category[near.truth]
-    own, own_iou = _nearest(near, same, len(detections.image))
-    other, other_iou = _nearest(near, ~same, len(detections.image))
-    crossed = np.flatnonzero(~same & (near.iou >= FOREGROUND_IOU))
-    return Surroundings(
-        own, own_iou, other, other_iou, Overlapping(near.detection[crossed], near.truth[crossed], near.iou[crossed])
+    truth, detections = comparison.truth, comparison.detections
+    near = comparison.near(kind)
+    find = partial(overlapping, truth, detections, kind, among=truth.wanted)
+    own, own_iou = _nearest(
+        [
+            near.take(np.flatnonzero(truth.wanted[near.truth])),
+            find(categories="same", at_least=BACKGROUND_IOU, below=FOREGROUND_IOU),
+        ],
+        len(detections.image),
     )
+    others = find(categories="other", at_least=np.where(own_iou < BACKGROUND_IOU, BACKGROUND_IOU, FOREGROUND_IOU))
+    crossed = others.take(np.flatnonzero(others.iou >= FOREGROUND_IOU))
+    return Surroundings(own, own_iou, *_nearest([others], len(detections.image)), crossed)
 
 
-def _nearest(near: Overlapping, chosen: Bools, count: int) -> tuple[Ints, Floats]:
+def _nearest(parts: Sequence[Overlapping], count: int) -> tuple[Ints, Floats]:
     """``(count,)``: the annotation of highest IoU, the first of equals, of every detection; and this IoU."""
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.lexsort((-near.iou[rows], near.detection[rows]))]
-    rows = rows[np.diff(near.detection[rows], prepend=-1) > 0]
+    near = united(parts)
+    near = near.take(np.flatnonzero(near.iou > 0))
+    near = near.take(np.lexsort((near.truth, -near.iou, near.detection)))
+    near = near.take(np.flatnonzero(np.diff(near.detection, prepend=-1)))
     annotation, iou = np.full(count, -1, dtype=np.int64), np.zeros(count)
-    annotation[near.detection[rows]] = near.truth[rows]
-    iou[near.detection[rows]] = near.iou[rows]
+    annotation[near.detection], iou[near.detection] = near.truth, near.iou
     return annotation, iou
 
 

@@ -122,7 +122,7 @@ def diagnosis(truth: Json, results: list[Json], seed: int) -> Diagnosis:
     compared = compare(truth, results)
     table = compared.truth
     counted = table.wanted & (np.random.default_rng(seed).random(len(table.image)) < 0.6)
-    around = surroundings(table, compared.detections, "segm")
+    around = surroundings(compared, "segm")
     (found,) = diagnose(compared, "segm", around, [View(counted)])
     return found
 
