@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, Truth
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 """COCO's, computed as pycocotools computes them."""
 _LEVELS = len(IOU_THRESHOLDS)
-_AT_ONCE = 1 << 22  # numbers in the largest arrays: memory, not results, depends on it
+_AT_ONCE = 1 << 23  # numbers in the largest arrays: memory, not results, depends on it
+_BLOCK = 1 << 11  # true positives at a time, of all rows of weights
 _NEXT_RECALL = np.append(RECALLS[1:], np.inf)
 
 Counts = NDArray[np.int32]
@@ -107,30 +109,26 @@ class Curves:
 
     def __init__(self, ranking: Ranking) -> None:
         self._ranking = ranking
-        self._views = len(ranking.found)
         bounds = np.searchsorted(ranking.group, np.arange(ranking.groups))
-        self._row, found = _by_level(ranking.found)
-        self._group = ranking.group[self._row]
-        self._start = bounds[self._group]
-        # Places in the list of ignored detections: of each true positive, and of its group's beginning.
-        self._ignored, left_out = _by_level(ranking.ignored)
-        step = len(ranking.group) + 1
-        keys = left_out * step + self._ignored
-        self._ignored_until = np.searchsorted(keys, found * step + self._row)
-        self._ignored_start = np.searchsorted(keys, found * step + self._start)
-        curve = found * ranking.groups + self._group
+        self._row, level = _by_level(ranking.found)
+        self._ignored, ignored_level = _by_level(ranking.ignored)
+        curve = level * ranking.groups + ranking.group[self._row]
         self._first = np.flatnonzero(np.diff(curve, prepend=-1))
-        self._size = np.diff(np.append(self._first, len(curve)))
         self._curves = curve[self._first]
-        # Where the sums over recalls need what is to be found.
-        self._wanted = found // _LEVELS * ranking.groups + self._group
+        self._start = bounds[self._curves % max(ranking.groups, 1)]
+        # Places in the list of ignored detections: of each true positive, and of each curve's beginning.
+        step = len(ranking.group) + 1
+        keys = ignored_level * step + self._ignored
+        self._ignored_until = np.searchsorted(keys, level * step + self._row)
+        self._ignored_start = np.searchsorted(keys, level[self._first] * step + self._start)
+        self._blocks = _blocks(self._first, len(self._row))
 
     def average_precision(self, weights: NDArray[np.integer]) -> Floats:
         """``(b, views, thresholds, groups)`` for ``b`` rows of weights ``(b, images)``, whole numbers.
 
         An image of weight 2 counts like two copies of it. -1 where a group has nothing to find.
         """
-        rows = max(1, _AT_ONCE // max(len(self._row), len(self._ranking.image), 1))
+        rows = max(1, _AT_ONCE // max(len(self._ignored), len(self._ranking.image), 1))
         parts = [self._part(weights[first : first + rows].astype(np.int32)) for first in range(0, len(weights), rows)]
         return np.concatenate(parts)
 
@@ -139,42 +137,56 @@ class Curves:
         truth = zip(ranking.truth_image, ranking.truth_group, strict=True)
         counts = [_per_group(weights[:, image], group, ranking.groups) for image, group in truth]
         wanted = np.concatenate(counts, axis=1)
-        areas = np.zeros((len(weights), self._views * _LEVELS * ranking.groups))
+        shape = len(weights), len(ranking.found), _LEVELS, ranking.groups
+        areas = np.zeros(shape)
         if len(self._row):
-            areas[:, self._curves] = self._areas(weights[:, ranking.image], wanted)
-        values = areas.reshape(len(weights), self._views, _LEVELS, ranking.groups)
-        return np.where(wanted.reshape(len(weights), self._views, 1, -1) > 0, values, -1.0)
+            areas.reshape(len(weights), -1)[:, self._curves] = self._areas(weights, wanted)
+        return np.where(wanted.reshape(*shape[:2], 1, ranking.groups) > 0, areas, -1.0)
 
     def _areas(self, weights: Counts, wanted: Counts) -> Floats:
-        """``(b, curves)`` from the detections' weights ``(b, n)`` and what is to be found ``(b, views * groups)``."""
-        hits = _sums(weights[:, self._row])
-        hits = hits[:, 1:] - np.repeat(hits[:, self._first], self._size, axis=1)
-        sums = _sums(weights)
-        seen = sums[:, self._row + 1] - sums[:, self._start]
-        if len(self._ignored):
-            ignored = _sums(weights[:, self._ignored])
-            seen -= ignored[:, self._ignored_until] - ignored[:, self._ignored_start]
-        precision = hits / (seen + np.spacing(1))
-        self._make_monotonous(precision)
-        # Each true positive stands for the recalls that it is the first to reach.
-        reached = _recalls_reached(hits / np.maximum(wanted, 1)[:, self._wanted])
-        steps = np.diff(reached, axis=1, prepend=0)
-        steps[:, self._first] = reached[:, self._first]
-        areas: Floats = np.add.reduceat(precision * steps, self._first, axis=1) / len(RECALLS)
-        return areas
+        """``(b, curves)`` from the images' weights and what is to be found ``(b, views * groups)``."""
+        groups, weights = self._ranking.groups, weights.take(self._ranking.image, axis=1)
+        wanted = np.maximum(wanted, 1)[:, self._curves // (_LEVELS * groups) * groups + self._curves % groups]
+        seen, ignored = _sums(weights), _sums(weights.take(self._ignored, axis=1))
+        before = seen.take(self._start, axis=1) - ignored.take(self._ignored_start, axis=1)
+        areas = []
+        for curves, entries in self._blocks:
+            rows, first = self._row[entries], self._first[curves] - entries.start
+            size = np.diff(first, append=len(rows))
+            hits = weights.take(rows, axis=1).cumsum(axis=1, dtype=np.int32)
+            hits -= np.repeat(np.where(first > 0, hits[:, first - 1], 0), size, axis=1)
+            counted = seen.take(rows + 1, axis=1)
+            counted -= ignored.take(self._ignored_until[entries], axis=1)
+            counted -= np.repeat(before[:, curves], size, axis=1)
+            precision = hits / (counted + np.spacing(1))
+            _make_monotonous(precision, first, size)
+            # Each true positive stands for the recalls that it is the first to reach.
+            reached = _recalls_reached(hits / np.repeat(wanted[:, curves], size, axis=1))
+            steps = np.diff(reached, axis=1, prepend=0)
+            steps[:, first] = reached[:, first]
+            areas.append(np.add.reduceat(precision * steps, first, axis=1))
+        return np.concatenate(areas, axis=1) / len(RECALLS)
 
-    def _make_monotonous(self, precision: Floats) -> None:
-        """In place: the best precision from each true positive of a curve on; curve by curve, or step by step."""
-        longest = int(self._size.max())
-        if len(self._first) < longest:
-            for first, size in zip(self._first.tolist(), self._size.tolist(), strict=True):
-                backwards = precision[:, first : first + size][:, ::-1]
-                np.maximum.accumulate(backwards, axis=1, out=backwards)
-            return
-        by_size = np.argsort(-self._size, kind="stable")
-        for step in range(longest - 2, -1, -1):
-            rows = self._first[by_size[: np.count_nonzero(self._size > step + 1)]] + step
-            precision[:, rows] = np.maximum(precision[:, rows], precision[:, rows + 1])
+
+def _blocks(first: Ints, count: int) -> list[tuple[slice, slice]]:
+    """Curves next to each other, and their entries: few enough to stay in a processor's cache."""
+    edges = np.append(np.flatnonzero(np.diff(first // _BLOCK, prepend=-1)), len(first))
+    starts = np.append(first, count)
+    return [(slice(one, other), slice(starts[one], starts[other])) for one, other in pairwise(edges.tolist())]
+
+
+def _make_monotonous(precision: Floats, first: Ints, size: Ints) -> None:
+    """In place: the best precision from each true positive of a curve on; curve by curve, or step by step."""
+    longest = int(size.max())
+    if len(first) < longest:
+        for start, count in zip(first.tolist(), size.tolist(), strict=True):
+            backwards = precision[:, start : start + count][:, ::-1]
+            np.maximum.accumulate(backwards, axis=1, out=backwards)
+        return
+    by_size = np.argsort(-size, kind="stable")
+    for step in range(longest - 2, -1, -1):
+        rows = first[by_size[: np.count_nonzero(size > step + 1)]] + step
+        precision[:, rows] = np.maximum(precision[:, rows], precision[:, rows + 1])
 
 
 def mean_precision(values: Floats) -> NDArray[np.float64]:
