@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
 
@@ -33,6 +32,7 @@ COCO_AREAS = (
     AreaRange("large", LARGE_AREA, LARGEST_AREA),
 )
 COCO_MAX_DETS = (1, 10, 100)
+MaxDets = tuple[int, ...] | Literal["auto"]
 _RESERVED = ("all", "huddled", "lone")
 
 
@@ -47,7 +47,7 @@ class Protocol:
     Raises :class:`DataError` for values that mean nothing.
     """
 
-    max_dets: Sequence[int] | Literal["auto"] = COCO_MAX_DETS
+    max_dets: MaxDets = COCO_MAX_DETS
     areas: tuple[AreaRange, ...] = COCO_AREAS
 
     def __post_init__(self) -> None:
@@ -73,15 +73,20 @@ class Protocol:
         return replace(self, max_dets=(*COCO_MAX_DETS[:-1], max(COCO_MAX_DETS[-1], most_instances)))
 
 
-def parse_max_dets(text: str) -> Sequence[int] | Literal["auto"]:
-    """``auto``, ``1,10,500``, or one number: ``500`` is ``1,10,500``. Raises :class:`DataError`."""
+def up_to(limit: int | Literal["auto"]) -> MaxDets:
+    """COCO's numbers of detections below a limit, and the limit: ``(1, 10, 500)``."""
+    return limit if limit == "auto" else (*(each for each in COCO_MAX_DETS[:-1] if each < limit), limit)
+
+
+def parse_max_dets(text: str) -> MaxDets:
+    """``auto``, ``1,10,500``, or one number, of which :func:`up_to` makes several. Raises :class:`DataError`."""
     if text == "auto":
         return "auto"
     try:
-        numbers = [int(word) for word in text.split(",")]
+        numbers = tuple(int(word) for word in text.split(","))
     except ValueError:
         raise DataError(f"{text!r}: give a number, numbers with commas between them, or 'auto'") from None
-    return numbers if len(numbers) > 1 else (*(n for n in COCO_MAX_DETS[:-1] if n < numbers[0]), numbers[0])
+    return numbers if len(numbers) > 1 else up_to(numbers[0])
 
 
 def parse_areas(text: str) -> tuple[AreaRange, ...]:
