@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dsctool.cli.tables import print_table
+from dsctool.cli.tables import print_table, show_limit
 
 if TYPE_CHECKING:
     from dsctool.evaluation.error_analysis.study import ErrorStudy
@@ -40,5 +40,6 @@ def show_errors(study: ErrorStudy) -> None:
     if report["suppression"] is not None:
         typer.echo("\ninstances that NMS removed: a candidate matched them, no result does")
         print_table(*suppression_rows(report["suppression"]))
+    show_limit(report["max_dets"])
     for note in study.notes:
         typer.echo(note)

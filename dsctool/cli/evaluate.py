@@ -11,32 +11,29 @@ import typer
 
 from dsctool.cli.error_table import show_errors
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import CHECKPOINT_HELP, Device, JsonFile, Overrides, Overwrite, Split, SplitName
+from dsctool.cli.options import (
+    CHECKPOINT_HELP,
+    Areas,
+    Device,
+    JsonFile,
+    MaxDets,
+    Overrides,
+    Overwrite,
+    Split,
+    SplitName,
+    protocol_from,
+)
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.run_model import run_checkpoint
-from dsctool.cli.tables import print_table
+from dsctool.cli.tables import print_table, show_limit
 
 if TYPE_CHECKING:
     from dsctool.engine.split_results import SplitResults
     from dsctool.evaluation.coco import Evaluation, Numbers
     from dsctool.evaluation.error_analysis.study import ErrorStudy
     from dsctool.evaluation.huddle.study import HuddleStudy
+    from dsctool.evaluation.protocol import Protocol
     from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
-
-MEANINGS = {
-    "AP": "IoU 0.50 to 0.95",
-    "AP50": "IoU 0.50",
-    "AP75": "IoU 0.75",
-    "APs": "small: area below 32 x 32",
-    "APm": "medium",
-    "APl": "large: area above 96 x 96",
-    "AR1": "1 detection per image",
-    "AR10": "10 detections per image",
-    "AR100": "100 detections per image",
-    "ARs": "small",
-    "ARm": "medium",
-    "ARl": "large",
-}
 
 
 def evaluate(
@@ -55,6 +52,8 @@ def evaluate(
     ] = None,
     json_file: JsonFile = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the AP of every category.")] = False,
+    max_dets: MaxDets = None,
+    areas: Areas = None,
     huddle: Annotated[
         bool, typer.Option("--huddle", help="Also the AP where instances huddle, as huddle-report has it.")
     ] = False,
@@ -95,7 +94,9 @@ def evaluate(
     """Measure box and mask AP as COCO counts them.
 
     Runs a checkpoint on a data set, or compares a results file with its ground truth. The numbers are
-    pycocotools' own; for masks the area of a detection is its mask's.
+    pycocotools'; for masks the area of a detection is its mask's. --max-dets and --areas hold for --huddle and --errors
+    too; without them a checkpoint is measured as its train.eval_max_dets says. Numbers of other ranges than COCO's have
+    names such as AP_tiny.
 
     --errors says how many points of AP50 are lost to classification, localisation, both, duplicates, background and
     missed instances (as TIDE does), by size and for huddled and lone instances. It writes DIR/errors.json,
@@ -108,12 +109,15 @@ def evaluate(
         dsctool eval runs/first/best.pt postprocess.nms=mask --data datasets/coco --huddle
 
         dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
-    """
-    from dsctool.evaluation.coco import evaluate_all
-    from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
-    from dsctool.evaluation.huddle.study import study_huddles
-    from dsctool.evaluation.sources import load_ground_truth, load_predictions
 
+        dsctool eval --ground-truth cells.json --predictions results.json --max-dets auto
+    """
+    from dsctool.evaluation.coco import evaluate_comparison
+    from dsctool.evaluation.comparison import compare
+    from dsctool.evaluation.error_analysis.study import ErrorSettings, study_compared_errors
+    from dsctool.evaluation.huddle.study import study_compared_huddles
+
+    protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
@@ -131,11 +135,11 @@ def evaluate(
         assert data is not None
         run = _run(checkpoint, overrides or [], data, split, device, predictions=predictions, candidates=candidates)
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
-    truth = load_ground_truth(source)
-    found = load_predictions(results, truth)
-    evaluation = evaluate_all(truth, found)
-    huddles = study_huddles(truth, found) if huddle else None
-    mistakes = study_errors(truth, found, before, settings=settings) if errors is not None else None
+        protocol = protocol or run.protocol
+    compared = compare(source, results, protocol=protocol)
+    evaluation = evaluate_comparison(compared)
+    huddles = study_compared_huddles(compared) if huddle else None
+    mistakes = study_compared_errors(compared, before, settings=settings) if errors is not None else None
     if json_file is not None:
         write_json(json_file, _as_json(evaluation, huddles, mistakes, per_class=per_class), indent=2)
     with beside(json_file):
@@ -207,7 +211,14 @@ def _run(
 def _as_json(
     evaluation: Evaluation, huddles: HuddleStudy | None, errors: ErrorStudy | None, *, per_class: bool
 ) -> dict[str, object]:
+    from dsctool.evaluation.protocol import COCO_AREAS, COCO_MAX_DETS
+
     content: dict[str, object] = dict(evaluation.stats)
+    protocol = evaluation.protocol
+    if protocol.limits != COCO_MAX_DETS:
+        content["max_dets"] = list(protocol.limits)
+    if protocol.areas != COCO_AREAS:
+        content["areas"] = {area.name: [area.low, area.high] for area in protocol.areas}
     if per_class:
         content["per_class"] = [asdict(row) for row in evaluation.classes]
     if huddles is not None:
@@ -238,11 +249,27 @@ def _show(evaluation: Evaluation, per_class: bool) -> None:
         if any(row.instances == 0 for row in evaluation.classes):
             typer.echo("-1: the ground truth has no instance of the category")
         typer.echo()
-    names = tuple(MEANINGS)
-    columns = zip(names, _cells(boxes, names), _cells(masks, names), MEANINGS.values(), strict=True)
+    meanings = _meanings(evaluation.protocol)
+    names = tuple(meanings)
+    columns = zip(names, _cells(boxes, names), _cells(masks, names), meanings.values(), strict=True)
     print_table(["", "box", "mask", ""], [list(row) for row in columns])
+    show_limit(evaluation.protocol.limits[-1])
     for note in evaluation.notes:
         typer.echo(note)
+
+
+def _meanings(protocol: Protocol) -> dict[str, str]:
+    """Of the numbers, by name."""
+    from dsctool.evaluation.coco import stat_names
+    from dsctool.evaluation.protocol import COCO_AREAS
+
+    coco = ("small: area below 32 x 32", "medium", "large: area above 96 x 96")
+    known = dict(zip(COCO_AREAS, coco, strict=True))
+    areas = [known.get(area, f"{area.name}: area from {area.low:g} to {area.high:g}") for area in protocol.areas]
+    limits = [f"{limit} detection{'s' if limit > 1 else ''} per image" for limit in protocol.limits]
+    short = [text.split(":")[0] for text in areas]
+    texts = ["IoU 0.50 to 0.95", "IoU 0.50", "IoU 0.75", *areas, *limits, *short]
+    return dict(zip(stat_names(protocol), texts, strict=True))
 
 
 _AP = ("AP", "AP50", "AP75")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.huddle_table import show_huddles
-from dsctool.cli.options import Device, JsonFile, Overrides, Overwrite, Split, SplitName
+from dsctool.cli.options import Device, JsonFile, MaxDets, Overrides, Overwrite, Split, SplitName, protocol_from
 from dsctool.cli.output import beside, clear_results, counting, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.run_model import run_checkpoint
 from dsctool.errors import DataError
@@ -65,6 +65,7 @@ def huddle_report(
         list[str] | None,
         typer.Option("--t-p", metavar="X,X...", help="Shares, the columns.  [default: 0,0.1,0.2,0.3,0.4]"),
     ] = None,
+    max_dets: MaxDets = None,
     bootstrap: Annotated[
         int, typer.Option("--bootstrap", min=0, metavar="N", help="Samples of the images, for 95 % intervals.")
     ] = 0,
@@ -107,6 +108,7 @@ def huddle_report(
         bootstrap=bootstrap,
         seed=seed,
     )
+    protocol = protocol_from(max_dets)
     if (ground_truth is None) == (data is None):
         raise typer.BadParameter("give --ground-truth FILE for results, or --data DIR where there is a checkpoint")
     models = [path for path in (predictions, baseline) if path is not None and _is_checkpoint(path)]
@@ -124,13 +126,15 @@ def huddle_report(
         runs = {path: run(path, task=path.name) for path in dict.fromkeys(models)}
         _same_ground_truth(runs)
     measured = next(iter(runs.values()), None)
+    if protocol is None and measured is not None:
+        protocol = measured.protocol
     source = ground_truth if measured is None else measured.ground_truth
     assert source is not None
     truth = load_ground_truth(source)
     candidate = _results(predictions, runs, output / RESULTS[0], truth)
     other = None if baseline is None else _results(baseline, runs, output / RESULTS[1], truth)
     with counting() as progress:
-        study = study_huddles(truth, candidate, other, settings=settings, progress=progress)
+        study = study_huddles(truth, candidate, other, settings=settings, protocol=protocol, progress=progress)
     folder = images or (None if measured is None else measured.files.images)
     write_report(output, study, images=folder, gallery_size=gallery, score_threshold=score_threshold)
     if json_file is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dsctool.cli.tables import print_table
+from dsctool.cli.tables import print_table, show_limit
 
 if TYPE_CHECKING:
     from dsctool.evaluation.huddle.study import HuddleStudy
@@ -38,5 +38,6 @@ def show_huddles(study: HuddleStudy) -> None:
     print_table(*image_rows(report))
     typer.echo(f"\n{names} AP of huddled instances by themselves, the others ignored")
     print_table(*instance_rows(report))
+    show_limit(report["max_dets"])
     for note in study.notes:
         typer.echo(note)

@@ -6,9 +6,14 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dsctool.errors import DataError
+
+if TYPE_CHECKING:
+    from dsctool.evaluation.protocol import Protocol
 
 
 def shipped_names(incomplete: str) -> list[str]:
@@ -51,6 +56,24 @@ JsonFile = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the results that an earlier run left in the folder.")
 ]
+MaxDets = Annotated[
+    str | None,
+    typer.Option(
+        "--max-dets",
+        metavar="N|1,10,N|auto",
+        help="Detections that count per image and class, those of highest score; an AR for each number. auto: the most "
+        "instances of one class in one image, at least 100.  [default: COCO's 1,10,100]",
+    ),
+]
+Areas = Annotated[
+    str | None,
+    typer.Option(
+        "--areas",
+        metavar="NAME:LOW:HIGH,...",
+        help="Ranges of areas with numbers of their own, as in small:0:320,medium:320:970,large:970:inf; both ends "
+        "belong to them.  [default: COCO's small, medium and large]",
+    ),
+]
 
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=.*", re.DOTALL)
 
@@ -59,3 +82,18 @@ def images_and_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Apart again: ``KEY=VALUE`` is an override unless there is a file of that name."""
     overrides = [word for word in words if _OVERRIDE.fullmatch(word) and not Path(word).exists()]
     return [Path(word) for word in words if word not in overrides], overrides
+
+
+def protocol_from(max_dets: str | None, areas: str | None = None) -> Protocol | None:
+    """What ``--max-dets`` and ``--areas`` say; None where they say nothing."""
+    from dsctool.evaluation.protocol import COCO_AREAS, COCO_MAX_DETS, Protocol, parse_areas, parse_max_dets
+
+    if max_dets is None and areas is None:
+        return None
+    try:
+        return Protocol(
+            max_dets=COCO_MAX_DETS if max_dets is None else parse_max_dets(max_dets),
+            areas=COCO_AREAS if areas is None else parse_areas(areas),
+        )
+    except DataError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -18,6 +18,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def show_limit(max_dets: int) -> None:
+    """How many detections count, where they are not COCO's 100."""
+    if max_dets != 100:
+        typer.echo(f"up to {max_dets} detections per image and class count; COCO counts 100")
+
+
 def _print_rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console

@@ -140,6 +140,9 @@ class TrainConfig(Block):
     """Accept weights that leave more than the heads (everything below ``cascade.``) uninitialised."""
     eval_interval: Annotated[int, Field(ge=0)] = 1
     """Epochs between evaluations; 0: never. The last epoch is always evaluated unless 0."""
+    eval_max_dets: PositiveInt | Literal["auto"] = 100
+    """Detections per image and class that an evaluation counts, those of highest score: COCO's 100. ``auto``: raised to
+    the most instances of one class in one image, where that is more."""
     checkpoint_interval: PositiveInt = 1000
     """Optimiser steps between writes of ``last.pt``; it is also written after every epoch and on signals."""
     log_interval: PositiveInt = 50

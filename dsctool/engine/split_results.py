@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from dsctool.coco_results import Result
-from dsctool.config.schema import DataConfig
+from dsctool.config.schema import DataConfig, TrainConfig
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
@@ -19,6 +19,7 @@ from dsctool.engine.inference import Model, detections, device_of, ready, to_res
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all
+from dsctool.evaluation.protocol import Protocol, up_to
 from dsctool.evaluation.sources import GroundTruthSource
 from dsctool.models.detector import Detector
 from dsctool.structures import Detections
@@ -34,13 +35,15 @@ Watch = Callable[[Iterator[Found]], Iterable[Found]]
 class SplitResults:
     """files: of the split. ground_truth: what the results are about, without what ``data.on_error`` leaves out.
 
-    candidates: boxes before NMS, where the detector keeps them. notes: what was left out, for people.
+    candidates: boxes before NMS, where the detector keeps them. protocol: how the model's configuration counts.
+    notes: what was left out, for people.
     """
 
     files: SplitFiles
     ground_truth: GroundTruthSource
     results: list[Result]
     candidates: list[Result]
+    protocol: Protocol
     notes: tuple[str, ...]
 
 
@@ -56,6 +59,8 @@ def evaluate_model(
 
     >>> dsctool.evaluate_model("runs/x/best.pt", "datasets/coco").stats["segm"]["AP"]
 
+    ``train.eval_max_dets`` of the model's configuration says how many detections count.
+
     model: a detector, or a checkpoint. device: as ``dsctool eval --device`` has
     it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
 
@@ -63,7 +68,7 @@ def evaluate_model(
         DataError: the data set has faults, or other categories than the model, or there is no such split.
     """
     run = run_on_split(ready(model, device), Path(data), split=split, progress=progress)
-    return evaluate_all(run.ground_truth, run.results)
+    return evaluate_all(run.ground_truth, run.results, protocol=run.protocol)
 
 
 def run_on_split(
@@ -87,7 +92,7 @@ def run_on_split(
                 progress(task, number, len(data.dataset))
 
     results, candidates = _collect(model, data, config, categories, device=device_of(model), watch=watched)
-    return SplitResults(files, data.ground_truth, results, candidates, data.notes)
+    return SplitResults(files, data.ground_truth, results, candidates, protocol_of(model.config.train), data.notes)
 
 
 def evaluate_detector(
@@ -98,13 +103,20 @@ def evaluate_detector(
     *,
     device: torch.device,
     watch: Watch = iter,
+    protocol: Protocol | None = None,
 ) -> tuple[Evaluation, list[Result]]:
     """COCO numbers of a detector, and its results, on a split that is open.
 
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
+    protocol: how they are counted, as COCO does where None.
     """
     results, _ = _collect(model, data, config, categories, device=device, watch=watch)
-    return evaluate_all(data.ground_truth, results), results
+    return evaluate_all(data.ground_truth, results, protocol=protocol), results
+
+
+def protocol_of(config: TrainConfig) -> Protocol:
+    """How a run counts."""
+    return Protocol(max_dets=up_to(config.eval_max_dets))
 
 
 def _collect(

@@ -27,7 +27,7 @@ from dsctool.engine.recorder import open_recorder
 from dsctool.engine.run import Run
 from dsctool.engine.setup import Build, Setup, prepare, summary
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
-from dsctool.engine.split_results import Found, evaluate_detector, match_categories
+from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.evaluation.coco import Stats
 from dsctool.models.build import build_detector
@@ -164,7 +164,7 @@ def evaluate(run: Run) -> None:
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
     evaluation, _ = evaluate_detector(
         setup.model, data, setup.config.data, categories,
-        device=setup.device, watch=partial(watched, run, len(data.dataset)),
+        device=setup.device, watch=partial(watched, run, len(data.dataset)), protocol=protocol_of(setup.config.train),
     )  # fmt: skip
     run.pace.evaluated()
     record(run, evaluation.stats)

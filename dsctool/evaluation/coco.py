@@ -1,25 +1,20 @@
-"""The official COCO numbers, computed by pycocotools itself."""
+"""COCO's numbers, as pycocotools counts them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from dsctool.evaluation.predictions import Predictions
-from dsctool.evaluation.sources import (
-    GroundTruth,
-    GroundTruthSource,
-    PredictionsSource,
-    load_ground_truth,
-    load_predictions,
-)
+from dsctool.evaluation.comparison import Comparison, compare
+from dsctool.evaluation.limits import limit_notes
+from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches, View
+from dsctool.evaluation.precision import Curves, mean_precision, rank
+from dsctool.evaluation.protocol import COCO_AREAS, AreaRange, Protocol
+from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
+from dsctool.evaluation.tables import Floats
 from dsctool.terms import Kind
 
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -30,7 +25,7 @@ Numbers = dict[str, float]
 
 
 class Stats(TypedDict):
-    """The twelve numbers (``STAT_NAMES``) for boxes and for masks; no masks, no numbers."""
+    """The numbers of a protocol, COCO's twelve (``STAT_NAMES``), for boxes and for masks; no masks, no numbers."""
 
     bbox: Numbers
     segm: Numbers | None
@@ -51,138 +46,135 @@ class ClassStats:
 class Evaluation:
     """Everything one evaluation gives.
 
-    classes: in the order of their ids. notes: why values are -1 or missing, for people.
+    classes: in the order of their ids. notes: why values are -1 or missing, and what the protocol leaves out, for
+    people. protocol: how it was counted.
     """
 
     stats: Stats
     classes: list[ClassStats]
     notes: list[str]
+    protocol: Protocol
 
 
-def evaluate(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> Stats:
-    """COCO's twelve numbers for boxes and masks, exactly pycocotools'.
+def evaluate(
+    ground_truth: GroundTruthSource, predictions: PredictionsSource, *, protocol: Protocol | None = None
+) -> Stats:
+    """COCO's twelve numbers for boxes and masks, exactly pycocotools'; or those of another protocol.
 
-    Each argument is a path or what is in that file; neither is changed. For masks pycocotools gets the
-    results without their boxes, so the area of a detection is its mask's, as in mmdet and detectron2.
-    Results with masks only: boxes come from the masks. Results with boxes only, or ground truth without
-    segmentations: ``segm`` is None. Raises ``DataError``, which names the file and the entry.
+    Each source is a path or what is in that file; neither is changed. The area of a detection is its mask's where
+    masks are measured, as in mmdet and detectron2. Results with masks only: boxes come from the masks. Results with
+    boxes only, or ground truth without segmentations: ``segm`` is None. Raises ``DataError``, which names the file
+    and the entry.
     """
-    return evaluate_all(ground_truth, predictions).stats
+    return evaluate_all(ground_truth, predictions, protocol=protocol).stats
 
 
-def evaluate_all(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> Evaluation:
+def evaluate_all(
+    ground_truth: GroundTruthSource, predictions: PredictionsSource, *, protocol: Protocol | None = None
+) -> Evaluation:
     """What :func:`evaluate` gives, of every category as well, from one matching."""
-    truth = load_ground_truth(ground_truth)
-    results = load_predictions(predictions, truth)
-    boxes = _run(truth, results, "bbox")
-    masks = None
-    if truth.has_masks and (results.has_masks or not len(results)):
-        masks = _run(truth, results, "segm")
-    stats = Stats(bbox=_summary(boxes), segm=_summary(masks) if masks is not None else None)
-    return Evaluation(stats, _class_stats(truth, boxes, masks), _notes(truth, results, stats))
+    return evaluate_comparison(compare(ground_truth, predictions, protocol=protocol))
 
 
-def _run(truth: GroundTruth, predictions: Predictions, kind: Kind) -> COCOeval:
-    """Matched and accumulated; what pycocotools prints is dropped, its exceptions are not."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = _coco(
-            truth,
-            [
-                {
-                    "id": int(c.id[r]),
-                    "image_id": truth.images[c.image[r]].id,
-                    "category_id": truth.categories[c.label[r]].id,
-                    "bbox": c.box[r].tolist(),
-                    "area": float(c.area[r]),
-                    "iscrowd": int(c.crowd[r]),
-                    "segmentation": dict(truth.masks[r]) if truth.has_masks else [],
-                }
-                for c in [truth.annotations]
-                for r in range(len(c))
-            ],
-        )
-        results = [
-            {
-                "image_id": truth.images[p.image[r]].id,
-                "category_id": truth.categories[p.category[r]].id,
-                "score": float(p.score[r]),
-                **({"bbox": p.boxes[r].tolist()} if p.boxes is not None else {}),
-                **({"segmentation": p.masks[r]} if p.masks is not None else {}),
-            }
-            for p in [predictions]
-            for r in range(len(p))
-        ]
-        results = [_as_given(result, kind) for result in results]
-        # loadRes looks at the first result and fails where there is none.
-        detections = coco.loadRes(results) if results else _coco(truth, [])
-        evaluation = COCOeval(coco, detections, kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+def evaluate_comparison(comparison: Comparison) -> Evaluation:
+    """:func:`evaluate_all` of what was read already."""
+    measured = {kind: _measure(comparison, kind) for kind in comparison.kinds}
+    stats = Stats(bbox=measured["bbox"].numbers, segm=measured["segm"].numbers if "segm" in measured else None)
+    return Evaluation(stats, _class_stats(comparison, measured), _notes(comparison, stats), comparison.protocol)
 
 
-def _coco(truth: GroundTruth, annotations: list[dict[str, object]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": i.id, "height": i.height, "width": i.width} for i in truth.images],
-        "categories": [{"id": c.id, "name": c.name} for c in truth.categories],
-        "annotations": [dict(annotation) for annotation in annotations],
-    }
-    coco.createIndex()
-    return coco
+def stat_names(protocol: Protocol) -> tuple[str, ...]:
+    """The names of a resolved protocol's numbers in order: AP, AP by IoU and area, AR by detections and area."""
+    keys = [area.key for area in protocol.areas]
+    ap = ("AP", "AP50", "AP75", *(f"AP{key}" for key in keys))
+    return (*ap, *(f"AR{limit}" for limit in protocol.limits), *(f"AR{key}" for key in keys))
 
 
-def _as_given(result: dict[str, object], kind: Kind) -> dict[str, object]:
-    """A copy for pycocotools to write into; with a box in it, the box's area would count for the mask."""
-    return {key: value for key, value in result.items() if kind == "bbox" or key != "bbox"}
+@dataclass(frozen=True)
+class _Measured:
+    """Of boxes, or of masks. precision: ``(thresholds, categories)``, -1 where there is nothing to find."""
+
+    numbers: Numbers
+    precision: Floats
 
 
-def _summary(evaluation: COCOeval) -> Numbers:
-    return {name: float(value) for name, value in zip(STAT_NAMES, evaluation.stats, strict=True)}
+def _measure(comparison: Comparison, kind: Kind) -> _Measured:
+    truth, detections, protocol = comparison.truth, comparison.detections, comparison.protocol
+    views = [comparison.everything, *(comparison.of_area(area) for area in protocol.areas)]
+    matches = comparison.matches(kind, views)
+    once = np.ones((1, len(truth.images)), dtype=np.int32)
+    every, *by_area = (
+        Curves(rank(truth, detections, [view], [each])).average_precision(once)[0, 0]
+        for view, each in zip(views, matches, strict=True)
+    )
+    values = [every, every[IOU_THRESHOLDS == 0.5], every[IOU_THRESHOLDS == 0.75], *by_area]
+    values += [_recall(comparison, views[0], matches[0], limit) for limit in protocol.limits]
+    values += [_recall(comparison, *each, protocol.limits[-1]) for each in zip(views[1:], matches[1:], strict=True)]
+    means = [float(mean_precision(each)) for each in values]
+    return _Measured(dict(zip(stat_names(protocol), means, strict=True)), every)
 
 
-def _class_stats(truth: GroundTruth, boxes: COCOeval, masks: COCOeval | None) -> list[ClassStats]:
-    counts = np.bincount(truth.annotations.label[~truth.annotations.crowd], minlength=len(truth.categories)).tolist()
+def _recall(comparison: Comparison, view: View, matches: Matches, limit: int) -> Floats:
+    """``(thresholds, categories)``, by the first ``limit`` detections of each image and category; -1 as for AP."""
+    truth, detections = comparison.truth, comparison.detections
+    wanted = np.bincount(truth.category[view.wanted], minlength=len(truth.categories))
+    rows = np.flatnonzero((matches.found > 0) & (detections.rank < limit))
+    bits, category = matches.found[rows], detections.category[rows]
+    found = [
+        np.bincount(category[bits >> level & 1 == 1], minlength=len(wanted)) for level in range(len(IOU_THRESHOLDS))
+    ]
+    return np.where(wanted > 0, np.stack(found) / np.maximum(wanted, 1), -1.0)
+
+
+def _class_stats(comparison: Comparison, measured: dict[Kind, _Measured]) -> list[ClassStats]:
+    truth = comparison.truth
+    counts = np.bincount(truth.category[~truth.crowd], minlength=len(truth.categories)).tolist()
     return [
         ClassStats(
-            id=category.id,
-            name=category.name,
+            id=category,
+            name=truth.names[index],
             instances=counts[index],
-            bbox=_class_numbers(boxes, index),
-            segm=_class_numbers(masks, index) if masks is not None else None,
+            bbox=_class_numbers(measured["bbox"].precision[:, index]),
+            segm=_class_numbers(measured["segm"].precision[:, index]) if "segm" in measured else None,
         )
         for index, category in enumerate(truth.categories)
     ]
 
 
-def _class_numbers(evaluation: COCOeval, index: int) -> Numbers:
-    # (IoU thresholds, recalls): all areas, at most 100 detections.
-    precision = evaluation.eval["precision"][:, :, index, 0, -1]
-    thresholds = evaluation.params.iouThrs
-    rows = {"AP": precision, "AP50": precision[thresholds == 0.5], "AP75": precision[thresholds == 0.75]}
-    return {name: float(np.mean(row[row > -1])) if (row > -1).any() else -1.0 for name, row in rows.items()}
+def _class_numbers(precision: Floats) -> Numbers:
+    """precision: ``(thresholds,)``, all -1 or none."""
+    chosen = (precision, precision[IOU_THRESHOLDS == 0.5], precision[IOU_THRESHOLDS == 0.75])
+    return {name: float(values.mean()) for name, values in zip(("AP", "AP50", "AP75"), chosen, strict=True)}
 
 
-_AREAS = {
-    "AP": "annotations that are not crowds",
-    "APs": "small annotations (area below 32 x 32 pixels)",
-    "APm": "medium annotations (area from 32 x 32 to 96 x 96 pixels)",
-    "APl": "large annotations (area above 96 x 96 pixels)",
+_COCO_AREAS = {
+    "s": "small annotations (area below 32 x 32 pixels)",
+    "m": "medium annotations (area from 32 x 32 to 96 x 96 pixels)",
+    "l": "large annotations (area above 96 x 96 pixels)",
 }
 
 
-def _notes(truth: GroundTruth, predictions: Predictions, stats: Stats) -> list[str]:
-    missing = [name for name in _AREAS if stats["bbox"][name] == -1]
-    if "AP" in missing:
-        notes = [f"-1: the ground truth has no {_AREAS['AP']}, so there is nothing to measure"]
+def _notes(comparison: Comparison, stats: Stats) -> list[str]:
+    source, detections = comparison.source, comparison.detections
+    notes = []
+    if stats["bbox"]["AP"] == -1:
+        notes.append("-1: the ground truth has no annotations that are not crowds, so there is nothing to measure")
     else:
-        notes = [f"{name} and AR{name[2:]} are -1: the ground truth has no {_AREAS[name]}" for name in missing]
+        missing = [area for area in comparison.protocol.areas if stats["bbox"][f"AP{area.key}"] == -1]
+        notes += [
+            f"AP{area.key} and AR{area.key} are -1: the ground truth has no {_described(area)}" for area in missing
+        ]
     if stats["segm"] is None:
-        reason = "ground truth has no segmentations" if not truth.has_masks else "predictions have boxes only"
+        reason = "ground truth has no segmentations" if not source.has_masks else "predictions have boxes only"
         notes.append(f"no numbers for masks: the {reason}")
-    elif not len(predictions):
+    elif not len(detections.image):
         notes.append("there are no predictions")
-    if (truth.annotations.id == 0).any():
+    if not comparison.truth.counted.all():
         notes.append("an annotation has id 0: COCO's evaluator counts a match with it as a miss; number from 1")
-    return notes
+    return notes + limit_notes(comparison)
+
+
+def _described(area: AreaRange) -> str:
+    if area in COCO_AREAS:
+        return _COCO_AREAS[area.key]
+    return f"annotations of the range {area.name} (area from {area.low:g} to {area.high:g} pixels)"

@@ -4,36 +4,61 @@ pycocotools lets the detections of an image and category choose in turn, by desc
 anew: the free annotation of highest IoU, of ignored ones only where no other is left. What a detection prefers does not
 depend on the threshold, and only pairs of at least the lowest threshold matter. So the few such pairs are listed once,
 and thresholds are the bits of an integer: bit ``t`` stands for ``IOU_THRESHOLDS[t]``.
+
+Images and categories do not know of each other. So in the first round the first pair of each is decided, of all at
+once, in the second round the second pair, and so on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
+from dsctool.evaluation.pairing import Overlapping, overlapping
+from dsctool.evaluation.protocol import LARGEST_AREA
+from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable, places
 from dsctool.terms import Kind
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's, computed as pycocotools computes them."""
 ALL_BITS = (1 << len(IOU_THRESHOLDS)) - 1
+Bits = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Detections and annotations of one image and category whose IoU reaches the lowest threshold: ``p`` rows.
 
-    detection, truth: ``(p,)`` rows of the tables, ascending. iou: ``(p,)``; with a crowd, over the detection's area.
-    bits: ``(p,)``, the thresholds that the IoU reaches.
+    detection, truth: ``(p,)`` rows of the tables; by detection, then in the order in which it prefers them. bits:
+    ``(p,)``, the thresholds that the IoU reaches.
     """
 
+    kind: Kind
     detection: Ints
     truth: Ints
-    iou: Floats
-    bits: Ints
+    bits: Bits
+
+    def of_detections(self, kept: Bools) -> Pairs:
+        """Only those of some detections ``(n,)``."""
+        rows = kept[self.detection]
+        return Pairs(self.kind, self.detection[rows], self.truth[rows], self.bits[rows])
+
+
+@dataclass(frozen=True)
+class View:
+    """Some of the instances, all others ignored.
+
+    wanted: ``(m,)``, what should be found, never crowds. low, high: detections that match nothing are ignored where
+    their area is not from one to the other.
+    """
+
+    wanted: Bools
+    low: float = 0.0
+    high: float = LARGEST_AREA
 
 
 @dataclass(frozen=True)
@@ -44,64 +69,71 @@ class Matches:
     taken: ``(m,)``, of every annotation that is no crowd: where some detection matched it.
     """
 
-    found: Ints
-    ignored: Ints
-    taken: Ints
+    found: Bits
+    ignored: Bits
+    taken: Bits
 
 
-def find_pairs(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Pairs:
-    """The pairs that can match; IoUs are pycocotools'."""
-    found: list[tuple[Ints, Ints, Floats]] = []
-    masks, truth_masks = detections.masks or [], truth.masks or []
-    for first, last, truth_first, truth_last in _shared_groups(truth, detections):
-        crowd = truth.crowd[truth_first:truth_last].tolist()
-        if kind == "bbox":
-            iou = coco_mask.iou(detections.boxes[first:last], truth.boxes[truth_first:truth_last], crowd)
-        else:
-            iou = coco_mask.iou(masks[first:last], truth_masks[truth_first:truth_last], crowd)
-        rows, columns = np.nonzero(iou >= IOU_THRESHOLDS[0])
-        if len(rows):
-            found.append((rows + first, columns + truth_first, iou[rows, columns]))
-    nothing = np.zeros(0, dtype=np.int64)
-    detection, annotation = (np.concatenate([nothing, *(each[side] for each in found)]) for side in (0, 1))
-    overlap: Floats = np.concatenate([np.zeros(0), *(each[2] for each in found)])
-    reached = np.searchsorted(IOU_THRESHOLDS, overlap, side="right")
-    return Pairs(detection, annotation, overlap, (np.int64(1) << reached) - 1)
+def find_near(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Overlapping:
+    """All pairs of one category that can match, and masks that nearly can."""
+    everything = np.ones(len(truth.image), dtype=bool)
+    return overlapping(truth, detections, kind, among=everything, categories="same", at_least=float(IOU_THRESHOLDS[0]))
 
 
-def _shared_groups(truth: TruthTable, detections: DetectionTable) -> NDArray[np.int64]:
-    """``(groups, 4)``: rows ``[first, last)`` of detections, then of annotations, of one image and category."""
-    categories = len(truth.categories)
-    keys = detections.image * categories + detections.category, truth.image * categories + truth.category
-    shared = np.intersect1d(*keys)
-    bounds = [np.searchsorted(key, shared, side=side) for key in keys for side in ("left", "right")]
-    return np.stack(bounds, axis=1)
+def find_pairs(near: Overlapping, kind: Kind) -> Pairs:
+    """Those that can match; of equal IoUs a detection prefers the later annotation."""
+    near = near.take(np.flatnonzero(near.iou >= IOU_THRESHOLDS[0]))
+    near = near.take(np.lexsort((-near.truth, -near.iou, near.detection)))
+    reached = np.searchsorted(IOU_THRESHOLDS, near.iou, side="right")
+    return Pairs(kind, near.detection, near.truth, ((1 << reached) - 1).astype(np.int16))
 
 
-def match(pairs: Pairs, truth: TruthTable, detections: DetectionTable, kind: Kind, *, ignored: Bools) -> Matches:
-    """One choice after the other; ``ignored`` ``(m,)`` are annotations that need not be found.
+def match(pairs: Pairs, truth: TruthTable, detections: DetectionTable, views: Sequence[View]) -> list[Matches]:
+    """One matching per view.
 
-    Ignored annotations that are no crowd are matched once, by ordinary IoU. Detections that match nothing are ignored
-    where their area is out of COCO's range.
+    Ignored annotations that are no crowd are matched once, by ordinary IoU.
     """
-    order = np.lexsort((-pairs.truth, -pairs.iou, ignored[pairs.truth], pairs.detection))
-    columns = (pairs.detection, pairs.truth, pairs.bits, ignored[pairs.truth], truth.crowd[pairs.truth])
-    taken = [0] * len(truth.image)
-    found = [0] * len(detections.image)
-    dropped = [0] * len(detections.image)
-    counted = truth.counted.tolist()
-    current, open_bits = -1, 0
-    for row, annotation, bits, ignore, crowd in zip(*(column[order].tolist() for column in columns), strict=True):
-        if row != current:
-            current, open_bits = row, ALL_BITS
-        bits &= open_bits & ~taken[annotation]
-        open_bits &= ~bits
-        if not crowd:
-            taken[annotation] |= bits
-        if ignore:
-            dropped[row] |= bits
-        elif counted[annotation]:
-            found[row] |= bits
-    hits, left_out = np.asarray(found, dtype=np.int64), np.asarray(dropped, dtype=np.int64)
-    left_out |= np.where(detections.outside[kind], ALL_BITS & ~hits, 0)
-    return Matches(hits, left_out, np.asarray(taken, dtype=np.int64))
+    ignored = np.stack([~view.wanted[pairs.truth] for view in views])
+    order = np.argsort(pairs.detection * 2 + ignored, axis=1, kind="stable")
+    turn = places(detections.image[pairs.detection] * max(len(truth.categories), 1) + truth.category[pairs.truth])
+    in_turn = np.argsort(turn, kind="stable")
+    rounds = np.searchsorted(turn[in_turn], np.arange(turn.max(initial=-1) + 2))
+    order = order[:, in_turn]
+    chosen = _choose(pairs, truth, len(detections.image), order, rounds)
+    results = []
+    for view, bits, rows in zip(views, chosen, order, strict=True):
+        rows, bits = rows[bits > 0], bits[bits > 0]
+        detection, annotation = pairs.detection[rows], pairs.truth[rows]
+        wanted, crowd = view.wanted[annotation], truth.crowd[annotation]
+        found = _united(detection, np.where(wanted & truth.counted[annotation], bits, 0), len(detections.image))
+        left_out = _united(detection, np.where(wanted, 0, bits), len(detections.image))
+        area = detections.area[pairs.kind]
+        left_out |= np.where((area < view.low) | (area > view.high), ALL_BITS & ~found, 0).astype(np.int16)
+        results.append(Matches(found, left_out, _united(annotation, np.where(crowd, 0, bits), len(truth.image))))
+    return results
+
+
+def _choose(pairs: Pairs, truth: TruthTable, detections: int, order: Ints, rounds: Ints) -> Bits:
+    """``(views, p)``: for which thresholds each pair belongs together.
+
+    order: ``(views, p)``, the pairs of one round after those of another. rounds: where each of them begins.
+    """
+    views = np.arange(len(order))[:, None]
+    detection = pairs.detection[order] + views * detections
+    annotation = pairs.truth[order] + views * len(truth.image)
+    bits = pairs.bits[order]
+    kept = np.where(truth.crowd[pairs.truth], 0, ALL_BITS).astype(np.int16)[order]  # crowds are never taken
+    searching = np.full(len(order) * detections, ALL_BITS, dtype=np.int16)
+    free = np.full(len(order) * len(truth.image), ALL_BITS, dtype=np.int16)
+    for start, stop in pairwise(rounds.tolist()):
+        one, other = detection[:, start:stop], annotation[:, start:stop]
+        new = bits[:, start:stop] & searching[one] & free[other]
+        bits[:, start:stop] = new
+        searching[one] &= ~new
+        free[other] &= ~(new & kept[:, start:stop])
+    return bits
+
+
+def _united(rows: Ints, bits: NDArray[np.integer], count: int) -> Bits:
+    """``(count,)``: the bits of each row together; no bit is given twice."""
+    return np.bincount(rows, weights=bits, minlength=count).astype(np.int16)

@@ -6,17 +6,24 @@ detections; here only true positives are looked at, where alone precision rises,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches
+from dsctool.evaluation.matching import ALL_BITS, IOU_THRESHOLDS, Bits, Matches, View
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
 
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 """COCO's, computed as pycocotools computes them."""
 _LEVELS = len(IOU_THRESHOLDS)
+_AT_ONCE = 1 << 23  # numbers in the largest arrays: memory, not results, depends on it
+_BLOCK = 1 << 11  # true positives at a time, of all rows of weights
+_NEXT_RECALL = np.append(RECALLS[1:], np.inf)
+
+Counts = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -24,56 +31,59 @@ class Ranking:
     """Matched detections of every group by descending score, ties in the order of images: ``n`` rows.
 
     A group is what has a precision of its own: a category, or a category in one image. groups: how many. images: how
-    many. image, group: ``(n,)``, groups ascending. found, ignored: ``(n,)`` bits per threshold. truth_image,
-    truth_group: ``(m,)`` of the annotations that should be found, groups ascending.
+    many. image, group: ``(n,)``, groups ascending. found, ignored: ``(v, n)`` bits per threshold, in each of ``v``
+    views. truth_image, truth_group: per view, of the annotations that should be found, groups ascending.
     """
 
     groups: int
     images: int
     image: Ints
     group: Ints
-    found: Ints
-    ignored: Ints
-    truth_image: Ints
-    truth_group: Ints
+    found: Bits
+    ignored: Bits
+    truth_image: list[Ints]
+    truth_group: list[Ints]
 
     def of_images(self, chosen: Bools) -> Ranking:
         """The part in the chosen images ``(images,)``, which are numbered anew."""
         number = np.cumsum(chosen) - 1
-        rows, truth_rows = chosen[self.image], chosen[self.truth_image]
+        rows = np.flatnonzero(chosen[self.image])
+        truth_rows = [chosen[image] for image in self.truth_image]
         return Ranking(
             groups=self.groups,
             images=int(np.count_nonzero(chosen)),
             image=number[self.image[rows]],
             group=self.group[rows],
-            found=self.found[rows],
-            ignored=self.ignored[rows],
-            truth_image=number[self.truth_image[truth_rows]],
-            truth_group=self.truth_group[truth_rows],
+            found=self.found[:, rows],
+            ignored=self.ignored[:, rows],
+            truth_image=[number[each[kept]] for each, kept in zip(self.truth_image, truth_rows, strict=True)],
+            truth_group=[each[kept] for each, kept in zip(self.truth_group, truth_rows, strict=True)],
         )
 
 
-def rank(truth: TruthTable, detections: DetectionTable, matches: Matches, *, ignored: Bools) -> Ranking:
-    """By category. ignored: ``(m,)``, the annotations that need not be found, as in the matching."""
-    order = np.lexsort((-detections.score, detections.category))
-    wanted = np.flatnonzero(~ignored)
-    wanted = wanted[np.argsort(truth.category[wanted], kind="stable")]
+def rank(truth: TruthTable, detections: DetectionTable, views: Sequence[View], matches: Sequence[Matches]) -> Ranking:
+    """By category; one matching for each view. Detections that count in none of them are left out."""
+    nowhere = np.bitwise_and.reduce([each.ignored for each in matches]) == ALL_BITS
+    order = detections.by_category
+    order = order[~nowhere[order]]
+    by_category = np.argsort(truth.category, kind="stable")
+    wanted = [by_category[view.wanted[by_category]] for view in views]
     return Ranking(
         groups=len(truth.categories),
         images=len(truth.images),
         image=detections.image[order],
         group=detections.category[order],
-        found=matches.found[order],
-        ignored=matches.ignored[order],
-        truth_image=truth.image[wanted],
-        truth_group=truth.category[wanted],
+        found=np.stack([each.found[order] for each in matches]),
+        ignored=np.stack([each.ignored[order] for each in matches]),
+        truth_image=[truth.image[rows] for rows in wanted],
+        truth_group=[truth.category[rows] for rows in wanted],
     )
 
 
-def rank_by_image(truth: TruthTable, detections: DetectionTable, matches: Matches) -> tuple[Ranking, Ints]:
+def rank_by_image(truth: TruthTable, detections: DetectionTable, view: View, matches: Matches) -> tuple[Ranking, Ints]:
     """By category within each image, where there is something to find; and the image of every group ``(groups,)``."""
     categories = len(truth.categories)
-    wanted = np.flatnonzero(~truth.ignored)  # the tables are by image, category and score already
+    wanted = np.flatnonzero(view.wanted)  # the tables are by image, category and score already
     keys = truth.image[wanted] * categories + truth.category[wanted]
     groups, truth_group = np.unique(keys, return_inverse=True)
     own = detections.image * categories + detections.category
@@ -83,10 +93,10 @@ def rank_by_image(truth: TruthTable, detections: DetectionTable, matches: Matche
         images=len(truth.images),
         image=detections.image[rows],
         group=np.searchsorted(groups, own[rows]),
-        found=matches.found[rows],
-        ignored=matches.ignored[rows],
-        truth_image=truth.image[wanted],
-        truth_group=truth_group,
+        found=matches.found[None, rows],
+        ignored=matches.ignored[None, rows],
+        truth_image=[truth.image[wanted]],
+        truth_group=[truth_group],
     )
     return ranking, groups // max(categories, 1)
 
@@ -94,74 +104,123 @@ def rank_by_image(truth: TruthTable, detections: DetectionTable, matches: Matche
 class Curves:
     """Where a ranking's true positives are, ready to be weighed.
 
-    A segment is the run of true positives of one threshold and group; all segments lie one after the other.
+    A curve is what one view, threshold and group have; the true positives of all curves lie one after the other.
     """
 
     def __init__(self, ranking: Ranking) -> None:
         self._ranking = ranking
         bounds = np.searchsorted(ranking.group, np.arange(ranking.groups))
-        found = [np.flatnonzero(ranking.found >> level & 1) for level in range(_LEVELS)]
-        ignored = [np.flatnonzero(ranking.ignored >> level & 1) for level in range(_LEVELS)]
-        self._row = np.concatenate(found)
-        self._group = ranking.group[self._row]
-        self._start = bounds[self._group]
-        level = np.repeat(np.arange(_LEVELS), [len(rows) for rows in found])
-        self._segments, self._first, self._segment = np.unique(
-            level * ranking.groups + self._group, return_index=True, return_inverse=True
-        )
-        # Places in the list of ignored detections: of each true positive, and of its group's beginning.
-        self._ignored = np.concatenate(ignored)
-        offsets = np.cumsum([0, *(len(rows) for rows in ignored[:-1])])
-        self._ignored_until, self._ignored_start = (
-            np.concatenate(
-                [offset + np.searchsorted(left, at) for offset, left, at in zip(offsets, ignored, where, strict=True)]
-            )
-            for where in (found, [bounds[ranking.group[rows]] for rows in found])
-        )
-        self._truth_bounds = np.searchsorted(ranking.truth_group, np.arange(ranking.groups + 1))
+        self._row, level = _by_level(ranking.found)
+        self._ignored, ignored_level = _by_level(ranking.ignored)
+        curve = level * ranking.groups + ranking.group[self._row]
+        self._first = np.flatnonzero(np.diff(curve, prepend=-1))
+        self._curves = curve[self._first]
+        self._start = bounds[self._curves % max(ranking.groups, 1)]
+        # Places in the list of ignored detections: of each true positive, and of each curve's beginning.
+        step = len(ranking.group) + 1
+        keys = ignored_level * step + self._ignored
+        self._ignored_until = np.searchsorted(keys, level * step + self._row)
+        self._ignored_start = np.searchsorted(keys, level[self._first] * step + self._start)
+        self._blocks = _blocks(self._first, len(self._row))
 
-    def average_precision(self, weights: Ints) -> Floats:
-        """``(b, thresholds, groups)`` for ``b`` rows of weights ``(b, images)``, whole numbers.
+    def average_precision(self, weights: NDArray[np.integer]) -> Floats:
+        """``(b, views, thresholds, groups)`` for ``b`` rows of weights ``(b, images)``, whole numbers.
 
         An image of weight 2 counts like two copies of it. -1 where a group has nothing to find.
         """
-        wanted = np.diff(_sums(np.take(weights, self._ranking.truth_image, axis=1))[:, self._truth_bounds], axis=1)
-        areas = np.zeros((len(weights), _LEVELS * self._ranking.groups))
-        if len(self._row):
-            areas[:, self._segments] = self._areas(np.take(weights, self._ranking.image, axis=1), wanted)
-        values = areas.reshape(len(weights), _LEVELS, self._ranking.groups)
-        return np.where(wanted[:, None] > 0, values, -1.0)
+        rows = max(1, _AT_ONCE // max(len(self._ignored), len(self._ranking.image), 1))
+        parts = [self._part(weights[first : first + rows].astype(np.int32)) for first in range(0, len(weights), rows)]
+        return np.concatenate(parts)
 
-    def _areas(self, weights: Ints, wanted: Ints) -> Floats:
-        """``(b, segments)`` from the detections' weights ``(b, n)`` and what is to be found ``(b, groups)``."""
-        hits = _sums(weights[:, self._row])
-        hits = hits[:, 1:] - hits[:, self._first[self._segment]]
-        seen, ignored = _sums(weights), _sums(weights[:, self._ignored])
-        seen = seen[:, self._row + 1] - seen[:, self._start]
-        seen -= ignored[:, self._ignored_until] - ignored[:, self._ignored_start]
-        precision = hits / (seen + np.spacing(1))
-        recall = hits / np.maximum(wanted, 1)[:, self._group]
-        # Each true positive stands for the recalls that it is the first to reach.
-        reached = np.searchsorted(RECALLS, recall, side="right")
-        steps = np.diff(reached, axis=1, prepend=0)
-        steps[:, self._first] = reached[:, self._first]
-        for first, last in zip(self._first, np.append(self._first[1:], len(self._row)), strict=True):
-            backwards = precision[:, first:last][:, ::-1]
+    def _part(self, weights: Counts) -> Floats:
+        ranking = self._ranking
+        truth = zip(ranking.truth_image, ranking.truth_group, strict=True)
+        counts = [_per_group(weights[:, image], group, ranking.groups) for image, group in truth]
+        wanted = np.concatenate(counts, axis=1)
+        shape = len(weights), len(ranking.found), _LEVELS, ranking.groups
+        areas = np.zeros(shape)
+        if len(self._row):
+            areas.reshape(len(weights), -1)[:, self._curves] = self._areas(weights, wanted)
+        return np.where(wanted.reshape(*shape[:2], 1, ranking.groups) > 0, areas, -1.0)
+
+    def _areas(self, weights: Counts, wanted: Counts) -> Floats:
+        """``(b, curves)`` from the images' weights and what is to be found ``(b, views * groups)``."""
+        groups, weights = self._ranking.groups, weights.take(self._ranking.image, axis=1)
+        wanted = np.maximum(wanted, 1)[:, self._curves // (_LEVELS * groups) * groups + self._curves % groups]
+        seen, ignored = _sums(weights), _sums(weights.take(self._ignored, axis=1))
+        before = seen.take(self._start, axis=1) - ignored.take(self._ignored_start, axis=1)
+        areas = []
+        for curves, entries in self._blocks:
+            rows, first = self._row[entries], self._first[curves] - entries.start
+            size = np.diff(first, append=len(rows))
+            hits = weights.take(rows, axis=1).cumsum(axis=1, dtype=np.int32)
+            hits -= np.repeat(np.where(first > 0, hits[:, first - 1], 0), size, axis=1)
+            counted = seen.take(rows + 1, axis=1)
+            counted -= ignored.take(self._ignored_until[entries], axis=1)
+            counted -= np.repeat(before[:, curves], size, axis=1)
+            precision = hits / (counted + np.spacing(1))
+            _make_monotonous(precision, first, size)
+            # Each true positive stands for the recalls that it is the first to reach.
+            reached = _recalls_reached(hits / np.repeat(wanted[:, curves], size, axis=1))
+            steps = np.diff(reached, axis=1, prepend=0)
+            steps[:, first] = reached[:, first]
+            areas.append(np.add.reduceat(precision * steps, first, axis=1))
+        return np.concatenate(areas, axis=1) / len(RECALLS)
+
+
+def _blocks(first: Ints, count: int) -> list[tuple[slice, slice]]:
+    """Curves next to each other, and their entries: few enough to stay in a processor's cache."""
+    edges = np.append(np.flatnonzero(np.diff(first // _BLOCK, prepend=-1)), len(first))
+    starts = np.append(first, count)
+    return [(slice(one, other), slice(starts[one], starts[other])) for one, other in pairwise(edges.tolist())]
+
+
+def _make_monotonous(precision: Floats, first: Ints, size: Ints) -> None:
+    """In place: the best precision from each true positive of a curve on; curve by curve, or step by step."""
+    longest = int(size.max())
+    if len(first) < longest:
+        for start, count in zip(first.tolist(), size.tolist(), strict=True):
+            backwards = precision[:, start : start + count][:, ::-1]
             np.maximum.accumulate(backwards, axis=1, out=backwards)
-        areas: Floats = np.add.reduceat(precision * steps, self._first, axis=1) / len(RECALLS)
-        return areas
+        return
+    by_size = np.argsort(-size, kind="stable")
+    for step in range(longest - 2, -1, -1):
+        rows = first[by_size[: np.count_nonzero(size > step + 1)]] + step
+        precision[:, rows] = np.maximum(precision[:, rows], precision[:, rows + 1])
 
 
 def mean_precision(values: Floats) -> NDArray[np.float64]:
-    """``(b,)``: the mean over thresholds and groups of ``(b, thresholds, groups)`` without -1; -1 without any other."""
+    """``(...)``: the mean over thresholds and groups of ``(..., thresholds, groups)`` without -1; -1 without others."""
     defined = values > -1
-    counts = defined.sum(axis=(1, 2))
-    sums = np.where(defined, values, 0.0).sum(axis=(1, 2))
+    counts = defined.sum(axis=(-2, -1))
+    sums = np.where(defined, values, 0.0).sum(axis=(-2, -1))
     return np.where(counts > 0, sums / np.maximum(counts, 1), -1.0)
 
 
-def _sums(values: Ints) -> Ints:
+def _by_level(bits: Bits) -> tuple[Ints, Ints]:
+    """The rows of all set bits of ``(v, n)``, and which view and threshold each belongs to: ``view * 10 + bit``."""
+    rows, levels = [], []
+    for view, own in enumerate(bits):
+        some = np.flatnonzero(own)
+        for level in range(_LEVELS):
+            rows.append(some[own[some] >> level & 1 == 1])
+            levels.append(np.full(len(rows[-1]), view * _LEVELS + level))
+    return np.concatenate(rows), np.concatenate(levels)
+
+
+def _recalls_reached(recall: Floats) -> Counts:
+    """How many of ``RECALLS`` are not above each element; nearly its hundredfold, which rounding may miss."""
+    near = (recall * (len(RECALLS) - 1)).astype(np.int32)
+    return near + (RECALLS[near] <= recall) + (_NEXT_RECALL[near] <= recall)
+
+
+def _per_group(weights: Counts, group: Ints, groups: int) -> Counts:
+    """``(b, groups)``: sums of ``(b, m)`` by ascending ``group`` ``(m,)``."""
+    return np.diff(_sums(weights)[:, np.searchsorted(group, np.arange(groups + 1))], axis=1)
+
+
+def _sums(values: Counts) -> Counts:
     """``(b, n + 1)``: sums of the first 0, 1, ... n of each row of ``(b, n)``."""
-    sums = np.zeros((values.shape[0], values.shape[1] + 1), dtype=np.int64)
+    sums = np.zeros((values.shape[0], values.shape[1] + 1), dtype=np.int32)
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dsctool.evaluation.predictions import Predictions
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, load_ground_truth
-from dsctool.rle import Rle, calls
+from dsctool.evaluation.protocol import LARGEST_AREA
+from dsctool.evaluation.sources import GroundTruth
+from dsctool.rle import Rle
 from dsctool.terms import Kind
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-PER_IMAGE = 100
-"""COCO looks at so many detections per image and category, the ones of highest score."""
-_LARGEST_AREA = 1e5**2  # COCO's "all" areas end here; what is larger, or negative, is ignored
+_AT_ONCE = 200  # pycocotools' area and toBbox go wrong from 256 masks on
+
+
+class Masks(Protocol):
+    """Masks by row, as compressed RLE."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Rle: ...
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,29 @@ class TruthTable:
     area: Floats
     counted: Bools
     boxes: Floats
-    masks: Sequence[Rle] | None
+    masks: Masks | None
+
+    @cached_property
+    def wanted(self) -> Bools:
+        """``(m,)``: what detections should find: all but crowds, and areas that COCO ignores."""
+        return ~self.crowd & (self.area >= 0) & (self.area <= LARGEST_AREA)
+
+    @cached_property
+    def mask_areas(self) -> Floats:
+        """``(m,)``, of the masks themselves."""
+        return mask_areas(self.masks or [])
+
+    @cached_property
+    def mask_boxes(self) -> Floats:
+        """``(m, 4)``: x, y, width, height around the masks."""
+        return mask_boxes(self.masks or [])
 
     @property
-    def ignored(self) -> Bools:
-        """``(m,)``: what no detection has to find: crowds, and areas that COCO ignores."""
-        return self.crowd | _outside(self.area)
+    def most_instances(self) -> int:
+        """Of one category in one image, without crowds."""
+        rows = ~self.crowd
+        counts = np.bincount(self.image[rows] * max(len(self.categories), 1) + self.category[rows], minlength=1)
+        return int(counts.max())
 
     @property
     def instances_per_image(self) -> Ints:
@@ -59,24 +85,37 @@ class TruthTable:
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """Results by image, then category, then score, of each at most ``PER_IMAGE`` where COCO's limit holds: ``n`` rows.
+    """Results by image, then category, then score: ``n`` rows.
 
-    image, category: ``(n,)`` indices of the ground truth's. score: ``(n,)``. boxes: ``(n, 4)`` x, y, width, height.
-    masks: compressed RLE per row, or None. outside: ``(n,)`` per kind, areas that COCO ignores.
+    image, category: ``(n,)`` indices of the ground truth's. score: ``(n,)``. rank: ``(n,)``, place among the rows of
+    one image and category, from 0. boxes: ``(n, 4)`` x, y, width, height. masks: compressed RLE per row, or None.
+    area: ``(n,)`` by kind, as pycocotools has it.
     """
 
     image: Ints
     category: Ints
     score: Floats
+    rank: Ints
     boxes: Floats
-    masks: Sequence[Rle] | None
-    outside: dict[Kind, Bools]
+    masks: Masks | None
+    area: dict[Kind, Floats]
 
+    @cached_property
+    def by_category(self) -> Ints:
+        """``(n,)``: rows by category, then score, ties in the order of rows."""
+        return np.argsort(self.category * len(self.score) + self.standing)
 
-def open_truth(source: GroundTruthSource) -> tuple[GroundTruth, TruthTable]:
-    """Ground truth and its columns; ``DataError`` names the file and the annotation."""
-    truth = load_ground_truth(source)
-    return truth, truth_table(truth)
+    @cached_property
+    def standing(self) -> Ints:
+        """``(n,)``: the place of every row when all are sorted by score, ties in the order of rows."""
+        standing = np.empty(len(self.score), dtype=np.int64)
+        standing[np.argsort(-self.score, kind="stable")] = np.arange(len(self.score))
+        return standing
+
+    @cached_property
+    def mask_boxes(self) -> Floats:
+        """``(n, 4)``: x, y, width, height around the masks."""
+        return mask_boxes(self.masks or [])
 
 
 def truth_table(truth: GroundTruth) -> TruthTable:
@@ -99,32 +138,45 @@ def truth_table(truth: GroundTruth) -> TruthTable:
     )
 
 
-def detection_table(predictions: Predictions, truth: TruthTable, *, limited: bool = True) -> DetectionTable:
-    """The columns of results; boxes come from the masks where there are only these. limited: as COCO limits them."""
+def detection_table(predictions: Predictions, truth: TruthTable, *, limit: int | None = None) -> DetectionTable:
+    """The columns of results; boxes come from the masks where there are only these.
+
+    limit: of detections per image and category, those of highest score; None for all.
+    """
     image, category, score = predictions.image, predictions.category, predictions.score
     order = np.lexsort((-score, category, image))
-    if limited:
-        order = order[_rank(image[order] * max(len(truth.categories), 1) + category[order]) < PER_IMAGE]
+    place = places(image[order] * max(len(truth.categories), 1) + category[order])
+    if limit is not None:
+        order, place = order[place < limit], place[place < limit]
+    area: dict[Kind, Floats] = {}
     masks = None if predictions.masks is None else predictions.masks.take(order)
-    outside: dict[Kind, Bools] = {}
     if predictions.areas is not None:
-        outside["segm"] = _outside(predictions.areas[order])
+        area["segm"] = predictions.areas[order]
     if predictions.boxes is not None:
         boxes = predictions.boxes[order]
-        outside["bbox"] = _outside(boxes[:, 2] * boxes[:, 3])
+        area["bbox"] = boxes[:, 2] * boxes[:, 3]
     else:
-        assert masks is not None
-        parts = [coco_mask.toBbox([masks[row] for row in range(len(masks))[part]]) for part in calls(len(masks))]
-        boxes = np.concatenate([np.zeros((0, 4)), *parts])
-        outside["bbox"] = outside["segm"]  # pycocotools takes the masks' areas here too
-    return DetectionTable(image[order], category[order], score[order], boxes, masks, outside)
+        boxes = mask_boxes(masks or [])
+        area["bbox"] = area["segm"]  # pycocotools takes the masks' areas here too
+    return DetectionTable(image[order], category[order], score[order], place, boxes, masks, area)
 
 
-def _outside(area: Floats) -> Bools:
-    return (area < 0) | (area > _LARGEST_AREA)
+def mask_areas(masks: Masks) -> Floats:
+    """``(n,)``: pixels of each mask."""
+    return np.concatenate([np.zeros(0), *(coco_mask.area(part) for part in _parts(masks))])
 
 
-def _rank(key: Ints) -> Ints:
-    """Place of every element among its equals; ``key`` is sorted."""
+def mask_boxes(masks: Masks) -> Floats:
+    """``(n, 4)``: x, y, width, height around each mask."""
+    return np.concatenate([np.zeros((0, 4)), *(coco_mask.toBbox(part) for part in _parts(masks))])
+
+
+def _parts(masks: Masks) -> Iterable[list[Rle]]:
+    for first in range(0, len(masks), _AT_ONCE):
+        yield [masks[row] for row in range(first, min(first + _AT_ONCE, len(masks)))]
+
+
+def places(key: Ints) -> Ints:
+    """Place of every element among its equals, from 0; ``key`` is sorted."""
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     return np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsctool.evaluation.huddle.matched import match_results
+from dsctool.evaluation.comparison import compare
+from dsctool.evaluation.huddle.matched import image_precision, ranking_of
 from dsctool.evaluation.precision import Curves, mean_precision
-from dsctool.evaluation.sources import load_predictions
-from dsctool.evaluation.tables import open_truth
 from dsctool.terms import Kind
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results, pycocotools_numbers
 
@@ -31,10 +30,11 @@ def test_weights_are_copies(kind: Kind) -> None:
     """Without ties: with them, the order among copies would matter a little."""
     source = crowded_truth(seed=31)
     results = noisy_results(source, seed=32, ties=False)
-    truth, table = open_truth(source)
-    curves = Curves(match_results(load_predictions(results, truth), table, masks=True).rankings[kind])
+    compared = compare(source, results)
+    table = compared.truth
+    curves = Curves(ranking_of(compared, [compared.everything]))
     weights = np.random.default_rng(33).integers(0, 4, size=(5, len(table.images)))
-    values = curves.average_precision(weights)
+    values = curves.average_precision(weights)[:, compared.kinds.index(kind)]
     for row, value in zip(weights, mean_precision(values), strict=True):
         more, found = copied(source, results, dict(zip(table.images, row.tolist(), strict=True)))
         ids = [image["id"] for image in more["images"]]
@@ -44,9 +44,9 @@ def test_weights_are_copies(kind: Kind) -> None:
 def test_images_by_themselves() -> None:
     source = crowded_truth(seed=34)
     results = noisy_results(source, seed=35)
-    truth, table = open_truth(source)
-    own = match_results(load_predictions(results, truth), table, masks=True).image_precision("segm")
-    for image, value in zip(table.images, own, strict=True):
+    compared = compare(source, results)
+    own = image_precision(compared, "segm")
+    for image, value in zip(compared.truth.images, own, strict=True):
         expected = pycocotools_numbers(source, results, "segm", [image])[0]
         assert (np.isnan(value) and expected == -1) or value == pytest.approx(expected, abs=1e-12)
     assert np.nanmax(own) > 0

@@ -1,3 +1,3 @@
-"""Where AP is lost. To be read in this order: types, compared, costs, confusion, curves, suppression,
+"""Where AP is lost. To be read in this order: types, costs, confusion, curves, suppression,
 schema, study, rows.
 """

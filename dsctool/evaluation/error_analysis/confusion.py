@@ -8,38 +8,38 @@ missed; detections that COCO ignores, such as those on crowds, are left out.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from dsctool.evaluation.error_analysis.compared import Compared
+from dsctool.evaluation.comparison import Comparison
 from dsctool.evaluation.error_analysis.schema import CategoryName, Confusion
 from dsctool.evaluation.error_analysis.types import FOREGROUND_IOU, Surroundings
-from dsctool.evaluation.matching import Pairs
+from dsctool.evaluation.matching import match
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints
+from dsctool.terms import Kind
 
 
-def confusion_matrix(compared: Compared, *, score_threshold: float) -> Confusion:
+def confusion_matrix(comparison: Comparison, kind: Kind, around: Surroundings, *, score_threshold: float) -> Confusion:
     """Over all categories of the ground truth, in the order of their ids."""
-    truth, detections = compared.truth, compared.detections
+    truth, detections = comparison.truth, comparison.detections
     kept = detections.score >= score_threshold
     # A better detection never yields to a worse one, so matching the kept ones alone changes nothing for them; but
     # those below the threshold must not take instances.
-    matches = replace(compared, pairs=_of_detections(compared.pairs, kept)).matched(ignored=truth.ignored)
+    pairs = comparison.pairs(kind).of_detections(kept)
+    (matches,) = match(pairs, truth, detections, [comparison.everything])
     right = kept & (matches.found & 1 == 1)
     wrong = kept & ((matches.found | matches.ignored) & 1 == 0)
-    left = ~truth.ignored & ~((matches.taken & 1 == 1) & truth.counted)
+    left = truth.wanted & ~((matches.taken & 1 == 1) & truth.counted)
     size = len(truth.categories) + 1
     matrix = np.zeros((size, size), dtype=np.int64)
     np.add.at(matrix, (detections.category[right], detections.category[right]), 1)
-    found, instances = _crossed(compared.around, detections, wrong, left)
+    found, instances = _crossed(around, detections, wrong, left)
     np.add.at(matrix, (truth.category[instances], detections.category[found]), 1)
     wrong[found], left[instances] = False, False
     np.add.at(matrix, (size - 1, detections.category[wrong]), 1)
     np.add.at(matrix, (truth.category[left], size - 1), 1)
     names = zip(truth.categories, truth.names, strict=True)
     return Confusion(
-        kind=compared.kind,
+        kind=kind,
         iou=FOREGROUND_IOU,
         score_threshold=score_threshold,
         categories=[CategoryName(id=each, name=name) for each, name in names],
@@ -47,22 +47,17 @@ def confusion_matrix(compared: Compared, *, score_threshold: float) -> Confusion
     )
 
 
-def _of_detections(pairs: Pairs, kept: Bools) -> Pairs:
-    rows = kept[pairs.detection]
-    return replace(
-        pairs, detection=pairs.detection[rows], truth=pairs.truth[rows], iou=pairs.iou[rows], bits=pairs.bits[rows]
-    )
-
-
 def _crossed(around: Surroundings, detections: DetectionTable, wrong: Bools, left: Bools) -> tuple[Ints, Ints]:
     """Partners of different categories, by descending IoU, then score; each detection and instance once."""
-    detection, annotation, iou = around.crossed
-    order = np.lexsort((annotation, detection, -detections.score[detection], -iou))
+    pairs = around.crossed
+    rows = np.flatnonzero(wrong[pairs.detection] & left[pairs.truth])
+    detection, annotation = pairs.detection[rows], pairs.truth[rows]
+    order = np.lexsort((annotation, detection, -detections.score[detection], -pairs.iou[rows]))
     free_detections, free_instances = wrong.copy(), left.copy()
     chosen: list[tuple[int, int]] = []
     for one, other in zip(detection[order].tolist(), annotation[order].tolist(), strict=True):
         if free_detections[one] and free_instances[other]:
             free_detections[one] = free_instances[other] = False
             chosen.append((one, other))
-    rows = np.asarray(chosen, dtype=np.int64).reshape(-1, 2)
-    return rows[:, 0], rows[:, 1]
+    both = np.asarray(chosen, dtype=np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]

@@ -24,17 +24,18 @@ Types and counts are those of TIDE's program (tidecv 1.0.1), and so are costs bu
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from dsctool.evaluation.error_analysis.compared import Compared
-from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Cost, ErrorType, ErrorView, ViewName
-from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, TypedErrors, type_errors
-from dsctool.evaluation.matching import Matches
-from dsctool.evaluation.precision import Curves, rank
+from dsctool.evaluation.comparison import Comparison
+from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Cost, ErrorType, ErrorView
+from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, Surroundings, TypedErrors, type_errors
+from dsctool.evaluation.matching import Bits, Matches, View
+from dsctool.evaluation.precision import Curves, Ranking
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
+from dsctool.terms import Kind
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,16 @@ class Diagnosis:
     errors: TypedErrors
 
 
-def diagnose(compared: Compared, *, counted: Bools) -> Diagnosis:
-    """counted: ``(m,)``, never crowds or areas out of COCO's range."""
-    truth, matches = compared.truth, compared.matched(ignored=~counted)
-    errors = type_errors(truth, compared.around, matches, counted=counted)
-    return Diagnosis(truth, compared.detections, counted, matches, errors)
+def diagnose(comparison: Comparison, kind: Kind, around: Surroundings, views: Sequence[View]) -> list[Diagnosis]:
+    """Every view, matched at once."""
+    truth, detections = comparison.truth, comparison.detections
+    return [
+        Diagnosis(truth, detections, view.wanted, matches, type_errors(truth, around, matches, counted=view.wanted))
+        for view, matches in zip(views, comparison.matches(kind, views), strict=True)
+    ]
 
 
-def measure_costs(diagnosis: Diagnosis, name: ViewName) -> ErrorView:
+def measure_costs(diagnosis: Diagnosis, name: str) -> ErrorView:
     """AP50, and how much of it each type of error costs."""
     errors, instances = diagnosis.errors, int(np.count_nonzero(diagnosis.counted))
     counts = {each: int(np.count_nonzero(errors.code == CODES[each])) for each in ERROR_TYPES}
@@ -93,8 +96,10 @@ def mended_precision(diagnosis: Diagnosis, types: Collection[ErrorType]) -> floa
     turned = rows[best]
     found, left_out = diagnosis.matches.found & 1, diagnosis.matches.ignored & 1 | mended
     found[turned], left_out[turned] = 1, 0
-    category = detections.category.copy()
-    category[turned] = diagnosis.truth.category[errors.about[turned]]
+    category = detections.category
+    if "classification" in types:
+        category = category.copy()
+        category[turned] = diagnosis.truth.category[errors.about[turned]]
     wanted = diagnosis.counted & ~errors.missed if "missed" in types else diagnosis.counted
     return _precision(diagnosis, found, left_out, category, wanted)
 
@@ -110,11 +115,25 @@ def _one_sided(diagnosis: Diagnosis) -> tuple[float, float]:
     )
 
 
-def _precision(diagnosis: Diagnosis, found: Ints, left_out: Ints, category: Ints, wanted: Bools) -> float:
+def _precision(diagnosis: Diagnosis, found: Bits, left_out: Bits, category: Ints, wanted: Bools) -> float:
     """The mean over the categories with instances that count; 1 for those without instances that are wanted."""
-    truth, matches = diagnosis.truth, replace(diagnosis.matches, found=found, ignored=left_out)
-    ranking = rank(truth, replace(diagnosis.detections, category=category), matches, ignored=~wanted)
+    truth, detections = diagnosis.truth, diagnosis.detections
+    rows = detections.by_category
+    rows = rows[left_out[rows] == 0]
+    if category is not detections.category:
+        rows = rows[np.argsort(category[rows] * len(category) + detections.standing[rows], kind="stable")]
+    wanted_category = np.sort(truth.category[wanted])
+    ranking = Ranking(
+        groups=len(truth.categories),
+        images=1,
+        image=np.zeros_like(rows),
+        group=category[rows],
+        found=found[None, rows],
+        ignored=np.zeros((1, len(rows)), dtype=found.dtype),
+        truth_image=[np.zeros_like(wanted_category)],
+        truth_group=[wanted_category],
+    )
     # Only the first threshold has detections here.
-    values = Curves(ranking).average_precision(np.ones((1, ranking.images), dtype=np.int64))[0, 0]
+    values = Curves(ranking).average_precision(np.ones((1, 1), dtype=np.int32))[0, 0, 0]
     measured = np.bincount(truth.category[diagnosis.counted], minlength=ranking.groups) > 0
     return float(np.where(values < 0, 1.0, values)[measured].mean())

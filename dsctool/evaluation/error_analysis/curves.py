@@ -33,10 +33,10 @@ class _Ranked:
 
 def curve_set(truth: TruthTable, detections: DetectionTable, matches: Matches) -> CurveSet:
     """Of a matching with all instances."""
-    instances = np.bincount(truth.category[~truth.ignored], minlength=len(truth.categories))
+    instances = np.bincount(truth.category[truth.wanted], minlength=len(truth.categories))
     precisions = np.zeros((len(IOU_THRESHOLDS), len(truth.categories), len(RECALLS)))
     categories: list[CategoryCurve] = []
-    order = np.lexsort((-detections.score, detections.category))
+    order = detections.by_category
     bounds = np.searchsorted(detections.category[order], np.arange(len(truth.categories) + 1))
     for index, wanted in enumerate(instances.tolist()):
         rows = order[bounds[index] : bounds[index + 1]]

@@ -12,10 +12,6 @@ ErrorType = Literal["classification", "localisation", "both", "duplicate", "back
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 """In the order of tables; what they are: :mod:`.types`."""
 
-ViewName = Literal["all", "small", "medium", "large", "huddled", "lone"]
-VIEWS: tuple[ViewName, ...] = get_args(ViewName)
-"""The instances that an analysis is about: all, those of COCO's three sizes, those that overlap others or do not."""
-
 
 class Cost(TypedDict):
     """What one type of error costs.
@@ -32,11 +28,12 @@ class Cost(TypedDict):
 class ErrorView(TypedDict):
     """Some of the instances, the others ignored.
 
-    instances: how many. AP50: -1 without instances. errors: by type, one type mended at a time. false_positives,
-    false_negatives: AP50 minus what it is without all wrong detections, or with only the found instances.
+    name: ``all``, a range of areas (COCO's ``small``, ``medium``, ``large``), ``huddled`` or ``lone``. instances: how
+    many. AP50: -1 without instances. errors: by type, one type mended at a time. false_positives, false_negatives: AP50
+    minus what it is without all wrong detections, or with only the found instances.
     """
 
-    name: ViewName
+    name: str
     instances: int
     AP50: float
     errors: dict[ErrorType, Cost]
@@ -120,7 +117,7 @@ class SuppressedInstance(TypedDict):
 class SuppressionView(TypedDict):
     """instances: how many. before: matched by candidates. after: by detections. removed: before, and not after."""
 
-    name: ViewName
+    name: str
     instances: int
     before: int
     after: int
@@ -136,12 +133,16 @@ class SuppressionReport(TypedDict):
 
 
 class ErrorReport(TypedDict):
-    """The whole analysis. An instance is huddled when its largest ``overlap`` with another one is above ``t_o``."""
+    """The whole analysis. An instance is huddled when its largest ``overlap`` with another one is above ``t_o``.
+
+    max_dets: detections that count per image and category.
+    """
 
     foreground_iou: float
     background_iou: float
     overlap: Overlap
     t_o: float
+    max_dets: int
     bbox: Errors
     segm: Errors | None
     confusion: Confusion

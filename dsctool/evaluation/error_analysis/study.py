@@ -7,25 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dsctool.errors import DataError
-from dsctool.evaluation.error_analysis.compared import Compared, compare
+from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.error_analysis.confusion import confusion_matrix
 from dsctool.evaluation.error_analysis.costs import diagnose, measure_costs
 from dsctool.evaluation.error_analysis.curves import curve_set
-from dsctool.evaluation.error_analysis.schema import VIEWS, ErrorReport, Errors, ViewName
+from dsctool.evaluation.error_analysis.schema import ErrorReport, Errors
 from dsctool.evaluation.error_analysis.suppression import measure_suppression
-from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU
+from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU, Surroundings, surroundings
+from dsctool.evaluation.limits import limit_notes
+from dsctool.evaluation.matching import View
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
 from dsctool.evaluation.predictions import Predictions
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource, load_predictions
-from dsctool.evaluation.tables import Bools, Floats, TruthTable, open_truth
-from dsctool.terms import KINDS, LARGE_AREA, MEDIUM_AREA, Kind
-
-SIZES: dict[ViewName, tuple[float, float]] = {
-    "small": (0.0, MEDIUM_AREA),
-    "medium": (MEDIUM_AREA, LARGE_AREA),
-    "large": (LARGE_AREA, 1e5**2),
-}
-"""COCO's ranges of areas in pixels; both ends belong to them."""
+from dsctool.evaluation.protocol import Protocol
+from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource, load_ground_truth, load_predictions
+from dsctool.evaluation.tables import Floats
+from dsctool.terms import Kind
 
 
 @dataclass(frozen=True)
@@ -62,68 +58,72 @@ def study_errors(
     candidates: PredictionsSource | None = None,
     *,
     settings: ErrorSettings | None = None,
+    protocol: Protocol | None = None,
 ) -> ErrorStudy:
     """The whole analysis. Sources are paths or what is in the files; they are not changed.
 
-    candidates: what the model had before NMS, boxes in the format of results. Raises :class:`DataError`, which names
-    the file and the entry.
+    candidates: what the model had before NMS, boxes in the format of results. protocol: how many detections count, and
+    the ranges of areas that are looked at by themselves; COCO's where None. Raises :class:`DataError`, which names the
+    file and the entry.
     """
+    compared = compare(load_ground_truth(ground_truth), predictions, protocol=protocol)
+    return study_compared_errors(compared, candidates, settings=settings)
+
+
+def study_compared_errors(
+    compared: Comparison, candidates: PredictionsSource | None = None, *, settings: ErrorSettings | None = None
+) -> ErrorStudy:
+    """:func:`study_errors` of what was read already."""
     settings = settings or ErrorSettings()
-    truth, table = open_truth(ground_truth)
-    overlaps = largest_overlaps(table, settings.overlap, same_class=False)
-    views = {name: _counted(table, name, overlaps, settings.t_o) for name in VIEWS}
-    results = load_predictions(predictions, truth)
-    before = None if candidates is None else load_predictions(candidates, truth)
-    compared = {kind: compare(results, table, kind) for kind in _kinds(truth, results)}
-    errors = {kind: _errors(each, views) for kind, each in compared.items()}
-    shown: Kind = "segm" if "segm" in compared else "bbox"
+    source, truth, results = compared.source, compared.truth, compared.results
+    before = None if candidates is None else load_predictions(candidates, source)
+    overlaps = largest_overlaps(truth, settings.overlap, same_class=False)
+    views = _views(compared, overlaps, settings.t_o)
+    around = {kind: surroundings(compared, kind) for kind in compared.kinds}
+    errors = {kind: _errors(compared, kind, around[kind], views) for kind in compared.kinds}
+    shown = compared.kinds[-1]
     report = ErrorReport(
         foreground_iou=FOREGROUND_IOU,
         background_iou=BACKGROUND_IOU,
         overlap=settings.overlap,
         t_o=settings.t_o,
+        max_dets=compared.protocol.limits[-1],
         bbox=errors["bbox"],
         segm=errors.get("segm"),
-        confusion=confusion_matrix(compared[shown], score_threshold=settings.score_threshold),
-        suppression=None if before is None else measure_suppression(before, results, table, views, overlaps),
+        confusion=confusion_matrix(compared, shown, around[shown], score_threshold=settings.score_threshold),
+        suppression=None if before is None else measure_suppression(before, results, truth, views, overlaps),
     )
-    return ErrorStudy(report, truth.name, results.name, _notes(truth, results, before))
+    return ErrorStudy(report, source.name, results.name, _notes(compared, before))
 
 
-def _counted(table: TruthTable, name: ViewName, overlaps: Floats, t_o: float) -> Bools:
-    """``(m,)``: the instances of a view."""
-    instances = ~table.ignored
-    if name in SIZES:
-        low, high = SIZES[name]
-        return instances & (table.area >= low) & (table.area <= high)
-    if name == "all":
-        return instances
-    return instances & ((overlaps > t_o) == (name == "huddled"))
+def _views(compared: Comparison, overlaps: Floats, t_o: float) -> dict[str, View]:
+    """All instances, those of each range of areas, those that overlap others and those that do not."""
+    wanted = compared.truth.wanted
+    return {
+        "all": compared.everything,
+        **{area.name: compared.of_area(area) for area in compared.protocol.areas},
+        "huddled": View(wanted & (overlaps > t_o)),
+        "lone": View(wanted & ~(overlaps > t_o)),
+    }
 
 
-def _kinds(truth: GroundTruth, results: Predictions) -> list[Kind]:
-    with_masks = truth.has_masks and (results.has_masks or not len(results))
-    return [kind for kind in KINDS if kind == "bbox" or with_masks]
+def _errors(compared: Comparison, kind: Kind, around: Surroundings, views: Mapping[str, View]) -> Errors:
+    diagnoses = diagnose(compared, kind, around, list(views.values()))
+    return Errors(
+        views=[measure_costs(each, name) for name, each in zip(views, diagnoses, strict=True)],
+        curves=curve_set(compared.truth, compared.detections, diagnoses[0].matches),
+    )
 
 
-def _errors(compared: Compared, views: Mapping[ViewName, Bools]) -> Errors:
-    """views: the instances ``(m,)`` of each."""
-    measured = []
-    for name, counted in views.items():
-        sized = compared.of_size(*SIZES[name]) if name in SIZES else compared
-        measured.append(measure_costs(diagnose(sized, counted=counted), name))
-    matches = compared.matched(ignored=compared.truth.ignored)
-    return Errors(views=measured, curves=curve_set(compared.truth, compared.detections, matches))
-
-
-def _notes(truth: GroundTruth, results: Predictions, candidates: Predictions | None) -> list[str]:
+def _notes(compared: Comparison, candidates: Predictions | None) -> list[str]:
+    source, results = compared.source, compared.results
     notes = []
-    if not truth.has_masks:
-        notes.append(f"no numbers for masks: {truth.name} has no segmentations")
-    elif len(results) and not results.has_masks:
+    if not source.has_masks:
+        notes.append(f"no numbers for masks: {source.name} has no segmentations")
+    elif "segm" not in compared.kinds:
         notes.append(f"no numbers for masks: {results.name} has boxes only")
-    if not len(results):
+    if not len(compared.detections.image):
         notes.append(f"{results.name}: there are no predictions")
     if candidates is not None and not len(candidates):
         notes.append(f"{candidates.name}: there are no candidates")
-    return notes
+    return notes + limit_notes(compared)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dsctool.evaluation.error_analysis.schema import SuppressedInstance, SuppressionReport, SuppressionView, ViewName
-from dsctool.evaluation.matching import find_pairs, match
+from dsctool.evaluation.error_analysis.schema import SuppressedInstance, SuppressionReport, SuppressionView
+from dsctool.evaluation.matching import View, find_near, find_pairs, match
 from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.tables import Bools, Floats, TruthTable, detection_table
 
@@ -21,10 +21,10 @@ def measure_suppression(
     candidates: Predictions,
     results: Predictions,
     truth: TruthTable,
-    views: Mapping[ViewName, Bools],
+    views: Mapping[str, View],
     overlaps: Floats,
 ) -> SuppressionReport:
-    """views: the instances ``(m,)`` of each. overlaps: ``(m,)``, the largest of each instance with another one."""
+    """views: by name. overlaps: ``(m,)``, the largest of each instance with another one."""
     before, after = (_matched(each, truth) for each in (candidates, results))
     removed = before & ~after
     return SuppressionReport(
@@ -32,12 +32,12 @@ def measure_suppression(
         views=[
             SuppressionView(
                 name=name,
-                instances=int(np.count_nonzero(chosen)),
-                before=int(np.count_nonzero(before & chosen)),
-                after=int(np.count_nonzero(after & chosen)),
-                removed=int(np.count_nonzero(removed & chosen)),
+                instances=int(np.count_nonzero(view.wanted)),
+                before=int(np.count_nonzero(before & view.wanted)),
+                after=int(np.count_nonzero(after & view.wanted)),
+                removed=int(np.count_nonzero(removed & view.wanted)),
             )
-            for name, chosen in views.items()
+            for name, view in views.items()
         ],
         removed=[
             SuppressedInstance(
@@ -53,6 +53,6 @@ def measure_suppression(
 
 def _matched(predictions: Predictions, truth: TruthTable) -> Bools:
     """``(m,)``: the instances that some box has, of however many there are."""
-    boxes = detection_table(predictions, truth, limited=False)
-    matches = match(find_pairs(truth, boxes, "bbox"), truth, boxes, "bbox", ignored=truth.ignored)
-    return ~truth.ignored & (matches.taken & 1 == 1)
+    boxes = detection_table(predictions, truth)
+    (matches,) = match(find_pairs(find_near(truth, boxes, "bbox"), "bbox"), truth, boxes, [View(truth.wanted)])
+    return truth.wanted & (matches.taken & 1 == 1)

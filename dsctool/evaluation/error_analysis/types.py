@@ -17,15 +17,17 @@ the others is ``elsewhere``. Background errors are about no instance and count e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from dsctool.evaluation.comparison import Comparison
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorType
 from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches
-from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
+from dsctool.evaluation.pairing import Overlapping, overlapping, united
+from dsctool.evaluation.tables import Bools, Floats, Ints, TruthTable
 from dsctool.terms import Kind
 
 FOREGROUND_IOU = float(IOU_THRESHOLDS[0])
@@ -40,15 +42,16 @@ class Surroundings:
     """What every detection overlaps most among the instances of its image that should be found.
 
     own, other: ``(n,)`` rows of the ground truth of the detection's category and of other ones, -1 for none; with their
-    IoU, ``own_iou`` and ``other_iou``. crossed: detections, annotations and IoUs of all pairs of different categories
-    that reach the foreground IoU, ``(p,)`` each.
+    IoU, ``own_iou`` and ``other_iou``. Only what can decide on a type was looked for: IoUs from the background's on,
+    and others from the foreground's on where the own IoU is no background. crossed: all pairs of different categories
+    that reach the foreground IoU.
     """
 
     own: Ints
     own_iou: Floats
     other: Ints
     other_iou: Floats
-    crossed: tuple[Ints, Ints, Floats]
+    crossed: Overlapping
 
 
 @dataclass(frozen=True)
@@ -65,48 +68,32 @@ class TypedErrors:
     missed: Bools
 
 
-def surroundings(truth: TruthTable, detections: DetectionTable, kind: Kind) -> Surroundings:
+def surroundings(comparison: Comparison, kind: Kind) -> Surroundings:
     """Ordinary IoU as pycocotools has it; crowds and areas out of COCO's range are no instances."""
-    count = len(detections.image)
-    rows = np.full((2, count), -1, dtype=np.int64)
-    overlaps = np.zeros((2, count))
-    nothing = np.zeros(0, dtype=np.int64)
-    crossed: list[tuple[Ints, Ints, Floats]] = [(nothing, nothing, np.zeros(0))]
-    for first, last, instances in _shared_images(truth, detections):
-        iou = _overlaps(truth, detections, kind, first, last, instances)
-        same = detections.category[first:last, None] == truth.category[instances]
-        for side, fits in enumerate((same, ~same)):
-            limited = np.where(fits, iou, -1.0)
-            best = limited.argmax(axis=1)
-            value = limited[np.arange(last - first), best]
-            rows[side, first:last] = np.where(value > 0, instances[best], -1)
-            overlaps[side, first:last] = np.maximum(value, 0.0)
-        near = np.nonzero(~same & (iou >= FOREGROUND_IOU))
-        crossed.append((near[0] + first, instances[near[1]], iou[near]))
-    detection, annotation = (np.concatenate([each[part] for each in crossed]) for part in (0, 1))
-    value = np.concatenate([each[2] for each in crossed])
-    return Surroundings(rows[0], overlaps[0], rows[1], overlaps[1], (detection, annotation, value))
+    truth, detections = comparison.truth, comparison.detections
+    near = comparison.near(kind)
+    find = partial(overlapping, truth, detections, kind, among=truth.wanted)
+    own, own_iou = _nearest(
+        [
+            near.take(np.flatnonzero(truth.wanted[near.truth])),
+            find(categories="same", at_least=BACKGROUND_IOU, below=FOREGROUND_IOU),
+        ],
+        len(detections.image),
+    )
+    others = find(categories="other", at_least=np.where(own_iou < BACKGROUND_IOU, BACKGROUND_IOU, FOREGROUND_IOU))
+    crossed = others.take(np.flatnonzero(others.iou >= FOREGROUND_IOU))
+    return Surroundings(own, own_iou, *_nearest([others], len(detections.image)), crossed)
 
 
-def _shared_images(truth: TruthTable, detections: DetectionTable) -> Iterator[tuple[int, int, Ints]]:
-    """Rows ``[first, last)`` of the detections, and rows of the instances, of every image that has both."""
-    instances = np.flatnonzero(~truth.ignored)
-    edges = np.arange(len(truth.images) + 1)
-    found = np.searchsorted(detections.image, edges)
-    wanted = np.searchsorted(truth.image[instances], edges)
-    for image in np.flatnonzero((np.diff(found) > 0) & (np.diff(wanted) > 0)):
-        yield int(found[image]), int(found[image + 1]), instances[wanted[image] : wanted[image + 1]]
-
-
-def _overlaps(
-    truth: TruthTable, detections: DetectionTable, kind: Kind, first: int, last: int, instances: Ints
-) -> Floats:
-    """``(detections, instances)``."""
-    alone = [0] * len(instances)  # no crowds
-    if kind == "bbox":
-        return np.asarray(coco_mask.iou(detections.boxes[first:last], truth.boxes[instances], alone))
-    masks, truth_masks = detections.masks or [], truth.masks or []
-    return np.asarray(coco_mask.iou(masks[first:last], [truth_masks[row] for row in instances], alone))
+def _nearest(parts: Sequence[Overlapping], count: int) -> tuple[Ints, Floats]:
+    """``(count,)``: the annotation of highest IoU, the first of equals, of every detection; and this IoU."""
+    near = united(parts)
+    near = near.take(np.flatnonzero(near.iou > 0))
+    near = near.take(np.lexsort((near.truth, -near.iou, near.detection)))
+    near = near.take(np.flatnonzero(np.diff(near.detection, prepend=-1)))
+    annotation, iou = np.full(count, -1, dtype=np.int64), np.zeros(count)
+    annotation[near.detection], iou[near.detection] = near.truth, near.iou
+    return annotation, iou
 
 
 def type_errors(truth: TruthTable, around: Surroundings, matches: Matches, *, counted: Bools) -> TypedErrors:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsctool.evaluation.coco import Numbers
-from dsctool.evaluation.huddle.matched import MatchedResults
+from dsctool.evaluation.comparison import Comparison
+from dsctool.evaluation.huddle.matched import ranking_of
 from dsctool.evaluation.huddle.schema import (
     NUMBERS,
     Cell,
@@ -20,12 +21,12 @@ from dsctool.evaluation.huddle.schema import (
     PrecisionDifferences,
 )
 from dsctool.evaluation.huddle.subsets import images_of_cell
-from dsctool.evaluation.matching import IOU_THRESHOLDS
+from dsctool.evaluation.matching import IOU_THRESHOLDS, View
 from dsctool.evaluation.precision import Curves, Ranking, mean_precision
-from dsctool.evaluation.tables import Bools, Floats, Ints, TruthTable
+from dsctool.evaluation.tables import Bools, Floats, Ints
 from dsctool.terms import KINDS, Kind
 
-_BATCH = 8  # bootstrap samples at a time: memory, not results, depends on it
+_BATCH = 64  # bootstrap samples at a time: memory, not results, depends on it
 _BOUNDS = (2.5, 97.5)
 _NOTHING = Measured(bbox=None, segm=None, baseline=None, difference=None)
 
@@ -49,17 +50,16 @@ class Bootstrap:
 class Measuring:
     """Measures subsets, each set of images once: neighbouring cells often have the same.
 
-    overlaps: ``(m,)``, the largest of each row of ``table``. matched: the candidate, and the baseline where there is
-    one.
+    overlaps: ``(m,)``, the largest of each row of the ground truth's table. compared: the candidate, and the baseline
+    where there is one.
     """
 
-    def __init__(
-        self, table: TruthTable, overlaps: Floats, matched: Sequence[MatchedResults], bootstrap: Bootstrap
-    ) -> None:
-        self._table = table
+    def __init__(self, overlaps: Floats, compared: Sequence[Comparison], bootstrap: Bootstrap) -> None:
+        self._table = compared[0].truth
         self._overlaps = overlaps
-        self._matched = matched
+        self._compared = compared
         self._bootstrap = bootstrap
+        self._rankings = [ranking_of(each, [each.everything]) for each in compared]
         self._known: dict[bytes, Measured] = {}
 
     def cell(self, t_o: float, t_p: float) -> Cell:
@@ -67,54 +67,82 @@ class Measuring:
         images = images_of_cell(self._table, self._overlaps, t_o, t_p)
         key = np.packbits(images).tobytes()
         if key not in self._known:
-            self._known[key] = self._measure([each.rankings for each in self._matched], images)
+            (self._known[key],) = self._measure(self._rankings, images) if images.any() else [_NOTHING]
         instances = int(self._table.instances_per_image[images].sum())
         measured = copy.deepcopy(self._known[key])  # so that a caller who changes one cell changes no other
         return Cell(t_o=t_o, t_p=t_p, images=int(np.count_nonzero(images)), instances=instances, **measured)
 
-    def instances(self, t_o: float) -> InstanceView:
-        """The instances that are huddled at T_O, in all images that have instances; without any, no numbers."""
-        huddled = self._overlaps > t_o
-        images = huddled.any() & (self._table.instances_per_image > 0)
-        measured = self._measure([each.rankings_of(huddled) for each in self._matched], images)
-        return InstanceView(t_o=t_o, instances=int(np.count_nonzero(huddled)), **measured)
+    def instances(self, t_o: Sequence[float]) -> list[InstanceView]:
+        """The instances that are huddled at each T_O, in all images that have instances; without any, no numbers."""
+        counts = [int(np.count_nonzero(self._overlaps > each)) for each in t_o]
+        views = [
+            View(self._table.wanted & (self._overlaps > each)) for each, count in zip(t_o, counts, strict=True) if count
+        ]
+        images = self._table.instances_per_image > 0
+        measured = iter(self._measure([ranking_of(each, views) for each in self._compared], images) if views else [])
+        return [
+            InstanceView(t_o=each, instances=count, **(next(measured) if count else _NOTHING))
+            for each, count in zip(t_o, counts, strict=True)
+        ]
 
-    def _measure(self, rankings: Sequence[dict[Kind, Ranking]], images: Bools) -> Measured:
-        """On the chosen images ``(images,)``."""
-        if not images.any():
-            return _NOTHING
+    def _measure(self, rankings: Sequence[Ranking], images: Bools) -> list[Measured]:
+        """Every view on the chosen images ``(images,)``, of which there are some."""
         number = int(np.count_nonzero(images))
-        curves = [{kind: Curves(ranking.of_images(images)) for kind, ranking in each.items()} for each in rankings]
-        numbers = [{kind: _numbers(curve, number) for kind, curve in each.items()} for each in curves]
-        own, base = numbers[0], numbers[1] if len(numbers) > 1 else {}
-        differences = {
-            kind: _difference(own[kind], base[kind], [each[kind] for each in curves], number, self._bootstrap)
-            for kind in KINDS
-            if kind in own and kind in base
-        }
-        return Measured(
-            bbox=own["bbox"],
-            segm=own.get("segm"),
-            baseline=HuddleStats(bbox=base["bbox"], segm=base.get("segm")) if base else None,
-            difference=(PrecisionDifferences(bbox=differences["bbox"], segm=differences.get("segm")) if base else None),
-        )
+        curves = [Curves(each.of_images(images)) for each in rankings]
+        values = self._by_kind([each.average_precision(np.ones((1, number), dtype=np.int32)) for each in curves])
+        drawn = self._drawn(curves, number)
+        return [
+            _measured(
+                [{kind: _numbers(side[kind][:, view]) for kind in side} for side in values],
+                {kind: drawn[kind][:, view] for kind in drawn},
+            )
+            for view in range(values[0]["bbox"].shape[1])
+        ]
+
+    def _drawn(self, curves: Sequence[Curves], images: int) -> dict[Kind, Floats]:
+        """``(samples, views)`` by kind: differences of AP, NaN where one of the two has none."""
+        if len(curves) < 2:
+            return {}
+        parts: dict[Kind, list[Floats]] = {}
+        for weights in self._bootstrap.weights(images):
+            own, base = self._by_kind([mean_precision(each.average_precision(weights)) for each in curves])
+            for kind in own.keys() & base.keys():
+                both = (own[kind] > -1) & (base[kind] > -1)
+                parts.setdefault(kind, []).append(np.where(both, own[kind] - base[kind], np.nan))
+        return {kind: np.concatenate(each) for kind, each in parts.items()}
+
+    def _by_kind(self, values: Sequence[Floats]) -> list[dict[Kind, Floats]]:
+        """Of each of the results: ``(b, views, ...)`` by kind, from ``(b, kinds * views, ...)``."""
+        sides = zip(self._compared, values, strict=True)
+        return [dict(zip(one.kinds, np.split(each, len(one.kinds), axis=1), strict=True)) for one, each in sides]
 
 
-def _numbers(curves: Curves, images: int) -> Numbers:
-    values = curves.average_precision(np.ones((1, images), dtype=np.int64))
+def _measured(sides: Sequence[dict[Kind, Numbers]], drawn: dict[Kind, Floats]) -> Measured:
+    """Of one view. drawn: ``(samples,)`` by kind."""
+    own, base = sides[0], sides[1] if len(sides) > 1 else {}
+    nothing = np.zeros(0)
+    differences = {
+        kind: _difference(own[kind], base[kind], drawn.get(kind, nothing))
+        for kind in KINDS
+        if kind in own and kind in base
+    }
+    return Measured(
+        bbox=own["bbox"],
+        segm=own.get("segm"),
+        baseline=HuddleStats(bbox=base["bbox"], segm=base.get("segm")) if base else None,
+        difference=PrecisionDifferences(bbox=differences["bbox"], segm=differences.get("segm")) if base else None,
+    )
+
+
+def _numbers(values: Floats) -> Numbers:
+    """values: ``(1, thresholds, groups)``."""
     chosen = (values, values[:, IOU_THRESHOLDS == 0.5], values[:, IOU_THRESHOLDS == 0.75])
     return {name: float(mean_precision(part)[0]) for name, part in zip(NUMBERS, chosen, strict=True)}
 
 
-def _difference(
-    own: Numbers, base: Numbers, curves: Sequence[Curves], images: int, bootstrap: Bootstrap
-) -> PrecisionDifference:
+def _difference(own: Numbers, base: Numbers, drawn: Floats) -> PrecisionDifference:
     if -1 in (own["AP"], base["AP"]):
         return PrecisionDifference(AP=None, low=None, high=None)
-    drawn = []
-    for weights in bootstrap.weights(images):
-        first, second = (mean_precision(each.average_precision(weights)) for each in curves)
-        drawn.append((first - second)[(first > -1) & (second > -1)])
-    values = np.concatenate(drawn) if drawn else np.zeros(0)
+    values = drawn[~np.isnan(drawn)]
     low, high = np.percentile(values, _BOUNDS).tolist() if len(values) else (None, None)
     return PrecisionDifference(AP=own["AP"] - base["AP"], low=low, high=high)

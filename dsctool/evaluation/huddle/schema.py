@@ -62,10 +62,15 @@ class InstanceView(Measured):
 
 
 class HuddleReport(TypedDict):
-    """The whole report. cells: row by row, T_O from row to row. bootstrap: samples behind each interval, or 0."""
+    """The whole report.
+
+    cells: row by row, T_O from row to row. max_dets: detections that count per image and category. bootstrap: samples
+    behind each interval, or 0.
+    """
 
     overlap: Overlap
     same_class: bool
+    max_dets: int
     bootstrap: int
     seed: int
     cells: list[Cell]

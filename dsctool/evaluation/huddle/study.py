@@ -18,13 +18,15 @@ from typing import get_args
 import numpy as np
 
 from dsctool.errors import DataError
-from dsctool.evaluation.huddle.matched import MatchedResults, match_results
+from dsctool.evaluation.comparison import Comparison, compare
+from dsctool.evaluation.huddle.matched import image_precision
 from dsctool.evaluation.huddle.measuring import Bootstrap, Measuring
-from dsctool.evaluation.huddle.schema import Cell, HuddleReport, InstanceView
+from dsctool.evaluation.huddle.schema import Cell, HuddleReport
+from dsctool.evaluation.limits import limit_notes
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
-from dsctool.evaluation.predictions import Predictions
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource, load_predictions
-from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable, open_truth
+from dsctool.evaluation.protocol import Protocol
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource, load_ground_truth
+from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable
 from dsctool.terms import Kind, Progress
 
 T_O = (-1.0, 0.0, 0.1, 0.2, 0.3, 0.4)
@@ -100,16 +102,18 @@ def huddle_report(
     t_p: Sequence[float] = T_P,
     bootstrap: int = 0,
     seed: int = 0,
+    protocol: Protocol | None = None,
 ) -> HuddleReport:
     """AP over T_O and T_P, against a baseline where one is given: what ``huddle.json`` holds.
 
     Sources are paths or what is in the files; they are not changed. overlap: IoU of boxes, of masks (``mask``), or the
     intersection of masks over the smaller one (``iomin``). same_class: with instances of the same category only.
-    bootstrap: so many samples of the images, drawn with ``seed``, give every difference a 95 % interval.
+    bootstrap: so many samples of the images, drawn with ``seed``, give every difference a 95 % interval. protocol: how
+    many detections count, COCO's 100 where None.
     Raises :class:`DataError`, which names the file and the entry.
     """
     settings = HuddleSettings(overlap, same_class, t_o, t_p, bootstrap, seed)
-    return study_huddles(ground_truth, predictions, baseline, settings=settings).report
+    return study_huddles(ground_truth, predictions, baseline, settings=settings, protocol=protocol).report
 
 
 def study_huddles(
@@ -118,54 +122,63 @@ def study_huddles(
     baseline: PredictionsSource | None = None,
     *,
     settings: HuddleSettings | None = None,
+    protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> HuddleStudy:
     """:func:`huddle_report` with all that pictures of it need."""
-    settings = settings or HuddleSettings()
-    tell = progress or (lambda task, done, total: None)
-    truth, table = open_truth(ground_truth)
-    overlaps = largest_overlaps(table, settings.overlap, same_class=settings.same_class)
+    tell = progress or _silent
+    source = load_ground_truth(ground_truth)
     sources = [predictions] if baseline is None else [predictions, baseline]
-    loaded: list[Predictions] = []
-    matched: list[MatchedResults] = []
-    for number, source in enumerate(sources):
+    compared = []
+    for number, each in enumerate(sources):
         tell("match", number, len(sources))
-        loaded.append(load_predictions(source, truth))
-        matched.append(match_results(loaded[-1], table, masks=truth.has_masks))
+        compared.append(compare(source, each, protocol=protocol))
     tell("match", len(sources), len(sources))
-    kind: Kind = "segm" if all("segm" in each.pairs for each in matched) else "bbox"
-    studied = [
-        StudiedResults(source.name, each.detections, each.image_precision(kind))
-        for source, each in zip(loaded, matched, strict=True)
-    ]
+    return study_compared_huddles(*compared, settings=settings, progress=progress)
+
+
+def study_compared_huddles(
+    candidate: Comparison,
+    baseline: Comparison | None = None,
+    *,
+    settings: HuddleSettings | None = None,
+    progress: Progress | None = None,
+) -> HuddleStudy:
+    """:func:`study_huddles` of what was read already, with one ground truth."""
+    settings = settings or HuddleSettings()
+    compared = [candidate] if baseline is None else [candidate, baseline]
+    kind: Kind = "segm" if all("segm" in each.kinds for each in compared) else "bbox"
+    studied = [StudiedResults(each.results.name, each.detections, image_precision(each, kind)) for each in compared]
+    overlaps = largest_overlaps(candidate.truth, settings.overlap, same_class=settings.same_class)
     return HuddleStudy(
-        report=_report(table, overlaps, matched, settings, tell),
+        report=_report(overlaps, compared, settings, progress or _silent),
         settings=settings,
-        truth=truth,
-        table=table,
+        truth=candidate.source,
+        table=candidate.truth,
         overlaps=overlaps,
         candidate=studied[0],
         baseline=studied[1] if baseline is not None else None,
-        notes=_notes(truth, table, loaded),
+        notes=_notes(compared),
     )
 
 
-def _report(
-    table: TruthTable, overlaps: Floats, matched: list[MatchedResults], settings: HuddleSettings, tell: Progress
-) -> HuddleReport:
+def _silent(task: str, done: int, total: int) -> None: ...
+
+
+def _report(overlaps: Floats, compared: Sequence[Comparison], settings: HuddleSettings, tell: Progress) -> HuddleReport:
     total = len(settings.t_o) * (len(settings.t_p) + 1)
-    measuring = Measuring(table, overlaps, matched, Bootstrap(settings.bootstrap, settings.seed))
+    measuring = Measuring(overlaps, compared, Bootstrap(settings.bootstrap, settings.seed))
     cells: list[Cell] = []
-    views: list[InstanceView] = []
     for t_o in settings.t_o:
         for t_p in settings.t_p:
             cells.append(measuring.cell(t_o, t_p))
-            tell("measure", len(cells) + len(views), total)
-        views.append(measuring.instances(t_o))
-        tell("measure", len(cells) + len(views), total)
+            tell("measure", len(cells), total)
+    views = measuring.instances(settings.t_o)
+    tell("measure", total, total)
     return HuddleReport(
         overlap=settings.overlap,
         same_class=settings.same_class,
+        max_dets=compared[0].protocol.limits[-1],
         bootstrap=settings.bootstrap,
         seed=settings.seed,
         cells=cells,
@@ -173,16 +186,17 @@ def _report(
     )
 
 
-def _notes(truth: GroundTruth, table: TruthTable, results: Sequence[Predictions]) -> list[str]:
+def _notes(compared: Sequence[Comparison]) -> list[str]:
+    source, table = compared[0].source, compared[0].truth
     notes = []
     without = len(table.images) - int(np.count_nonzero(table.instances_per_image))
     if without:
         notes.append(f"{without} of {len(table.images)} images have no instance (crowds are none): in no cell")
-    if not truth.has_masks:
-        notes.append(f"no numbers for masks: {truth.name} has no segmentations")
-    for each in results:
-        if not len(each):
-            notes.append(f"{each.name}: there are no predictions")
-        elif truth.has_masks and not each.has_masks:
-            notes.append(f"no numbers for masks of {each.name}: it has boxes only")
-    return notes
+    if not source.has_masks:
+        notes.append(f"no numbers for masks: {source.name} has no segmentations")
+    for each in compared:
+        if not len(each.detections.image):
+            notes.append(f"{each.results.name}: there are no predictions")
+        elif source.has_masks and "segm" not in each.kinds:
+            notes.append(f"no numbers for masks of {each.results.name}: it has boxes only")
+    return notes + limit_notes(compared[0])

@@ -12,14 +12,15 @@ import pytest
 
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import evaluate
-from dsctool.evaluation.error_analysis import study as errors
-from dsctool.evaluation.error_analysis.compared import compare
+from dsctool.evaluation.comparison import compare
 from dsctool.evaluation.error_analysis.costs import Diagnosis, diagnose, mended_precision
-from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, VIEWS, ErrorReport, ErrorView
+from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, ErrorReport, ErrorView
 from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
+from dsctool.evaluation.error_analysis.types import surroundings
 from dsctool.evaluation.huddle.study import huddle_report
-from dsctool.evaluation.sources import load_predictions
-from dsctool.evaluation.tables import open_truth
+from dsctool.evaluation.matching import View
+from dsctool.evaluation.protocol import AreaRange, Protocol
+from dsctool.evaluation.sources import load_ground_truth
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results
 from tests.evaluation.error_analysis.slow_errors import SlowErrors
 from tests.evaluation.huddle.slow_huddle import largest_overlap
@@ -31,7 +32,7 @@ SIZES = {"small": (0.0, 200.0), "medium": (200.0, 500.0), "large": (500.0, 1e10)
 def views_of(report: ErrorReport, kind: str) -> dict[str, ErrorView]:
     found = report["bbox"] if kind == "bbox" else report["segm"]
     assert found is not None
-    assert tuple(view["name"] for view in found["views"]) == VIEWS
+    assert [view["name"] for view in found["views"]] == ["all", "small", "medium", "large", "huddled", "lone"]
     return {view["name"]: view for view in found["views"]}
 
 
@@ -52,12 +53,11 @@ def wanted_of(truth: Json, view: str, t_o: float) -> set[int]:
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", [3, 13])
-def test_every_view_is_what_the_slow_definition_gives(seed: int, ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SIZES.items():
-        monkeypatch.setitem(errors.SIZES, name, value)
+def test_every_view_is_what_the_slow_definition_gives(seed: int, ties: bool) -> None:
+    protocol = Protocol(areas=tuple(AreaRange(name, *ends) for name, ends in SIZES.items()))
     truth = crowded_truth(seed=seed)
     results = noisy_results(truth, seed=seed + 1, ties=ties)
-    report = study_errors(truth, results, settings=ErrorSettings(t_o=0.2)).report
+    report = study_errors(truth, results, settings=ErrorSettings(t_o=0.2), protocol=protocol).report
     seen = set()
     for kind in ("bbox", "segm"):
         for name, view in views_of(report, kind).items():
@@ -120,9 +120,12 @@ def test_ap50_of_sizes_is_pycocotools() -> None:
 
 def diagnosis(truth: Json, results: list[Json], seed: int) -> Diagnosis:
     """With about half of the instances counted."""
-    loaded, table = open_truth(truth)
-    counted = ~table.ignored & (np.random.default_rng(seed).random(len(table.image)) < 0.6)
-    return diagnose(compare(load_predictions(results, loaded), table, "segm"), counted=counted)
+    compared = compare(truth, results)
+    table = compared.truth
+    counted = table.wanted & (np.random.default_rng(seed).random(len(table.image)) < 0.6)
+    around = surroundings(compared, "segm")
+    (found,) = diagnose(compared, "segm", around, [View(counted)])
+    return found
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -326,7 +329,7 @@ def test_real_results(kind: str, real_data: Path) -> None:
     truth["images"] = [each for each in truth["images"] if each["id"] in kept]
     truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] in kept]
     results = [each for each in results if each["image_id"] in kept]
-    loaded, _ = open_truth(truth)
+    loaded = load_ground_truth(truth)
     view = views_of(study_errors(truth, results).report, kind)["all"]
     slow = SlowErrors({**truth, "annotations": loaded.annotations}, results, kind, wanted_of(truth, "all", 0.1))
     assert view["AP50"] == pytest.approx(slow.precision(()), abs=1e-9)

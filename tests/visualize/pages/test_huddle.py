@@ -205,8 +205,8 @@ def test_images_that_differ_most_come_first(study: HuddleStudy) -> None:
 
 
 def test_panels(study: HuddleStudy, tmp_path: Path) -> None:
-    for image in study.truth.images.values():
-        Image.new("RGB", (80, 60), (10, 200, 30)).save(tmp_path / image["file_name"])
+    for image in study.truth.images:
+        Image.new("RGB", (80, 60), (10, 200, 30)).save(tmp_path / image.file_name)
     with_images, plain = gallery(study, images=tmp_path, count=2), gallery(study, images=tmp_path / "no", count=2)
     for one, other in zip(with_images, plain, strict=True):
         assert [panel.role for panel in one.panels] == ["Ground truth", "Baseline", "Candidate"]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dsctool.evaluation.error_analysis.rows import by_kind, curve_lines, view_text
-from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView, ViewName
+from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Confusion, ErrorReport, Errors, ErrorView
 from dsctool.terms import KIND_NAMES
 from dsctool.visualize.pages.errors.maps import confusion_map
 from dsctool.visualize.pages.figures import draw_heat_map, quiet
 
-_GROUPS: tuple[tuple[ViewName, ...], ...] = (("all", "huddled", "lone"), ("small", "medium", "large"))
-_BARS = ("#4a5866", "#1a6fd0", "#7cc7ba")
+_HUDDLED = ("all", "huddled", "lone")  # drawn together; ranges of areas beside them
+_BARS = ("#4a5866", "#1a6fd0", "#7cc7ba", "#d9690f", "#8a5fb0", "#b0a030")
 _LINES = ("#1a6fd0", "#d9690f", "#0c8a78")
 _MOST_CATEGORIES = 30
 _MOST_WITH_TEXT = 16
@@ -34,11 +35,10 @@ def _costs(report: ErrorReport) -> Figure:
     """A row of plots for each kind; huddled against lone at the left, sizes at the right."""
     kinds = by_kind(report)
     figure = Figure(figsize=(11.0, 3.6 * len(kinds)), layout="constrained")
-    plots = figure.subplots(len(kinds), len(_GROUPS), squeeze=False, sharex=True)
+    plots = figure.subplots(len(kinds), 2, squeeze=False, sharex=True)
     for line, (kind, errors) in zip(plots, kinds.items(), strict=True):
-        views = {view["name"]: view for view in errors["views"]}
-        for plot, names in zip(line, _GROUPS, strict=True):
-            _bars(plot, [views[name] for name in names], report)
+        for plot, together in zip(line, (True, False), strict=True):
+            _bars(plot, [view for view in errors["views"] if (view["name"] in _HUDDLED) == together], report)
             plot.set_title(f"{KIND_NAMES[kind]} AP50 that errors cost", fontsize=11)
     for plot in plots[-1]:
         plot.set_xlabel("points of 100")
@@ -49,7 +49,7 @@ def _costs(report: ErrorReport) -> Figure:
 
 def _bars(plot: Axes, views: Sequence[ErrorView], report: ErrorReport) -> None:
     height = 0.8 / len(views)
-    for index, (view, color) in enumerate(zip(views, _BARS, strict=True)):
+    for index, (view, color) in enumerate(zip(views, cycle(_BARS), strict=False)):
         lost = [100 * (view["errors"][name]["difference"] or 0.0) for name in ERROR_TYPES]
         places = np.arange(len(ERROR_TYPES)) + (index - (len(views) - 1) / 2) * height
         precision = f"AP50 {100 * view['AP50']:.1f}" if view["instances"] else "no instances"
