@@ -31,25 +31,27 @@ def check(
 ) -> None:
     """Find every fault of a data set.
 
-    Every split is checked and every image decoded. Each fault is one line that names the file and the id;
-    the exit code is 1 where there is one. Training refuses the same faults.
+    Every split is checked and every image decoded. Each fault is one line that names the file and the id (many equal
+    ones share a line); the exit code is 1 where there is one. Training refuses the same faults.
 
     Example:
 
         dsctool data check datasets/coco
     """
     from dsctool.data.checks import check_data
+    from dsctool.data.faults import grouped
 
     prepare_file(json_file)
     with counting() as progress:
         faults = check_data(root, masks=not boxes_only, progress=progress)
     with beside(json_file):
-        for fault in faults:
-            typer.echo(str(fault))
+        for line in grouped(faults):
+            typer.echo(line)
     if json_file is not None:
         write_json(json_file, [{**asdict(fault), "file": str(fault.file)} for fault in faults], indent=2)
-    if faults:
-        typer.echo(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}", err=True)
+    count = sum(fault.severity != "note" for fault in faults)
+    if count:
+        typer.echo(f"{count} fault{'s' if count > 1 else ''}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{root}: no faults", err=True)
 

@@ -21,6 +21,7 @@ from dsctool.data.layout import SplitFiles, find_splits
 from dsctool.data.records import AnnotationFile, ImageInfo, read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
+from dsctool.data.usage import Usage
 from dsctool.errors import DataError
 from dsctool.terms import Progress
 
@@ -32,7 +33,7 @@ DECODE_LIMIT = 10_000
 
 
 def check_data(root: Path, *, masks: bool = True, progress: Progress | None = None) -> list[Fault]:
-    """Faults of every split of a standard layout, every image decoded; empty when there are none.
+    """Faults of every split of a standard layout, every image decoded, and notes; empty when there are none.
 
     masks: every annotation needs a segmentation; False for data with boxes only.
     """
@@ -49,7 +50,7 @@ def check_data(root: Path, *, masks: bool = True, progress: Progress | None = No
             continue
         reading = read_columns(content, Needs(masks=masks), progress)
         found = [*reading.faults, *_check_images(files, reading, decode=True, progress=progress)]
-        faults += found
+        faults += [*found, *_usage(files, reading)]
         if not any(fault.subject in ("file", "category") for fault in found):
             tables.append((files.annotations, {each.id: each.name for each in reading.categories}))
     return faults + _category_conflicts(tables)
@@ -125,6 +126,17 @@ def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
     With ``data.on_error: skip`` always: a broken image that is met later can only stop the command.
     """
     return config.on_error == "skip" or len(content.images) <= DECODE_LIMIT
+
+
+def _usage(files: SplitFiles, reading: Reading) -> list[Fault]:
+    """What training would say of annotations that it does not use, or of too few; only training sets need any."""
+    usage = Usage.of(reading)
+    notes = [*reading.notes, *([usage.note] if usage.note else [])]
+    found = [Fault(files.annotations, "file", None, None, "note", note, "note") for note in notes]
+    if usage.reason and not reading.faults and files.images.name.startswith("train"):
+        message = f"has nothing to train on: {usage.reason}"
+        found.append(Fault(files.annotations, "file", None, None, "nothing to train on", message))
+    return found
 
 
 def _read(files: SplitFiles) -> AnnotationFile | Fault:

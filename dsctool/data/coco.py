@@ -7,7 +7,6 @@ no mask. Category ids may have gaps: class ``i`` is the category with the i-th s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
@@ -28,15 +27,13 @@ from dsctool.data.samplers import SampleKey
 from dsctool.data.semantic import read_semantic_map
 from dsctool.data.shapes import Shapes
 from dsctool.data.transforms import Annotated, Sample, SampleInfo, Transform, inference_transform, train_transform
+from dsctool.data.usage import Usage
 from dsctool.errors import DataError
 from dsctool.rle import Bools, Ints
 from dsctool.terms import Size
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
-SLIVER = 1e-5
-"""Share of the image's side that a box inside it must exceed. Resized, flipped and cut, its ends are off by a few
-float32 roundings, each at most 6e-8 of the side: what is so much longer stays a box at every scale."""
 
 
 class CocoDataset(Dataset[Sample]):
@@ -70,22 +67,19 @@ class CocoDataset(Dataset[Sample]):
             raise DataError(
                 f"{files.annotations}: data.semantic=instances takes at most 254 categories, not {len(self.categories)}"
             )
-        sizes = np.asarray([(info.height, info.width) for info in reading.images], dtype=np.int64).reshape(-1, 2)
-        unused = _unused(reading.annotations, sizes)
-        used = ~np.any(list(unused.values()), axis=0)
-        instances = np.bincount(reading.annotations.image[used & ~reading.annotations.crowd], minlength=len(sizes))
+        usage = Usage.of(reading)
         kept = ~np.isin(reading.places, list(exclude.images))
         if not keep_empty:
-            kept &= (sizes.min(axis=1) >= MIN_SIDE) & (instances > 0)
+            kept &= (reading.sizes.min(axis=1) >= MIN_SIDE) & (usage.instances > 0)
         if not kept.any():
             hint = "" if keep_empty else "; data.keep_empty=true keeps images without instances"
             raise DataError(f"{files.annotations}: no image is left to use{hint}")
-        self.num_instances = int(instances[kept].sum())
-        self.most_instances = int(instances[kept].max())
-        self.notes = _notes(files, unused)
+        self.num_instances = int(usage.instances[kept].sum())
+        self.most_instances = int(usage.instances[kept].max())
+        self.notes = (f"{files.annotations}: {usage.note}",) if usage.note else ()
         chosen = np.flatnonzero(kept)
         self._images = _Images.of([reading.images[row] for row in chosen.tolist()])
-        self._instances = _Instances.of(reading.annotations, used, chosen, masks=masks)
+        self._instances = _Instances.of(reading.annotations, usage.used, chosen, masks=masks)
 
     @classmethod
     def for_training(
@@ -119,7 +113,8 @@ class CocoDataset(Dataset[Sample]):
             exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
         )
         if not dataset.num_instances:
-            raise DataError(f"{files.annotations}: has nothing to train on: {_reason(reading.annotations, dataset)}")
+            reason = Usage.of(reading).reason or "no image with instances is left"
+            raise DataError(f"{files.annotations}: has nothing to train on: {reason}")
         return dataset
 
     @classmethod
@@ -218,41 +213,6 @@ def _check_semantic(files: SplitFiles, semantic: str) -> None:
 
 def _read(files: SplitFiles, masks: bool) -> Reading:
     return read_columns(read_annotation_file(files.annotations), Needs(masks=masks))
-
-
-# --- what is used -----------------------------------------------------------------------------------
-
-
-def _unused(annotations: Annotations, sizes: Ints) -> dict[str, Bools]:
-    """``(m,)``: annotations that are not used, by why."""
-    size = sizes[annotations.image]
-    start, extent = annotations.box[:, :2], annotations.box[:, 2:]
-    inside = np.minimum(start + extent, size[:, ::-1]) - np.maximum(start, 0)
-    return {
-        "with an area of 0": annotations.area <= 0,
-        "narrower or lower than a pixel": np.any(extent < 1, axis=1),
-        "outside the image": np.any(inside <= SLIVER * size[:, ::-1], axis=1),
-    }
-
-
-def _counted(unused: Mapping[str, Bools]) -> str:
-    return ", ".join(f"{np.count_nonzero(rows)} {reason}" for reason, rows in unused.items() if rows.any())
-
-
-def _notes(files: SplitFiles, unused: Mapping[str, Bools]) -> tuple[str, ...]:
-    count = int(np.count_nonzero(np.any(list(unused.values()), axis=0)))
-    return (f"{files.annotations}: {count} annotations are not trained on: {_counted(unused)}",) if count else ()
-
-
-def _reason(annotations: Annotations, dataset: CocoDataset) -> str:
-    """Why no instance is left."""
-    if not len(annotations):
-        return "there are no annotations"
-    if annotations.crowd.all():
-        return f"all {len(annotations)} annotations are crowds (iscrowd is 1)"
-    if (annotations.box.sum(axis=1) <= 4).all():
-        return "the coordinates look normalised (from 0 to 1): COCO's are pixels"
-    return "; ".join(dataset.notes) or "its images have no instances"
 
 
 # --- flat arrays ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeGuard
@@ -96,11 +97,16 @@ class Reading:
     faults: list[Fault]
     derived: Mapping[str, int]
 
+    @cached_property
+    def sizes(self) -> Ints:
+        """``(images, 2)``: heights and widths."""
+        return np.asarray([info.size for info in self.images], dtype=np.int64).reshape(-1, 2)
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was derived, for people, in one line."""
+        """What was derived, for people, in one line that does not name the file."""
         parts = [f"{count} x {key} {_SOURCES[key]}" for key, count in self.derived.items() if count]
-        return (f"{self.path}: annotations lack values: {', '.join(parts)}",) if parts else ()
+        return (f"annotations lack values: {', '.join(parts)}",) if parts else ()
 
 
 _SOURCES = {"area": "(counted in the mask or box)", "bbox": "(taken from the mask)", "iscrowd": "(taken as 0)"}

@@ -11,7 +11,7 @@ from typing import Literal
 from dsctool.errors import DataError
 
 Subject = Literal["file", "category", "image", "annotation"]
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 _SHOWN = 20
 _MANY = 4  # equal faults that are one line
@@ -32,7 +32,8 @@ class Fault:
     index: the entry's place in its list, from 0; None for the whole file.
     kind: short name of the rule, for machines.
     message: what is wrong, on one line.
-    severity: ``error``: training refuses it. ``warning``: training lives with it, by the published rules.
+    severity: ``error``: training refuses it. ``warning``: training lives with it, by the published rules. ``note``: no
+        fault, but good to know.
     """
 
     file: Path

@@ -81,8 +81,9 @@ def open_sets(config: Config, checked: CheckedSets) -> RunData:
     reading = train.read()
     train_set = CocoDataset.for_training(train.files, data, masks=masks, exclude=train.exclude, reading=reading)
     val = None if checked.val is None else _open_evaluation_set(checked.val, data)
-    notes = (*_notes(train), *reading.notes, *train_set.notes)
-    return RunData(train_set, val, (*notes, *(val.notes if val is not None else ())))
+    derived = (f"{train.files.annotations}: {note}" for note in reading.notes)
+    notes = (*_notes(train), *derived, *train_set.notes)
+    return RunData(train_set, val, (*notes, *((*val.notes, *val.ground_truth.notes) if val is not None else ())))
 
 
 def open_evaluation_set(
@@ -104,7 +105,7 @@ def _open_evaluation_set(checked: CheckedSplit, config: DataConfig) -> Evaluatio
     reading = checked.read()
     truth = GroundTruth.of(reading, left_out=checked.exclude.images)
     dataset = CocoDataset.for_evaluation(checked.files, config, exclude=checked.exclude, reading=reading)
-    return EvaluationSet(dataset, truth, (*_notes(checked), *truth.notes))
+    return EvaluationSet(dataset, truth, _notes(checked))
 
 
 def _used_by_model(config: Config) -> DataConfig:

@@ -171,7 +171,7 @@ def _notes(comparison: Comparison, stats: Stats) -> list[str]:
         notes.append("there are no predictions")
     if not comparison.truth.counted.all():
         notes.append("an annotation has id 0: COCO's evaluator counts a match with it as a miss; number from 1")
-    return notes + limit_notes(comparison)
+    return [*notes, *limit_notes(comparison), *source.notes]
 
 
 def _described(area: AreaRange) -> str:

@@ -53,7 +53,10 @@ class GroundTruth:
             categories=tuple(reading.categories),
             annotations=annotations.take(~(unused | empty)),
             has_masks=reading.needs.masks or not len(annotations),
-            notes=(*reading.notes, *_empty(reading.path, int(np.count_nonzero(empty)))),
+            notes=(
+                *(f"{reading.path}: {note}" for note in reading.notes),
+                *_empty(reading.path, int(np.count_nonzero(empty))),
+            ),
         )
 
     @cached_property

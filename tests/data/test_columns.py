@@ -121,7 +121,7 @@ def test_what_the_mask_says_need_not_be_written() -> None:
     assert full.crowd.tolist() == [False, False, True]
     (note,) = reading.notes
     assert note == (
-        "a.json: annotations lack values: 3 x area (counted in the mask or box), 3 x bbox (taken from the mask), "
+        "annotations lack values: 3 x area (counted in the mask or box), 3 x bbox (taken from the mask), "
         "3 x iscrowd (taken as 0)"
     )
 
