@@ -34,7 +34,7 @@ class Usage:
         unused = _unused(rows, reading.sizes)
         used = ~np.any(list(unused.values()), axis=0)
         counts = ", ".join(f"{np.count_nonzero(chosen)} {why}" for why, chosen in unused.items() if chosen.any())
-        note = f"{np.count_nonzero(~used)} annotations are not trained on: {counts}" if counts else ""
+        note = f"annotations that are not trained on: {counts}" if counts else ""
         instances = np.bincount(rows.image[used & ~rows.crowd], minlength=len(reading.images))
         return cls(used, instances, note, "" if instances.any() else _reason(rows, note))
 
@@ -64,4 +64,4 @@ def _reason(annotations: Annotations, note: str) -> str:
         return f"all {len(annotations)} annotations are crowds (iscrowd is 1)"
     if (annotations.box[:, :2] + annotations.box[:, 2:] <= 2).all():
         return "its coordinates look normalised (from 0 to 1), and COCO's are pixels"
-    return note
+    return f"{note}, and none is left"

@@ -18,7 +18,7 @@ from dsctool.entries import Entries, read_list
 from dsctool.errors import DataError
 from dsctool.evaluation.numbering import check_numbering
 from dsctool.evaluation.predictions import Predictions, Reference, read_predictions
-from dsctool.rle import Ints, PackedRles
+from dsctool.rle import Bools, Ints, PackedRles
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +53,7 @@ class GroundTruth:
             categories=tuple(reading.categories),
             annotations=annotations.take(~(unused | empty)),
             has_masks=reading.needs.masks or not len(annotations),
-            notes=(
-                *(f"{reading.path}: {note}" for note in reading.notes),
-                *_empty(reading.path, int(np.count_nonzero(empty))),
-            ),
+            notes=tuple(f"{reading.path}: {note}" for note in (*reading.notes, *_empty(empty))),
         )
 
     @cached_property
@@ -113,8 +110,9 @@ def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictio
     return read_predictions(Entries(data), truth.reference, name)
 
 
-def _empty(path: Path, count: int) -> tuple[str, ...]:
-    return (f"{path}: {count} annotations are left out: they have no mask, and a box without area",) if count else ()
+def _empty(rows: Bools) -> list[str]:
+    count = np.count_nonzero(rows)
+    return [f"annotations left out, without a mask and with a box without area: {count}"] if count else []
 
 
 def _annotation_file(source: str | Path | Mapping[str, Any] | AnnotationFile) -> AnnotationFile:
