@@ -265,7 +265,7 @@ def _meanings(protocol: Protocol) -> dict[str, str]:
 
     coco = ("small: area below 32 x 32", "medium", "large: area above 96 x 96")
     known = dict(zip(COCO_AREAS, coco, strict=True))
-    areas = [known.get(area, f"{area.name}: area from {area.low:g} to {area.high:g}") for area in protocol.areas]
+    areas = [known.get(area, f"{area.name}: {area.bounds}") for area in protocol.areas]
     limits = [f"{limit} detection{'s' if limit > 1 else ''} per image" for limit in protocol.limits]
     short = [text.split(":")[0] for text in areas]
     texts = ["IoU 0.50 to 0.95", "IoU 0.50", "IoU 0.75", *areas, *limits, *short]

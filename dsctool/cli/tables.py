@@ -21,7 +21,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_limit(max_dets: int) -> None:
     """How many detections count, where they are not COCO's 100."""
     if max_dets != 100:
-        typer.echo(f"up to {max_dets} detections per image and class count; COCO counts 100")
+        typer.echo(f"detections that count per image and class: {max_dets}; COCO counts 100")
 
 
 def _print_rich(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

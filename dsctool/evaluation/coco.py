@@ -177,4 +177,4 @@ def _notes(comparison: Comparison, stats: Stats) -> list[str]:
 def _described(area: AreaRange) -> str:
     if area in COCO_AREAS:
         return _COCO_AREAS[area.key]
-    return f"annotations of the range {area.name} (area from {area.low:g} to {area.high:g} pixels)"
+    return f"annotations of the range {area.name} ({area.bounds} pixels)"

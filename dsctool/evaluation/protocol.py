@@ -21,6 +21,11 @@ class AreaRange(NamedTuple):
     high: float
 
     @property
+    def bounds(self) -> str:
+        """In words."""
+        return f"area from {self.low:g}" + (f" to {self.high:g}" if self.high < LARGEST_AREA else "")
+
+    @property
     def key(self) -> str:
         """What follows AP and AR in the names of its numbers: ``s``, ``m`` or ``l``, or ``_`` and its name."""
         return self.name[0] if self in COCO_AREAS else f"_{self.name}"

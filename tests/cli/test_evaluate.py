@@ -313,3 +313,42 @@ def test_json_on_standard_output_is_alone_there(files: tuple[Path, Path]) -> Non
     result = run(*words, "--json", "-")
     assert json.loads(result.stdout) == evaluate(*files)
     assert result.stderr == shown.stdout
+
+
+# --- what counts ------------------------------------------------------------------------------------
+
+
+def test_other_limits_and_areas_are_shown_with_the_numbers(files: tuple[Path, Path], tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    words = ["--max-dets", "500", "--areas", "dot:0:300,blob:300:inf", "--huddle", "--errors", tmp_path / "errors"]
+    result = run("--ground-truth", files[0], "--predictions", files[1], "--json", stats, *words)
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(stats.read_text())
+    assert list(content["bbox"]) == [
+        "AP", "AP50", "AP75", "AP_dot", "AP_blob", "AR1", "AR10", "AR500", "AR_dot", "AR_blob"
+    ]  # fmt: skip
+    assert content["max_dets"] == [1, 10, 500]
+    assert content["areas"] == {"dot": [0, 300], "blob": [300, 1e10]}
+    assert content["huddle"]["max_dets"] == content["errors"]["max_dets"] == 500
+    assert [view["name"] for view in content["errors"]["bbox"]["views"]][1:3] == ["dot", "blob"]
+    assert result.stdout.count("detections that count per image and class: 500; COCO counts 100") == 3
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["AR500", "0.900", "-", "500", "detections", "per", "image"] in rows
+    assert ["AP_blob", "0.900", "-", "blob:", "area", "from", "300"] in rows
+
+
+@pytest.mark.parametrize("words", [["--max-dets", "none"], ["--max-dets", "0"], ["--areas", "small"]])
+def test_limits_that_mean_nothing(files: tuple[Path, Path], words: list[str]) -> None:
+    result = run("--ground-truth", files[0], "--predictions", files[1], *words)
+    assert result.exit_code == 2
+    assert words[1] in result.stderr
+
+
+def test_a_checkpoint_is_measured_as_its_configuration_says(synthetic_root: Path, tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    stats = tmp_path / "stats.json"
+    words = [checkpoint, "--data", synthetic_root, "--json", stats]
+    assert run(*words, "train.eval_max_dets=7").exit_code == 0
+    assert json.loads(stats.read_text())["max_dets"] == [1, 7]
+    assert run(*words, "train.eval_max_dets=7", "--max-dets", "100").exit_code == 0
+    assert "max_dets" not in json.loads(stats.read_text())

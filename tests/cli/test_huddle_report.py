@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
 from dsctool.evaluation.huddle.study import huddle_report
+from dsctool.evaluation.protocol import Protocol
 from tests.cli.test_evaluate import save_tiny, val_categories
 from tests.evaluation.crowded import crowded_truth, noisy_results
 
@@ -186,3 +187,13 @@ def test_an_earlier_report_is_not_mixed_with_a_new_one(folder: Path, tmp_path: P
     assert run(*words, "--overwrite").exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.png", "predictions.json"}
     assert results.read_text() == (folder / "a.json").read_text()
+
+
+def test_other_limits(folder: Path, tmp_path: Path) -> None:
+    words = ["--ground-truth", folder / "gt.json", "--predictions", folder / "a.json", "--output", tmp_path]
+    result = run("huddle-report", *words, "--max-dets", "1")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "huddle.json").read_text())
+    assert report == huddle_report(folder / "gt.json", folder / "a.json", protocol=Protocol(max_dets=(1,)))
+    assert report != huddle_report(folder / "gt.json", folder / "a.json")
+    assert "detections that count per image and class: 1; COCO counts 100" in result.stdout
