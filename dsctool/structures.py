@@ -52,6 +52,9 @@ Role = Literal["train", "val"]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 
+LimitName = Literal["pre_nms", "max_proposals", "mask_candidates", "max_per_image"]
+"""What can keep a detector from finding more in an image."""
+
 MEDIUM_AREA, LARGE_AREA = 32.0**2, 96.0**2
 """COCO's limits between small, medium and large instances, in square pixels."""
 
@@ -119,10 +122,12 @@ class Proposals(_Movable):
 
     boxes: ``(n, 4)`` float32.
     scores: ``(n,)`` float32 in [0, 1].
+    left_out: ``()`` float32: the lowest score kept before NMS on a level that had more anchors; 0 where none had.
     """
 
     boxes: Tensor
     scores: Tensor
+    left_out: Tensor
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,7 @@ class Detections(_Movable):
     size: the ``(h, w)`` of the image that the boxes are in.
     stages: the masks of every stage of the cascade, first to last, where they were asked for.
     candidates: the best of what suppression chose from, without masks, where the configuration keeps them.
+    reached: the limits of the detector that left out what is likely to be something.
     """
 
     boxes: Tensor
@@ -211,12 +217,13 @@ class Detections(_Movable):
     size: Size
     stages: tuple[StageMasks, ...] = ()
     candidates: Detections | None = None
+    reached: frozenset[LimitName] = frozenset()
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, rows: Tensor) -> Detections:
-        """The detections of the rows ``(m,)``, int64 or bool; with all candidates."""
+        """The detections of the rows ``(m,)``, int64 or bool; with all candidates and what was reached."""
         return Detections(
             boxes=self.boxes[rows],
             scores=self.scores[rows],
@@ -225,6 +232,7 @@ class Detections(_Movable):
             size=self.size,
             stages=tuple(StageMasks(stage.name, stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
             candidates=self.candidates,
+            reached=self.reached,
         )
 
 

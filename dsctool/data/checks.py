@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,10 +31,17 @@ DECODE_LIMIT = 10_000
 """Sets of more images are not decoded before they are used, unless what is broken is to be left out."""
 
 
-def check_data(root: Path, *, masks: bool = True, progress: Progress | None = None) -> list[Fault]:
+def check_data(
+    root: Path,
+    *,
+    masks: bool = True,
+    progress: Progress | None = None,
+    fullest: Callable[[Path, int], None] | None = None,
+) -> list[Fault]:
     """Faults of every split of a standard layout, every image decoded; empty when there are none.
 
     masks: every annotation needs a segmentation; False for data with boxes only.
+    fullest: told the most instances that an image of an annotation file has.
     """
     try:
         splits = find_splits(root)
@@ -45,6 +53,8 @@ def check_data(root: Path, *, masks: bool = True, progress: Progress | None = No
         content, found = _read(files)
         if content is not None:
             found += _check_content(files, content, decode_images=True, masks=masks, progress=progress)
+            if fullest is not None:
+                fullest(files.annotations, _most_instances(content, found))
         faults += found
         if content is not None and not any(fault.subject in ("file", "category") for fault in found):
             tables.append((files.annotations, {entry["id"]: entry["name"] for entry in content.categories}))
@@ -132,6 +142,14 @@ def _check_content(
 ) -> list[Fault]:
     faults = check_records(content, masks=masks)
     return faults + _check_images(files, _intact_images(content, faults), decode_images, progress)
+
+
+def _most_instances(content: AnnotationFile, faults: Sequence[Fault]) -> int:
+    """Of one image, faulty annotations and crowds left out."""
+    faulty = {fault.index for fault in faults if fault.subject == "annotation"}
+    sound = (entry for index, entry in enumerate(content.annotations) if index not in faulty)
+    counts = Counter(entry["image_id"] for entry in sound if not entry["iscrowd"])
+    return max(counts.values(), default=0)
 
 
 def _file_fault(file: Path, kind: str, error: DataError) -> Fault:

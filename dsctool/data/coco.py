@@ -43,6 +43,7 @@ class CocoDataset(Dataset[Sample]):
     unpacked, and masks drawn, when their image is asked for.
 
     categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
+    most_instances: of them, the most in one image.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class CocoDataset(Dataset[Sample]):
         if not self._images:
             hint = "" if keep_empty else "; data.keep_empty=true keeps images without instances"
             raise DataError(f"{files.annotations}: no image is left to use{hint}")
-        self.num_instances = sum(not entry["iscrowd"] for image in self._images for entry in groups[image.id])
+        counts = [sum(not entry["iscrowd"] for entry in groups[image.id]) for image in self._images]
+        self.num_instances, self.most_instances = sum(counts), max(counts)
         labels = {category.id: label for label, category in enumerate(self.categories)}
         self._records = [_packed(groups[image.id], labels, masks=masks) for image in self._images]
 
