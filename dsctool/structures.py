@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
     from dsctool.data.images import ImageSource
     from dsctool.data.records import Category
+
+LimitName = Literal["pre_nms", "max_proposals", "mask_candidates", "max_per_image"]
+"""What can keep a detector from finding more in an image."""
 
 
 class _Movable:
@@ -102,10 +105,12 @@ class Proposals(_Movable):
 
     boxes: ``(n, 4)`` float32.
     scores: ``(n,)`` float32 in [0, 1].
+    left_out: ``()`` float32: the lowest score kept before NMS on a level that had more anchors; 0 where none had.
     """
 
     boxes: Tensor
     scores: Tensor
+    left_out: Tensor
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,7 @@ class Detections(_Movable):
     size: the ``(h, w)`` of the image that the boxes are in.
     stages: the masks of every stage of the cascade, first to last, where they were asked for.
     candidates: the best of what suppression chose from, without masks, where the configuration keeps them.
+    reached: the limits of the detector that left out what is likely to be something.
     """
 
     boxes: Tensor
@@ -194,12 +200,13 @@ class Detections(_Movable):
     size: Size
     stages: tuple[StageMasks, ...] = ()
     candidates: Detections | None = None
+    reached: frozenset[LimitName] = frozenset()
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, rows: Tensor) -> Detections:
-        """The detections of the rows ``(m,)``, int64 or bool; with all candidates."""
+        """The detections of the rows ``(m,)``, int64 or bool; with all candidates and what was reached."""
         return Detections(
             boxes=self.boxes[rows],
             scores=self.scores[rows],
@@ -208,6 +215,7 @@ class Detections(_Movable):
             size=self.size,
             stages=tuple(StageMasks(stage.name, stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
             candidates=self.candidates,
+            reached=self.reached,
         )
 
 

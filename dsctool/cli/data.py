@@ -40,10 +40,19 @@ def check(
     """
     from dsctool.data.checks import check_data
     from dsctool.data.faults import grouped
+    from dsctool.engine.limits import published_notes
 
     prepare_file(json_file)
+    notes: list[str] = []
     with counting() as progress:
-        faults = check_data(root, masks=not boxes_only, progress=progress)
+        faults = check_data(
+            root,
+            masks=not boxes_only,
+            progress=progress,
+            fullest=lambda file, instances: notes.extend(published_notes(file, instances)),
+        )
+    for note in notes:
+        typer.echo(note, err=True)
     with beside(json_file):
         for line in grouped(faults):
             typer.echo(line)
@@ -66,15 +75,24 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
     """
     from dsctool.data.layout import find_splits
     from dsctool.data.stats import OVERLAPS, describe
+    from dsctool.engine.limits import published_notes
 
     prepare_file(json_file)
-    splits = [describe(files) for files in find_splits(root)]
+    found = find_splits(root)
+    splits = [describe(files) for files in found]
+    notes = [
+        note
+        for files, split in zip(found, splits, strict=True)
+        for note in published_notes(files.annotations, int(split.instances_per_image.largest))
+    ]
     names = [split.name for split in splits]
     per_class = ["id", "category", *(f"{name}{part}" for name in names for part in (" instances", " images"))]
     with beside(json_file):
         print_table(["", *names], _summary_rows(splits, OVERLAPS))
         typer.echo()
         print_table(per_class, _class_rows(splits))
+        for note in notes:
+            typer.echo(f"\n{note}")
     if json_file is not None:
         write_json(json_file, {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]}, indent=2)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dsctool.coco_results import Result
     from dsctool.data.image_files import ImageFile
     from dsctool.data.pictures import Picture
+    from dsctool.engine.limits import LimitCount
     from dsctool.engine.work_file import WorkFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
@@ -76,6 +77,7 @@ def predict(
     from dsctool.data.records import read_annotation_file
     from dsctool.engine.environment import pick_device
     from dsctool.engine.inference import keep_candidates as keep
+    from dsctool.engine.limits import LimitCount
     from dsctool.engine.work_file import WorkFile, describe_run
     from dsctool.interop.checkpoint import load_model
 
@@ -107,10 +109,11 @@ def predict(
         checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages, overlays=not no_overlays,
         candidates=keep_candidates, device=chosen.type,
     )  # fmt: skip
+    limits = LimitCount()
     opened = WorkFile.resume if resume else WorkFile.begin
     with opened(output / WORK, run) as work:
         try:
-            _run(model, files, work, _drawings(files, model, targets, score_threshold), stages=stages)
+            _run(model, files, work, _drawings(files, model, targets, score_threshold), limits, stages=stages)
         except KeyboardInterrupt:
             typer.echo(f"{output}: {len(work)} of {len(files)} images are done; go on by --resume", err=True)
             raise
@@ -120,6 +123,8 @@ def predict(
             complete=read == len(files),
         )  # fmt: skip
     typer.echo(f"{targets.results}: {count} results for {read} images")
+    for note in limits.notes(model.config):
+        typer.echo(note, err=True)
     if read < len(files):
         typer.echo(f"{len(files) - read} of {len(files)} images could not be read; --resume tries them again", err=True)
         raise typer.Exit(1)
@@ -161,7 +166,9 @@ def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, 
             prepare_folder(folder)
 
 
-def _run(model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, *, stages: bool) -> None:
+def _run(
+    model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, limits: LimitCount, *, stages: bool
+) -> None:
     """Adds every image that is not in ``work`` yet; those that cannot be read are reported and left out."""
     from dsctool.data.pictures import picture_batches
     from dsctool.engine.inference import detections, device_of, to_results
@@ -171,6 +178,7 @@ def _run(model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, *,
     with counted(left, "predict", before=len(files) - len(left)) as each:
         batches = picture_batches(each, model.config.data, on_fault=report)
         for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
+            limits.add(found)
             results = to_results(found, picture.image_id, model.categories)
             draw(picture, found, results)
             height, width = picture.original_size

@@ -1,7 +1,8 @@
 """From a name or a YAML file to a validated :class:`~dsctool.config.schema.Config`.
 
 A file may name others in ``base:`` (one, or a list laid over each other from left to right): paths relative to the
-file, or names of shipped configurations. See :mod:`dsctool.config.tree` for the merge rules.
+file or as shipped (``_base_/crowded.yaml``), or names of shipped configurations. See :mod:`dsctool.config.tree` for the
+merge rules.
 """
 
 from __future__ import annotations

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Stage = Literal[1, 2, 3, 4]
+
+
+def _is_limit(value: object) -> object:
+    if value == "auto" or (type(value) is int and value > 0):
+        return value
+    raise PydanticCustomError("limit", "must be a whole number greater than 0, or auto")
+
+
+Limit = Annotated[int | Literal["auto"], BeforeValidator(_is_limit)]
+"""``auto`` follows the training data (:mod:`dsctool.config.limits`)."""
 
 
 class Block(BaseModel):
@@ -116,13 +127,13 @@ class RpnConfig(Block):
     """At most this share of the samples is positive."""
     smooth_l1_beta: PositiveFloat = 1 / 9
     """Where the box loss turns from quadratic to linear."""
-    train_pre_nms: PositiveInt = 2000
-    """Best proposals kept per level before NMS, in training."""
-    train_max_proposals: PositiveInt = 2000
+    train_pre_nms: Limit = "auto"
+    """Best proposals kept per level before NMS, in training; ``auto`` fits the training data, here and below."""
+    train_max_proposals: Limit = "auto"
     """Proposals kept per image, in training."""
-    test_pre_nms: PositiveInt = 1000
+    test_pre_nms: Limit = "auto"
     """Best proposals kept per level before NMS, at inference."""
-    test_max_proposals: PositiveInt = 1000
+    test_max_proposals: Limit = "auto"
     """Proposals kept per image, at inference."""
     nms_iou: Fraction = 0.7
     """A proposal that overlaps a better one of its level by more than this is dropped."""

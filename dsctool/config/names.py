@@ -77,10 +77,14 @@ def find_config(source: str | Path) -> Path:
 
 
 def find_base(base: str, *, child: Path, origin: str) -> Path:
-    """The file that ``base:`` of the file ``child`` means: a path relative to it, or a shipped name."""
+    """The file that ``base:`` of the file ``child`` means: a path relative to it, or as shipped, or a shipped name.
+
+    As shipped means ``_base_/crowded.yaml``.
+    """
     path = child.parent / Path(base).expanduser()
-    if path.is_file():
-        return path
+    for file in (path, config_root() / base):
+        if file.is_file():
+            return file
     if base in shipped_paths():
         return shipped_paths()[base]
     siblings = [str(Path(base).parent / file.name) for file in path.parent.glob("*.yaml")]

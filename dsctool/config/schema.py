@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dsctool.config.model_schema import Block, Fraction, ModelConfig, PositiveFloat, PositiveInt
+from dsctool.config.model_schema import Block, Fraction, Limit, ModelConfig, PositiveFloat, PositiveInt
 
 
 class PostprocessConfig(Block):
@@ -22,10 +22,10 @@ class PostprocessConfig(Block):
     drop by IoU of predicted masks, so that neighbours whose boxes overlap and whose masks do not both stay."""
     nms_iou: Fraction = 0.5
     """A result that overlaps a better one of its class by more than this is dropped (``soft``: weakened)."""
-    mask_candidates: PositiveInt = 300
+    mask_candidates: Limit = "auto"
     """With ``nms: mask``, masks are predicted for this many (RoI, class) candidates, the best by score."""
-    max_per_image: PositiveInt = 100
-    """Results kept per image."""
+    max_per_image: Limit = "auto"
+    """Results kept per image; ``auto`` fits the training data, here and above."""
     keep_candidates: Annotated[int, Field(ge=0)] = 0
     """For analysis: the best (RoI, class) candidates per image that are given beside the results, as they were before
     suppression. What ``--keep-candidates`` sets."""

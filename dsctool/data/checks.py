@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +32,17 @@ DECODE_LIMIT = 10_000
 """Sets of more images are not decoded before they are used, unless what is broken is to be left out."""
 
 
-def check_data(root: Path, *, masks: bool = True, progress: Progress | None = None) -> list[Fault]:
+def check_data(
+    root: Path,
+    *,
+    masks: bool = True,
+    progress: Progress | None = None,
+    fullest: Callable[[Path, int], None] | None = None,
+) -> list[Fault]:
     """Faults of every split of a standard layout, every image decoded, and notes; empty when there are none.
 
     masks: every annotation needs a segmentation; False for data with boxes only.
+    fullest: told the most instances that an image of an annotation file has.
     """
     try:
         splits = find_splits(root)
@@ -50,7 +57,10 @@ def check_data(root: Path, *, masks: bool = True, progress: Progress | None = No
             continue
         reading = read_columns(content, Needs(masks=masks), progress)
         found = [*reading.faults, *_check_images(files, reading, decode=True, progress=progress)]
-        faults += [*found, *_usage(files, reading)]
+        usage = Usage.of(reading)
+        if fullest is not None:
+            fullest(files.annotations, int(usage.instances.max(initial=0)))
+        faults += [*found, *_use(files, reading, usage)]
         if not any(fault.subject in ("file", "category") for fault in found):
             tables.append((files.annotations, {each.id: each.name for each in reading.categories}))
     return faults + _category_conflicts(tables)
@@ -128,9 +138,8 @@ def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
     return config.on_error == "skip" or len(content.images) <= DECODE_LIMIT
 
 
-def _usage(files: SplitFiles, reading: Reading) -> list[Fault]:
+def _use(files: SplitFiles, reading: Reading, usage: Usage) -> list[Fault]:
     """What training would say of annotations that it does not use, or of too few; only training sets need any."""
-    usage = Usage.of(reading)
     notes = [*reading.notes, *([usage.note] if usage.note else [])]
     found = [Fault(files.annotations, "file", None, None, "note", note, "note") for note in notes]
     if usage.reason and not reading.faults and files.images.name.startswith("train"):

@@ -43,7 +43,7 @@ class CocoDataset(Dataset[Sample]):
     asked for.
 
     categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
-    most_instances: of one image. notes: what is not used, for people.
+    most_instances: of them, the most in one image. notes: what is not used, for people.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from dsctool.config.dump import diff_configs
+from dsctool.config.limits import keep_limits
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.loader import eval_loader
@@ -74,10 +75,13 @@ def resumable(output: Path) -> Checkpoint:
 
 
 def refuse_changes(config: Config, checkpoint: Checkpoint, output: Path) -> None:
-    """Raise ConfigError when ``config`` would continue another experiment than the one in ``output``."""
+    """Raise ConfigError when ``config`` would continue another experiment than the one in ``output``.
+
+    Limits that are ``auto`` are what they were in the run.
+    """
     changed = [
         f"  {change.key}: {change.left!r} in the run, {change.right!r} now"
-        for change in diff_configs(checkpoint.config, config)
+        for change in diff_configs(checkpoint.config, keep_limits(config, checkpoint.config))
         if not any(change.key == key or change.key.startswith(f"{key}.") for key in CHANGEABLE)
     ]
     if changed:

@@ -40,6 +40,11 @@ class RunData:
     val: EvaluationSet | None
     notes: tuple[str, ...]
 
+    @property
+    def datasets(self) -> tuple[CocoDataset, ...]:
+        """The images of all its splits."""
+        return (self.train_set,) if self.val is None else (self.train_set, self.val.dataset)
+
 
 @dataclass(frozen=True)
 class CheckedSets:

@@ -10,11 +10,13 @@ from typing import Protocol
 
 import torch
 
+from dsctool.config.limits import PROPOSALS, RESULTS, fit_limits, keep_limits
 from dsctool.config.schema import Config
 from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
 from dsctool.data.records import Category
 from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine.environment import describe
+from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.sets import RunData, open_data
@@ -36,6 +38,7 @@ class Build(Protocol):
 class Setup:
     """A run that could start.
 
+    config: with numbers for limits.
     model: on ``device``, in train mode.
     batches: forward passes of each process in one epoch.
     ranks: which of the processes of the run this one is.
@@ -106,6 +109,8 @@ def prepare(
     check_classes(config, opened, provenance or {})
     if checkpoint is not None:
         check_same_classes(opened.train_set, checkpoint)
+        config = keep_limits(config, checkpoint.config)
+    config = fit_limits(config, instances=opened.train_set.most_instances)
     torch.manual_seed(config.train.seed)
     model = build(config, num_classes=len(opened.train_set.categories))
     if checkpoint is None:
@@ -135,7 +140,7 @@ def prepare(
         data=opened,
         batches=batches,
         ranks=ranks,
-        notes=(*opened.notes, *notes),
+        notes=(*opened.notes, *notes, *crowding_notes(config, opened.datasets, training=True)),
     )
 
 
@@ -177,6 +182,8 @@ def summary(setup: Setup) -> dict[str, str]:
         "model": f"{sum(size for size, _ in sizes):,} parameters, {trainable:,} of them trainable",
         "device": describe(setup.device),
         "effective batch": f"{batch} images = batch_size {train.batch_size} x accumulate {train.accumulate}{processes}",
+        "limits": f"{RESULTS.of(config)} results of {PROPOSALS.of(config)} proposals an image; at most "
+        f"{setup.data.train_set.most_instances} instances in a training image",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
         "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
     }

@@ -16,6 +16,7 @@ from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
+from dsctool.engine.limits import LimitCount, crowding_notes
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all
@@ -36,7 +37,7 @@ class SplitResults:
     """files: of the split. ground_truth: what the results are about, without what ``data.on_error`` leaves out.
 
     candidates: boxes before NMS, where the detector keeps them. protocol: how the model's configuration counts.
-    notes: what was left out, for people.
+    notes: for people, on what was left out of the data, and by the detector's limits.
     """
 
     files: SplitFiles
@@ -85,14 +86,20 @@ def run_on_split(
     data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress)
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
 
+    limits = LimitCount()
+
     def watched(found: Iterator[Found]) -> Iterator[Found]:
         for number, image in enumerate(found, start=1):
+            limits.add(image[1])
             yield image
             if progress is not None:
                 progress(task, number, len(data.dataset))
 
     results, candidates = _collect(model, data, config, categories, device=device_of(model), watch=watched)
-    return SplitResults(files, data.ground_truth, results, candidates, protocol_of(model.config.train), data.notes)
+    said = limits.notes(model.config, instances=data.dataset.most_instances)
+    said = said or crowding_notes(model.config, [data.dataset], training=False)
+    protocol = protocol_of(model.config.train)
+    return SplitResults(files, data.ground_truth, results, candidates, protocol, (*data.notes, *said))
 
 
 def evaluate_detector(

@@ -20,6 +20,7 @@ from dsctool.config.schema import Config, TrainConfig
 from dsctool.data.samplers import ALONE, Ranks, mixed_seed
 from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
+from dsctool.engine.limits import LimitCount
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.preflight import starting_point
 from dsctool.engine.progress import counting
@@ -161,19 +162,24 @@ def evaluate(run: Run) -> None:
     setup, data = run.setup, run.setup.data.val
     assert data is not None
     run.pace.restart()
+    limits = LimitCount()
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
     evaluation, _ = evaluate_detector(
         setup.model, data, setup.config.data, categories,
-        device=setup.device, watch=partial(watched, run, len(data.dataset)), protocol=protocol_of(setup.config.train),
+        device=setup.device, watch=partial(watched, run, len(data.dataset), limits),
+        protocol=protocol_of(setup.config.train),
     )  # fmt: skip
     run.pace.evaluated()
     record(run, evaluation.stats)
+    for note in limits.notes(setup.config, instances=data.dataset.most_instances):
+        run.recorder.journal.say(note)
 
 
-def watched(run: Run, total: int, images: Iterator[Found]) -> Iterator[Found]:
+def watched(run: Run, total: int, limits: LimitCount, images: Iterator[Found]) -> Iterator[Found]:
     """Say how far an evaluation is; a run that was asked to stop stops between two images."""
     for done, image in enumerate(images, start=1):
         run.recorder.progress.status(f"evaluating {done}/{total}")
+        limits.add(image[1])
         run.stop.check()
         yield image
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor
 
+from dsctool.config.limits import open_limits
 from dsctool.config.loading import config_from_mapping, override_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
@@ -138,9 +139,16 @@ def load_model(path: Path | str, *, overrides: Sequence[str] = (), device: torch
     checkpoint = load_checkpoint(path)
     if overrides:
         config = override_config(checkpoint.config, overrides, source=str(path))
+        _refuse_open_limits(config, checkpoint.config)
         data = config.data.model_copy(update={"semantic": checkpoint.config.data.semantic})
         checkpoint = replace(checkpoint, config=config.model_copy(update={"data": data}))
     return detector_from(checkpoint, source=path).to(device)
+
+
+def _refuse_open_limits(config: Config, stored: Config) -> None:
+    for key in open_limits(config):
+        if key not in open_limits(stored):
+            raise ConfigError(f"{key}=auto follows the training data, which are not here: give a number")
 
 
 def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:

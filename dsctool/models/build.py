@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from dsctool.config.limits import fit_limits
 from dsctool.config.model_schema import (
     STUFFTHINGMAPS_CLASSES,
     BackboneConfig,
@@ -44,6 +45,8 @@ COCO_CLASSES = 80
 def build_detector(config: Config, *, num_classes: int | None = None) -> Detector:
     """A detector with random weights, whose classes have numbers for names until somebody sets ``categories``.
 
+    Limits that are ``auto`` become the published ones: no data are known here.
+
     Args:
         config: the experiment.
         num_classes: foreground classes of the data, used where ``model.num_classes`` is null (then
@@ -52,6 +55,7 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     Raises:
         ConfigError: ``model.ops`` names a backend that is not installed.
     """
+    config = fit_limits(config)
     model = config.model
     num_classes = model.num_classes or num_classes or COCO_CLASSES
     rfp, channels = model.neck.rfp, model.neck.channels
@@ -126,8 +130,8 @@ def _rpn(config: RpnConfig, *, channels: int) -> RPN:
         ),
         smooth_l1_beta=config.smooth_l1_beta,
         nms_iou=config.nms_iou,
-        train_limits=ProposalLimits(config.train_pre_nms, config.train_max_proposals),
-        test_limits=ProposalLimits(config.test_pre_nms, config.test_max_proposals),
+        train_limits=ProposalLimits(int(config.train_pre_nms), int(config.train_max_proposals)),
+        test_limits=ProposalLimits(int(config.test_pre_nms), int(config.test_max_proposals)),
         keep_zero_area=config.keep_zero_area,
     )
 
@@ -255,8 +259,8 @@ def _postprocess(config: PostprocessConfig) -> Postprocess:
     return Postprocess(
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,
-        max_per_image=config.max_per_image,
+        max_per_image=int(config.max_per_image),
         nms=config.nms,
-        mask_candidates=config.mask_candidates,
+        mask_candidates=int(config.mask_candidates),
         keep_candidates=config.keep_candidates,
     )

@@ -158,8 +158,13 @@ class Detector(nn.Module):
         sizes = _sizes(images, sizes)
         original_sizes = sizes if original_sizes is None else list(original_sizes)
         features = self.extract_features(images)
-        proposals = [found.boxes for found in self.rpn.propose(features, sizes)]
-        return self.detect_from(features, proposals, sizes, original_sizes, stage_masks=stage_masks)
+        proposals = self.rpn.propose(features, sizes)
+        boxes = [each.boxes for each in proposals]
+        found = self.detect_from(features, boxes, sizes, original_sizes, stage_masks=stage_masks)
+        limits = self.rpn.test_limits
+        return [
+            replace(each, reached=each.reached | limits.reached(p)) for each, p in zip(found, proposals, strict=True)
+        ]
 
     @torch.no_grad()
     def detect_from(
@@ -182,12 +187,13 @@ class Detector(nn.Module):
             Detections(s.boxes, s.scores, s.labels, None, original, candidates=_candidates(s.candidates, original))
             for s, original in zip(selected, original_sizes, strict=True)
         ]
-        if masks is None:
-            return found
-        return [
-            self.postprocess.suppress_masks(_with_masks(each, mask, size, stages=stage_masks))
-            for each, mask, size in zip(found, masks, sizes, strict=True)
-        ]
+        if masks is not None:
+            found = [
+                self.postprocess.suppress_masks(_with_masks(each, mask, size, stages=stage_masks))
+                for each, mask, size in zip(found, masks, sizes, strict=True)
+            ]
+        reached = (self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True))
+        return [replace(each, reached=limits) for each, limits in zip(found, reached, strict=True)]
 
     def _masks(
         self,

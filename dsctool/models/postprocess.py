@@ -13,9 +13,12 @@ from torchvision.ops import batched_nms
 from dsctool.ops.boxes import box_iou
 from dsctool.ops.masks import encode_masks
 from dsctool.ops.precision import at_least_float32
-from dsctool.structures import Detections
+from dsctool.structures import Detections, LimitName
 
 Suppression = Literal["box", "soft", "mask"]
+LIKELY_SCORE = 0.1
+"""A limit that leaves out results of this score leaves out instances. Thresholds of results are far lower, and ordinary
+images fill the limit too: with what is unlikely."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,15 @@ class Postprocess:
             case "mask":
                 return _select(candidates, slice(self.mask_candidates))
 
+    def reached(self, selected: Selected, found: Detections) -> frozenset[LimitName]:
+        """The limits that left out what is likely to be an instance. found: what became of ``selected``."""
+        names: list[LimitName] = []
+        if self.nms == "mask" and _is_full(selected.scores, self.mask_candidates):
+            names.append("mask_candidates")
+        if _is_full(found.scores, self.max_per_image):
+            names.append("max_per_image")
+        return frozenset(names)
+
     def suppress_masks(self, found: Detections) -> Detections:
         """Greedy suppression by IoU of masks, as they are pasted into the image, where ``nms`` is ``mask``."""
         if self.nms != "mask" or found.mask_probs is None or len(found) == 0:
@@ -125,6 +137,10 @@ class Postprocess:
         chosen = _select(candidates, torch.tensor(kept, dtype=torch.int64, device=scores.device))
         weakened = torch.stack(final_scores) if final_scores else chosen.scores
         return Selected(chosen.boxes, weakened, chosen.labels, chosen.rois)
+
+
+def _is_full(scores: Tensor, limit: int) -> bool:
+    return len(scores) >= limit and bool(scores[-1] >= LIKELY_SCORE)
 
 
 def _select(candidates: Selected, rows: Tensor | slice) -> Selected:

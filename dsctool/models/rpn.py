@@ -14,10 +14,12 @@ from dsctool.models.init import init_normal
 from dsctool.models.losses import box_loss
 from dsctool.models.targets import assign, sample
 from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
-from dsctool.structures import Proposals, Targets
+from dsctool.structures import LimitName, Proposals, Targets
 from dsctool.terms import Size
 
 UNIT_STDS = (1.0, 1.0, 1.0, 1.0)
+OBJECT_SCORE = 0.5
+"""A limit that leaves out boxes of this objectness leaves out objects; an ordinary image has fewer of them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class ProposalLimits:
 
     pre_nms: int
     max_proposals: int
+
+    def reached(self, found: Proposals) -> frozenset[LimitName]:
+        """The limits that left out what is likely to be an object."""
+        full = len(found.scores) >= self.max_proposals and bool(found.scores[-1] >= OBJECT_SCORE)
+        names: list[LimitName] = ["max_proposals"] if full else []
+        return frozenset([*names, "pre_nms"] if found.left_out >= OBJECT_SCORE else names)
 
 
 @dataclass(frozen=True)
@@ -187,17 +195,20 @@ class RPN(nn.Module):
         limits: ProposalLimits,
     ) -> Proposals:
         kept_scores, kept_boxes, levels = [], [], []
+        left_out = scores[0].new_zeros(())
         for level, (score, delta, anchor) in enumerate(zip(scores, deltas, anchors, strict=True)):
             top = score.topk(min(limits.pre_nms, len(score)))
             kept_scores.append(top.values)
             kept_boxes.append(decode_boxes(anchor[top.indices], delta[top.indices], UNIT_STDS))
             levels.append(torch.full_like(top.indices, level))
+            if len(score) > limits.pre_nms:
+                left_out = left_out.maximum(top.values[-1])
         score, box, level_index = torch.cat(kept_scores), clip_boxes(torch.cat(kept_boxes), size), torch.cat(levels)
         if not self.keep_zero_area:
             proper = torch.nonzero((box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])).flatten()
             score, box, level_index = score[proper], box[proper], level_index[proper]
         keep = batched_nms(box, score, level_index, self.nms_iou)[: limits.max_proposals]
-        return Proposals(boxes=box[keep], scores=score[keep])
+        return Proposals(boxes=box[keep], scores=score[keep], left_out=left_out)
 
 
 def _flatten(x: Tensor, values: int) -> Tensor:

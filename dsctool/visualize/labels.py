@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dsctool.visualize.colors import Color, text_color
@@ -53,19 +55,17 @@ def _place(
     width, height = _extent(tag.text, font_size)
     x1, y1, x2, y2 = tag.box
     roomy = x2 - x1 > 0.6 * width and y2 - y1 > 2 * height
-    best: tuple[float, Rectangle, int] | None = None
+    others = [box for box in boxes if box != tag.box and _area(box) < 6 * width * height]
+    tried: list[tuple[float, Rectangle, int]] = []
     for size in (font_size, small) if roomy else (small,):
-        for rectangle in _candidates(tag, size, canvas):
-            hidden = sum(_overlap(rectangle, other) for other in placed)
-            hidden += 0.3 * sum(
-                _overlap(rectangle, box) for box in boxes if box != tag.box and _area(box) < 6 * width * height
-            )
-            if hidden == 0:
-                return rectangle, size
-            if best is None or hidden < best[0]:
-                best = (hidden, rectangle, size)
-    assert best is not None
-    return best[1], best[2]
+        rectangles = list(_candidates(tag, size, canvas))
+        hidden = _hidden(rectangles, placed) + 0.3 * _hidden(rectangles, others)
+        first = int(hidden.argmin())
+        tried.append((float(hidden[first]), rectangles[first], size))
+        if hidden[first] == 0:
+            break
+    _, rectangle, size = min(tried, key=lambda place: place[0])
+    return rectangle, size
 
 
 def _candidates(tag: Tag, size: int, canvas: tuple[int, int]) -> Iterator[Rectangle]:
@@ -108,7 +108,9 @@ def _area(box: Rectangle) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _overlap(one: Rectangle, other: Rectangle) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0) * max(height, 0)
+def _hidden(places: Sequence[Rectangle], others: Sequence[Rectangle]) -> NDArray[np.float64]:
+    """How much of the other rectangles each of the places would hide, in pixels."""
+    one, other = np.array(places)[:, None], np.array(others).reshape(1, -1, 4)
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    hidden: NDArray[np.float64] = sides.clip(min=0).prod(axis=-1).sum(axis=1)
+    return hidden

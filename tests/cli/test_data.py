@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
+from tests.data.crowded import write_crowded
 from tests.data.tiny import tiny_content, write_tiny
 
 
@@ -88,6 +89,20 @@ def test_stats_in_tables_and_json(synthetic_root: Path, tmp_path: Path) -> None:
         assert word in run.stdout
     content = json.loads((tmp_path / "stats.json").read_text())
     assert [(split["name"], split["images"]) for split in content["splits"]] == [("train", 8), ("val", 4)]
+
+
+def test_crowded_images_are_named_with_what_to_set(tmp_path: Path) -> None:
+    root = write_crowded(tmp_path / "data", train=60, val=110)
+    said = (
+        f"{root / 'annotations/instances_val.json'}: up to 110 instances in an image, more than the published "
+        "postprocess.max_per_image=100. With a published configuration add _base_/crowded.yaml, or set all of these: "
+        "postprocess.max_per_image=165 model.rpn.test_pre_nms=1100"
+    )
+    check, stats = _run("check", root), _run("stats", root)
+    assert (check.exit_code, check.stdout) == (0, "")
+    assert check.stderr.splitlines() == [said, f"{root}: no faults"]
+    assert stats.stdout.splitlines()[-1] == said
+    assert stats.stdout.count("crowded.yaml") == 1, "60 instances are no crowd"
 
 
 def test_stats_of_nothing_fail_in_one_line(tmp_path: Path) -> None:

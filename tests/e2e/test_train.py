@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from dsctool.cli.app import app
+from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.interop.checkpoint import load_checkpoint, load_model
 
@@ -58,8 +60,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Pat
     return output
 
 
-def test_the_run_folder_is_complete(whole: Path) -> None:
-    assert load_config(whole / "config.yaml") == load_config("htc_tiny", [*SMALL, "train.epochs=2"])
+def test_the_run_folder_is_complete(whole: Path, synthetic_root: Path) -> None:
+    annotations = json.loads((synthetic_root / "annotations/instances_train.json").read_text())["annotations"]
+    most = max(Counter(entry["image_id"] for entry in annotations if not entry["iscrowd"]).values())
+    given = load_config("htc_tiny", [*SMALL, "train.epochs=2"])
+    assert load_config(whole / "config.yaml") == fit_limits(given, instances=most)
     model = load_model(whole / "best.pt")
     assert [category.id for category in model.categories] == list(range(1, 7))
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]

@@ -6,12 +6,14 @@ import json
 import math
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.engine import trainer
 from dsctool.engine.preflight import TRIED
@@ -125,18 +127,21 @@ def test_what_a_run_writes_and_says(tmp_path: Path, run: Callable[..., str], syn
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {
         "config.yaml", "env.json", "train.log", "metrics.jsonl", "last.pt", "best.pt",
     }  # fmt: skip
-    assert load_config(tmp_path / "run" / "config.yaml") == config
+    assert load_config(tmp_path / "run" / "config.yaml") == fit_limits(
+        config, instances=max(_instances(synthetic_root))
+    )
     assert not list((tmp_path / "run").glob(".*.tmp"))
     assert "4 images = batch_size 2 x accumulate 2" in shown
     assert "0.125 = 0.5 x 4 / 16" in shown
     assert "4 steps = 2 epochs x 2" in shown
-    assert f"8 images, {_instances(synthetic_root)} instances, 6 classes" in shown
+    assert f"8 images, {sum(_instances(synthetic_root))} instances, 6 classes" in shown
     assert shown.splitlines()[-1] in (tmp_path / "run" / "train.log").read_text()
 
 
-def _instances(root: Path) -> int:
+def _instances(root: Path) -> list[int]:
+    """Of every image that has any."""
     content = json.loads((root / "annotations" / "instances_train.json").read_text())
-    return sum(not annotation["iscrowd"] for annotation in content["annotations"])
+    return list(Counter(each["image_id"] for each in content["annotations"] if not each["iscrowd"]).values())
 
 
 def test_metrics_lines(tmp_path: Path, run: Callable[..., str]) -> None:

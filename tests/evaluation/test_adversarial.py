@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dsctool.evaluation.coco import Evaluation, evaluate_all
 from dsctool.evaluation.protocol import AreaRange, Protocol
-from dsctool.structures import KINDS
+from dsctool.terms import KINDS
 from tests.evaluation.adversarial import adversarial_set
 from tests.evaluation.oracle import COCO_AREAS, oracle
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
@@ -74,7 +75,7 @@ def test_load_model(detector: Path) -> None:
     model = load_model(detector)
     assert not model.training
     assert model.categories == load_checkpoint(detector).categories
-    assert model.config == load_config("htc_tiny", SMALL)
+    assert model.config == fit_limits(load_config("htc_tiny", SMALL))
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in tiny_detector().state_dict().items())
 
 

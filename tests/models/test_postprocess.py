@@ -76,6 +76,45 @@ def test_mask_candidates() -> None:
     assert postprocess(BOXES, SCORES).scores.tolist() == pytest.approx([0.9, 0.8])
 
 
+@pytest.mark.parametrize(
+    ("nms", "max_per_image", "mask_candidates", "scale", "reached"),
+    [
+        ("box", 2, 1, 1.0, {"max_per_image"}),
+        ("box", 3, 1, 1.0, set()),
+        ("box", 1, 1, 0.1, set()),  # what was left out is unlikely to be anything
+        ("soft", 1, 1, 1.0, {"max_per_image"}),
+        ("mask", 9, 2, 1.0, {"mask_candidates"}),
+        ("mask", 2, 2, 1.0, {"mask_candidates", "max_per_image"}),
+        ("mask", 2, 4, 1.0, {"max_per_image", "mask_candidates"}),
+        ("mask", 9, 9, 1.0, set()),
+    ],
+)
+def test_limits_that_leave_out_something_likely(
+    nms: Suppression, max_per_image: int, mask_candidates: int, scale: float, reached: set[str]
+) -> None:
+    postprocess = Postprocess(
+        score_threshold=0.001, nms_iou=0.5, max_per_image=max_per_image, nms=nms, mask_candidates=mask_candidates
+    )
+    selected = postprocess(BOXES, scale * SCORES)
+    found = Detections(selected.boxes, selected.scores, selected.labels, MASKS[selected.rois], SIZE)
+    assert postprocess.reached(selected, postprocess.suppress_masks(found)) == reached
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "cascade_mask_rcnn_tiny", "fast_dsc_tiny"])
+@pytest.mark.parametrize("nms", ["box", "soft", "mask"])
+def test_every_cascade_says_which_limits_it_reached(name: str, nms: str) -> None:
+    overrides = ["postprocess.score_threshold=0", "postprocess.nms_iou=0.99", f"postprocess.nms={nms}"]
+    few = ["postprocess.max_per_image=3", "postprocess.mask_candidates=5", "model.rpn.test_max_proposals=4"]
+    image = torch.randn(1, 3, 64, 96)
+    for objectness, limits in ((9.0, {"max_proposals", "pre_nms"}), (-9.0, set())):
+        model = tiny_detector(name, [*overrides, *few, "model.rpn.test_pre_nms=60"]).eval()
+        torch.nn.init.constant_(model.rpn.objectness.bias, objectness)
+        (found,) = model.detect(image)
+        masks = {"mask_candidates"} if nms == "mask" else set()
+        assert found.reached == limits | masks | {"max_per_image"}
+        assert found[torch.tensor([0])].reached == found.reached
+
+
 @pytest.mark.parametrize("name", ["htc_tiny", "cascade_mask_rcnn_tiny", "fast_dsc_tiny"])
 @pytest.mark.parametrize("nms", ["soft", "mask"])
 def test_every_cascade_offers_them(name: str, nms: str, device: torch.device) -> None:

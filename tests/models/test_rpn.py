@@ -76,6 +76,23 @@ def test_proposals_are_those_of_the_slow_definition(rpn: RPN, limits: ProposalLi
     torch.testing.assert_close(found.boxes, torch.tensor([box for _, box in expected]), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("limits", "reached"),
+    [
+        (ProposalLimits(100_000, 100_000), set()),
+        (ProposalLimits(100_000, 5), {"max_proposals"}),
+        (ProposalLimits(50, 100_000), {"pre_nms"}),
+        (ProposalLimits(50, 5), {"pre_nms", "max_proposals"}),
+    ],
+)
+@torch.no_grad()
+def test_limits_that_leave_out_objects(rpn: RPN, limits: ProposalLimits, reached: set[str]) -> None:
+    rpn.test_limits = limits
+    for objectness, expected in ((9.0, reached), (-9.0, set())):
+        torch.nn.init.constant_(rpn.objectness.bias, objectness)
+        assert limits.reached(rpn.propose(pyramid(), [SIZE])[0]) == expected
+
+
 @torch.no_grad()
 def test_proposals_without_area_go_unless_they_are_to_stay(rpn: RPN) -> None:
     torch.nn.init.constant_(rpn.deltas.bias, 0.0)

@@ -147,4 +147,4 @@ def test_names_do_not_cover_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     for index, one in enumerate(rectangles):
         assert 0 <= one[0] < one[2] <= 500
         assert 0 <= one[1] < one[3] <= 400
-        assert all(labels._overlap(one, other) == 0 for other in rectangles[:index])
+        assert all(labels._hidden([one], [other]) == 0 for other in rectangles[:index])
