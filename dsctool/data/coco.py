@@ -27,7 +27,7 @@ from dsctool.data.segmentations import decode_mask
 from dsctool.data.semantic import read_semantic_map
 from dsctool.data.transforms import Annotated, Sample, SampleInfo, Transform, inference_transform, train_transform
 from dsctool.errors import DataError
-from dsctool.structures import Size
+from dsctool.structures import Size, mask_areas
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
@@ -177,7 +177,7 @@ class CocoDataset(Dataset[Sample]):
             crowd=_boxes(crowds),
         )
         if self.semantic == "instances" and sample.masks is not None:
-            areas = sample.masks.flatten(1).sum(dim=1, dtype=torch.int64)
+            areas = mask_areas(sample.masks)
             background = len(self.categories)
             return replace(sample, crowd_masks=_bitmaps(crowds, size), background=background, areas=areas)
         if self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
