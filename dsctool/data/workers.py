@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,7 @@ class Crew:
         before, handler = active_children(), _child_handler()
         yield
         self._processes = [process for process in active_children() if process not in before]
+        atexit.register(self.dismiss)  # before Python sends SIGTERM to those that are left, and waits for them
         if _child_handler() is not handler:
             signal.signal(signal.SIGCHLD, handler)
 
@@ -86,6 +88,7 @@ class Crew:
 
     def dismiss(self) -> None:
         """End those that did not end when they were asked to: they heed no SIGTERM."""
+        atexit.unregister(self.dismiss)
         for process in self._processes:
             if process.is_alive():
                 process.kill()

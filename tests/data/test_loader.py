@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -182,6 +184,17 @@ def test_no_process_is_left_when_the_block_ends(synthetic_root: Path) -> None:
         work()
     assert active_children() == []
     assert caught.traceback, "and it has not ended because nobody knew of it any more"
+
+
+def test_a_program_that_forgets_to_close_its_loader_ends(synthetic_root: Path) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.data.test_loader import _dataset, _loader\n"
+        "loader = _loader(_dataset(Path(sys.argv[1])), workers=1)\n"
+        "next(loader.epoch(0))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(synthetic_root)], check=True, timeout=300)
 
 
 def test_workers_leave_signals_to_the_main_process(synthetic_root: Path) -> None:
