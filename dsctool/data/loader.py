@@ -21,7 +21,10 @@ from dsctool.data.transforms import Batch, collate
 from dsctool.data.workers import Crew, Lost
 from dsctool.errors import DsctoolError, WorkerError, memory_for
 
-_LESS = "Lower data.workers, train.batch_size or data.train_resize, or cut large images into smaller ones."
+_LESS = (
+    "Lower data.workers, train.batch_size or the size that images are brought to (data.train_resize, "
+    "data.test_resize), or cut large images into smaller ones."
+)
 
 
 class BatchLoader(Iterable[Batch]):
