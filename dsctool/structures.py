@@ -42,6 +42,13 @@ LimitName = Literal["pre_nms", "max_proposals", "mask_candidates", "max_per_imag
 """What can keep a detector from finding more in an image."""
 
 
+def mask_areas(masks: Tensor) -> Tensor:
+    """``(n,)`` int64: pixels of the bitmaps ``(n, h, w)`` that are not 0."""
+    # One by one: over several at once torch makes eight bytes of every pixel before it adds them up.
+    areas = [mask.count_nonzero() for mask in masks]
+    return torch.stack(areas) if areas else masks.new_zeros(0, dtype=torch.int64)
+
+
 class _Movable:
     """Dataclasses whose tensors move together."""
 
@@ -292,7 +299,7 @@ class Instances(_Movable):
     def areas(self) -> Tensor:
         """``(n,)`` float32, in square pixels: of the masks, or of the boxes where there are none."""
         if self.masks is not None:
-            return self.masks.flatten(1).sum(dim=1).float()
+            return mask_areas(self.masks).float()
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
     def counts(self) -> dict[str, int]:

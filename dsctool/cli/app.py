@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 import dsctool
-from dsctool.errors import DsctoolError
+from dsctool.errors import DsctoolError, memory_shortage
 
 
 class Command(NamedTuple):
@@ -67,6 +67,18 @@ class LazyGroup(TyperGroup):
                 raise
             typer.echo(f"dsctool: error: {_plain(error)}", err=True)
             raise typer.Exit(1) from error
+        except (MemoryError, RuntimeError) as error:
+            shortage = memory_shortage(error)
+            if ctx.params["debug"] or shortage is None:
+                raise
+            typer.echo(f"dsctool: error: {shortage}. {_LESS_MEMORY}", err=True)
+            raise typer.Exit(1) from error
+
+
+_LESS_MEMORY = (
+    "Smaller images (data.test_resize, data.train_resize), a smaller train.batch_size, fewer data.workers or fewer "
+    "instances at once (postprocess.max_per_image) take less; --debug shows where it was."
+)
 
 
 def _plain(error: Exception) -> str:

@@ -82,7 +82,7 @@ class DataConfig(Block):
     group_by_aspect: bool = True
     """Batches hold images of one orientation."""
     workers: Annotated[int, Field(ge=0)] = 2
-    """Loader processes; 0 loads in the main process."""
+    """Loader processes, which live as long as a run and load ahead; 0 loads in the main process."""
 
     @model_validator(mode="after")
     def _one_test_size(self) -> Self:

@@ -30,6 +30,7 @@ from dsctool.data.transforms import Annotated, Sample, SampleInfo, Transform, in
 from dsctool.data.usage import Usage
 from dsctool.errors import DataError
 from dsctool.rle import Bools, Ints
+from dsctool.structures import mask_areas
 from dsctool.terms import Size
 
 MIN_SIDE = 32
@@ -191,7 +192,7 @@ class CocoDataset(Dataset[Sample]):
             crowd=self._instances.corners[crowds],
         )
         if self.semantic == "instances" and sample.masks is not None:
-            areas = sample.masks.flatten(1).sum(dim=1, dtype=torch.int64)
+            areas = mask_areas(sample.masks)
             background = len(self.categories)
             return replace(
                 sample, crowd_masks=self._instances.bitmaps(crowds, size), background=background, areas=areas

@@ -6,108 +6,178 @@ of workers, not on what ran before, not on the batch an interrupted run starts a
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.samplers import ALONE, EpochBatches, Ranks, SampleKey, count_batches
-from dsctool.data.transforms import Batch, Sample, collate
-from dsctool.errors import DataError
+from dsctool.data.transforms import Batch, collate
+from dsctool.data.workers import Crew, Lost
+from dsctool.errors import DsctoolError, WorkerError, memory_for
+
+_LESS = (
+    "Lower data.workers, train.batch_size or the size that images are brought to (data.train_resize, "
+    "data.test_resize), or cut large images into smaller ones."
+)
 
 
 class BatchLoader(Iterable[Batch]):
-    """Iterates over batches; faulty data raise the :class:`DataError` that the data set gave.
+    """Loads batches; every iteration has worker processes of its own, which end with it.
 
-    A worker's exception usually arrives with its traceback as its message; a fault in the data must read
-    as it was written, so it travels as a value and is raised here.
+    Faults in the data and a lack of memory are raised as they were written where a worker met them, without the
+    traceback that a worker's exceptions usually bring. A worker that is lost is a WorkerError.
+
+    batches: the samples of each, by index, or by a key that also fixes the augmentation.
+    batch_size: images in a batch, at most.
+    pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
     """
 
-    def __init__(self, loader: Iterable[Batch | DataError], length: int, dataset: CocoDataset) -> None:
-        self.dataset = dataset
-        self._loader = loader
-        self._length = length
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        config: DataConfig,
+        *,
+        batches: Iterable[Sequence[int | SampleKey]],
+        batch_size: int,
+        pin_memory: bool = False,
+    ) -> None:
+        self._dataset = dataset
+        self._config = config
+        self._batches = batches
+        self._batch_size = batch_size
+        self._pin_memory = pin_memory
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, DataError):
-                raise batch
-            images, targets, infos = batch  # a list, where its memory is pinned
-            yield images, targets, infos
-
-
-class _Caught(Dataset[Sample | DataError]):
-    """A data set that returns its data errors."""
-
-    def __init__(self, dataset: CocoDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: int | SampleKey) -> Sample | DataError:
+    def __iter__(self) -> Generator[Batch, None, None]:
+        crew = Crew(size=self._config.workers, batch_size=self._batch_size)
+        loader: DataLoader[Any] = DataLoader(
+            _Loading(self._dataset, self._config.pad_divisor, crew),
+            batch_sampler=self._batches,  # type: ignore[arg-type]
+            num_workers=self._config.workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=crew.enter,
+            generator=torch.Generator(),  # else the loader draws from the global one
+            pin_memory=self._pin_memory,
+        )
+        with crew.starting():
+            iterator = iter(loader)
         try:
-            return self.dataset[key]
-        except DataError as error:
+            while (batch := self._next(iterator, crew)) is not None:
+                if isinstance(batch, DsctoolError):
+                    raise batch
+                images, targets, infos = batch  # a list, where its memory is pinned
+                yield images, targets, infos
+        finally:
+            del iterator  # and with it its processes
+            crew.dismiss()
+
+    def _next(self, iterator: Iterator[Any], crew: Crew) -> Any:
+        try:
+            return next(iterator, None)
+        except (RuntimeError, OSError, EOFError):  # the last two where a batch comes from a process that is gone
+            lost = crew.lost()
+            if lost is None:
+                raise
+        raise WorkerError(self._words(lost))
+
+    def _words(self, lost: Lost) -> str:
+        return f"a loader process {lost.cause}, while it loaded {_named(self._dataset, lost.indices)}. {_LESS}"
+
+
+class _Loading(Dataset[Any]):
+    """Whole batches of a data set, or the error that kept one from being loaded."""
+
+    def __init__(self, dataset: CocoDataset, pad_divisor: int, crew: Crew) -> None:
+        self.dataset = dataset
+        self.pad_divisor = pad_divisor
+        self.crew = crew
+
+    def __getitems__(self, keys: Sequence[int | SampleKey]) -> Batch | DsctoolError:
+        indices = [key if isinstance(key, int) else key.index for key in keys]
+        self.crew.note(indices)
+        try:
+            with memory_for(f"loading {_named(self.dataset, indices)}", remedy=_LESS):
+                return collate([self.dataset[key] for key in keys], self.pad_divisor)
+        except DsctoolError as error:
             return error
 
 
-def train_loader(
-    dataset: CocoDataset,
-    config: DataConfig,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    start_batch: int = 0,
-    ranks: Ranks = ALONE,
-    pin_memory: bool = False,
-) -> BatchLoader:
-    """The training batches of one epoch from ``start_batch`` on, as :class:`EpochBatches` gives them to a process.
+class TrainLoader:
+    """The training batches of a run, a function of seed, epoch and position as :class:`EpochBatches` has them.
 
-    Every image comes once; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
-    pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
+    Every image comes once an epoch; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
+    Worker processes live from the first batch to the end of the run's last epoch, and load ahead over the end of an
+    epoch, while the run evaluates. As a context manager the loader ends them at the end of the block.
+
+    epochs: of the run. ranks: the process that gets the batches. pin_memory: as for :class:`BatchLoader`.
     """
-    batches = EpochBatches(
-        _groups(dataset, config), batch_size=batch_size, seed=seed, epoch=epoch, start_batch=start_batch, ranks=ranks
-    )
-    loader: DataLoader[Any] = DataLoader(
-        _Caught(dataset),
-        batch_sampler=batches,
-        num_workers=config.workers,
-        collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # else the loader draws from the global one
-        pin_memory=pin_memory,
-    )
-    return BatchLoader(loader, len(loader), dataset)
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        config: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        epochs: int,
+        ranks: Ranks = ALONE,
+        pin_memory: bool = False,
+    ) -> None:
+        groups = _groups(dataset, config)
+        self._length = count_batches(groups, batch_size, world=ranks.world)
+        self._epochs = epochs
+        self._order = partial(EpochBatches, groups, batch_size=batch_size, seed=seed, ranks=ranks)
+        self._loader = partial(BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory)
+        self._stream: Generator[Batch, None, None] | None = None
+        self._at: tuple[int, int] | None = None
+        """The epoch and the batch that the stream gives next."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._length
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes; the next batch that is asked for starts others."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = self._at = None
+
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the ``start``-th on; raises what :class:`BatchLoader` raises."""
+        for batch in range(start, len(self)):
+            if self._stream is None or self._at != (number, batch):
+                self.close()
+                self._stream = iter(self._loader(batches=self._keys(number, batch)))
+            self._at = None  # unless one comes
+            loaded = next(self._stream)
+            self._at = (number, batch + 1) if batch + 1 < len(self) else (number + 1, 0)
+            if self._at[0] >= self._epochs:
+                self.close()
+            yield loaded
+
+    def _keys(self, epoch: int, start: int) -> Iterator[list[SampleKey]]:
+        """Of all batches from one on, to the end of the run."""
+        for number in range(epoch, max(self._epochs, epoch + 1)):
+            yield from self._order(epoch=number, start_batch=start if number == epoch else 0)
 
 
 def eval_loader(dataset: CocoDataset, config: DataConfig, *, pin_memory: bool = False) -> BatchLoader:
-    """All images, one by one in the order of the data set; pin_memory: as for :func:`train_loader`."""
-    loader: DataLoader[Any] = DataLoader(
-        _Caught(dataset),
-        sampler=SequentialSampler(dataset),
-        num_workers=config.workers,
-        collate_fn=partial(_collate, pad_divisor=config.pad_divisor),
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),
-        pin_memory=pin_memory,
-    )
-    return BatchLoader(loader, len(loader), dataset)
-
-
-def batches_per_epoch(dataset: CocoDataset, config: DataConfig, *, batch_size: int, ranks: Ranks = ALONE) -> int:
-    """Batches of :func:`train_loader` in one epoch."""
-    return count_batches(_groups(dataset, config), batch_size, world=ranks.world)
+    """All images, one by one in the order of the data set; pin_memory: as for :class:`BatchLoader`."""
+    batches = [[index] for index in range(len(dataset))]
+    return BatchLoader(dataset, config, batches=batches, batch_size=1, pin_memory=pin_memory)
 
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:
@@ -117,17 +187,10 @@ def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:
     return [int(landscape) for landscape in dataset.landscape]
 
 
-def _collate(samples: Sequence[Sample | DataError], pad_divisor: int) -> Batch | DataError:
-    good = []
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-        good.append(sample)
-    return collate(good, pad_divisor)
+def _named(dataset: CocoDataset, indices: Sequence[int]) -> str:
+    infos = [dataset.image_info(index) for index in indices]
+    return ", ".join(f"image {info.id} ({info.file_name}, {info.width} x {info.height})" for info in infos)
 
 
-def _start_worker(_: int) -> None:
-    """Workers leave interruptions to the main process, which ends them when it is done."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):  # SIGUSR1 is not on Windows
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -22,7 +22,7 @@ from torchvision.tv_tensors import TVTensor
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.semantic import SEMANTIC_IGNORED, SEMANTIC_STRIDE, draw_semantic_map
 from dsctool.ops.boxes import clip_boxes
-from dsctool.structures import ImageBatch, Targets
+from dsctool.structures import ImageBatch, Targets, mask_areas
 from dsctool.terms import Size
 
 
@@ -32,7 +32,7 @@ class Annotated:
 
     image: ``(3, h, w)`` uint8 RGB.
     boxes: ``(G, 4)`` float32, instances that are not crowds. labels: ``(G,)`` int64.
-    masks: ``(G, h, w)`` uint8, or None.
+    masks: ``(G, h, w)`` uint8 0/1, or None.
     crowd: ``(c, 4)`` float32 boxes of crowd regions, or None. crowd_masks: ``(c, h, w)`` uint8, or None.
     semantic: ``(h, w)`` uint8 class of every pixel as a file has it, 255 = ignored; or None.
     background: class of the pixels without an instance, where a semantic map is drawn from the masks; None draws none.
@@ -80,7 +80,7 @@ class Annotated:
         return Targets(
             boxes=clip_boxes(self.boxes, self.size),
             labels=self.labels,
-            masks=None if self.masks is None else self.masks.bool(),
+            masks=None if self.masks is None else self.masks.view(torch.bool),
             crowd=None if self.crowd is None else clip_boxes(self.crowd, self.size),
             semantic=self._semantic_grid(),
         )
@@ -91,7 +91,7 @@ class Annotated:
             return self.semantic[grid].long()
         if self.background is None or self.masks is None:
             return None
-        areas = self.masks.flatten(1).sum(dim=1, dtype=torch.int64) if self.areas is None else self.areas
+        areas = mask_areas(self.masks) if self.areas is None else self.areas
         crowds = self.masks[:0] if self.crowd_masks is None else self.crowd_masks
         return draw_semantic_map(
             self.masks[grid], self.labels, crowds[grid], areas=areas, background=self.background

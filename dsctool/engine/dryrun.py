@@ -33,12 +33,13 @@ def rehearse(
     with counting(console or Console()) as progress:
         setup = prepare(config, data=data, device=pick_device(device), provenance=provenance, progress=progress)
     group = config.train.accumulate
-    groups = chain.from_iterable(Feed(iter(setup.epoch_batches(epoch)), group=group) for epoch in range(STEPS))
+    groups = chain.from_iterable(Feed(setup.batches.epoch(epoch), group=group) for epoch in range(STEPS))
     pace = Pace(window=1)  # the first step is slower than the rest
-    for number, batches in enumerate(islice(groups, STEPS)):
-        losses = step(setup, batches, number=number).losses
-        total = sum(loss.item() for loss in losses.values())
-        pace.step()
+    with setup.batches:
+        for number, batches in enumerate(islice(groups, STEPS)):
+            losses = step(setup, batches, number=number).losses
+            total = sum(loss.item() for loss in losses.values())
+            pace.step()
     left = duration(pace.eta(steps=setup.steps, evaluations=0))
     return summary(setup) | {
         "loss": f"{total:.4f} in step {STEPS} = " + " + ".join(f"{loss:.4f} {name}" for name, loss in losses.items()),

@@ -18,6 +18,7 @@ from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.environment import pick_device
+from dsctool.errors import memory_for
 from dsctool.interop.checkpoint import load_model
 from dsctool.models.detector import Detector, to_instances
 from dsctool.ops.masks import encode_masks
@@ -63,12 +64,15 @@ def detections(
     """
     with _evaluating(model):
         for images, _, infos in batches:
-            found = model.detect(
-                images.tensor.to(device, non_blocking=True),
-                images.sizes,
-                [info.original_size for info in infos],
-                stage_masks=stage_masks,
-            )
+            height, width = images.tensor.shape[-2:]
+            task = f"detecting in {', '.join(info.file_name for info in infos)} on {width} x {height} pixels"
+            with memory_for(task, remedy="Lower data.test_resize, or cut large images into smaller ones."):
+                found = model.detect(
+                    images.tensor.to(device, non_blocking=True),
+                    images.sizes,
+                    [info.original_size for info in infos],
+                    stage_masks=stage_masks,
+                )
             yield from zip(infos, found, strict=True)
 
 

@@ -25,7 +25,7 @@ class Position:
 class Run:
     """All state of a run that is going on; nothing else holds any.
 
-    best: the best score so far. metrics: COCO numbers of the last evaluation.
+    best: the best score so far. metrics: COCO numbers of the last evaluation. saved: the step that ``last.pt`` holds.
     """
 
     setup: Setup
@@ -34,6 +34,7 @@ class Run:
     position: Position = field(default_factory=Position)
     best: float | None = None
     metrics: Metrics | None = None
+    saved: int = 0
     pace: Pace = field(default_factory=Pace)
     window: Window = field(default_factory=Window)
 
@@ -47,11 +48,11 @@ class Run:
         state = checkpoint.training
         assert state is not None
         self.position = Position(state.step, state.epoch, state.batch)
-        self.best, self.metrics = state.best, checkpoint.metrics
+        self.best, self.metrics, self.saved = state.best, checkpoint.metrics, state.step
 
     def track(self, kind: str, numbers: dict[str, float]) -> None:
         """Record ``numbers`` at the current position."""
-        epoch = self.position.epoch + self.position.batch / self.setup.batches
+        epoch = self.position.epoch + self.position.batch / len(self.setup.batches)
         self.recorder.track(kind, step=self.position.step, epoch=epoch, numbers=numbers)
 
     def save_last(self) -> None:
@@ -59,6 +60,7 @@ class Run:
         at, optimizer = self.position, self.setup.optimizer.state_dict()
         state = TrainingState(step=at.step, epoch=at.epoch, batch=at.batch, optimizer=optimizer, best=self.best)
         self.recorder.save("last.pt", self._checkpoint(state))
+        self.saved = at.step
 
     def save_best(self) -> None:
         """Record the weights as they are now, without training state."""

@@ -12,7 +12,7 @@ import torch
 
 from dsctool.config.limits import PROPOSALS, RESULTS, fit_limits, keep_limits
 from dsctool.config.schema import Config
-from dsctool.data.loader import BatchLoader, batches_per_epoch, train_loader
+from dsctool.data.loader import TrainLoader
 from dsctool.data.records import Category
 from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine.environment import describe
@@ -40,7 +40,7 @@ class Setup:
 
     config: with numbers for limits.
     model: on ``device``, in train mode.
-    batches: forward passes of each process in one epoch.
+    batches: of each process: its forward passes. Close it when the run ends.
     ranks: which of the processes of the run this one is.
     notes: what the user should read before the run starts.
     """
@@ -51,7 +51,7 @@ class Setup:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     data: RunData
-    batches: int
+    batches: TrainLoader
     ranks: Ranks
     notes: tuple[str, ...]
 
@@ -63,26 +63,12 @@ class Setup:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in one epoch; the last one may average fewer batches."""
-        return ceil(self.batches / self.config.train.accumulate)
+        return ceil(len(self.batches) / self.config.train.accumulate)
 
     @property
     def steps(self) -> int:
         """Optimiser steps in the whole run."""
         return self.steps_per_epoch * self.config.train.epochs
-
-    def epoch_batches(self, epoch: int, *, start: int = 0) -> BatchLoader:
-        """The batches of an epoch from the ``start``-th on: a function of the seed and these two numbers."""
-        train = self.config.train
-        return train_loader(
-            self.data.train_set,
-            self.config.data,
-            batch_size=train.batch_size,
-            seed=train.seed,
-            epoch=epoch,
-            start_batch=start,
-            ranks=self.ranks,
-            pin_memory=self.device.type == "cuda",
-        )
 
 
 def prepare(
@@ -124,11 +110,19 @@ def prepare(
     optimizer = build_optimizer(model, config.optim)
     if checkpoint is not None and checkpoint.training is not None:
         optimizer.load_state_dict(checkpoint.training.optimizer)
-    batches = batches_per_epoch(opened.train_set, config.data, batch_size=config.train.batch_size, ranks=ranks)
+    batches = TrainLoader(
+        opened.train_set,
+        config.data,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        epochs=config.train.epochs,
+        ranks=ranks,
+        pin_memory=device.type == "cuda",
+    )
     schedule = build_schedule(
         config.optim,
         effective_batch=effective_batch(config, ranks),
-        steps_per_epoch=ceil(batches / config.train.accumulate),
+        steps_per_epoch=ceil(len(batches) / config.train.accumulate),
         epochs=config.train.epochs,
     )
     return Setup(

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.inference import device_of
 from dsctool.engine.optim import clip_gradients, gradient_norm, set_learning_rate
-from dsctool.errors import DataError, TrainingError
+from dsctool.errors import DataError, TrainingError, memory_for
 
 _REMEDY = (
     "Nothing of this step was kept. Lower optim.lr, lengthen optim.warmup_steps or set optim.clip_norm, "
     "and start a new run (train.weights=RUN/last.pt starts it from the weights saved last)."
 )
+_LESS = "Lower train.batch_size (train.accumulate keeps the effective batch) or data.train_resize."
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ def part_of(loss: str) -> str:
 
 def _backward(model: nn.Module, batch: Batch, *, share: float) -> dict[str, Tensor]:
     images, targets, infos = batch
+    height, width = images.tensor.shape[-2:]
+    instances = sum(len(target.boxes) for target in targets)
+    task = f"training on {instances} instances in {len(infos)} images on {width} x {height} pixels; {_ids(infos)}"
+    with memory_for(task, remedy=_LESS):
+        losses = _losses(model, batch)
+        total = torch.stack(list(losses.values())).sum()
+        (total * share).backward()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    images, targets, infos = batch
     device = device_of(model)
     images = images.to(device, non_blocking=True)  # from the pinned memory of the loader
     targets = [target.to(device, non_blocking=True) for target in targets]
@@ -80,9 +93,7 @@ def _backward(model: nn.Module, batch: Batch, *, share: float) -> dict[str, Tens
         losses: dict[str, Tensor] = model(images.tensor, targets, images.sizes)
     except DataError as error:
         raise DataError(f"{error}; {_ids(infos)}") from None
-    total = torch.stack(list(losses.values())).sum()
-    (total * share).backward()
-    return {name: loss.detach() for name, loss in losses.items()}
+    return losses
 
 
 def _not_finite(model: nn.Module, parts: Sequence[dict[str, Tensor]], batches: Sequence[Batch]) -> TrainingError:

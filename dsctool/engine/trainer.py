@@ -30,6 +30,7 @@ from dsctool.engine.setup import Build, Setup, prepare, summary
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
 from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
+from dsctool.errors import DsctoolError, OutOfMemoryError, TrainingError, WorkerError
 from dsctool.evaluation.coco import Stats
 from dsctool.models.build import build_detector
 from dsctool.terms import KIND_NAMES, KINDS
@@ -70,7 +71,8 @@ def train(
             build=build,
         )
     resumed = None if checkpoint is None else checkpoint.training
-    with StopRequest() as stop, open_recorder(setup, output, resumed=resumed, console=console) as recorder:
+    recording = open_recorder(setup, output, resumed=resumed, console=console)
+    with StopRequest() as stop, recording as recorder, setup.batches:
         run = Run(setup, recorder, stop)
         if checkpoint is not None:
             run.resume(checkpoint)
@@ -82,6 +84,12 @@ def train(
                 f"{request}: saved {output / 'last.pt'} after step {run.position.step} of {setup.steps}. "
                 "Run the same command with --resume to continue."
             ) from request
+        except (OutOfMemoryError, WorkerError) as error:
+            raise TrainingError(
+                f"{error} {output / 'last.pt'} holds step {run.saved} of {setup.steps}: the same command with --resume "
+                "continues from there, with fewer data.workers too; other batches or sizes need a new run, with "
+                "train.weights=last.pt."
+            ) from error
         recorder.journal.say(f"finished: {output / 'best.pt'}")
 
 
@@ -116,7 +124,7 @@ def fit(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Train to the end of the current epoch, from the batch where the run stands."""
     setup, train_config, position = run.setup, run.setup.config.train, run.position
-    feed = Feed(iter(setup.epoch_batches(position.epoch, start=position.batch)), group=train_config.accumulate)
+    feed = Feed(arriving(run), group=train_config.accumulate)
     run.pace.restart()
     for batches in feed:
         result = step(setup, batches, number=position.step)
@@ -131,6 +139,15 @@ def train_epoch(run: Run) -> None:
             run.save_last()
         if stopped:
             raise StopRequestedError(stopped.name)
+
+
+def arriving(run: Run) -> Iterator[Batch]:
+    """What is left of the current epoch; a run that cannot have it is saved first, as it stands: between two steps."""
+    try:
+        yield from run.setup.batches.epoch(run.position.epoch, start=run.position.batch)
+    except DsctoolError:
+        run.save_last()
+        raise
 
 
 def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:

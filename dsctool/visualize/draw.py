@@ -129,7 +129,7 @@ def _resized(mask: Mask, size: tuple[int, int]) -> Tensor:
 
 
 def _area(mask: Mask) -> float:
-    return float(mask.sum() if isinstance(mask, Tensor) else coco_mask.area(mask))
+    return float(mask.count_nonzero() if isinstance(mask, Tensor) else coco_mask.area(mask))
 
 
 def _crop(mask: Mask, *, margin: int) -> tuple[Image.Image, tuple[int, int]] | None:

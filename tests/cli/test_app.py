@@ -123,6 +123,31 @@ def test_errors_of_library_and_system_exit_with_1(failing: list[BaseException], 
     assert (result.exit_code, result.stderr) == (1, f"dsctool: error: {said}\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory."),
+        (MemoryError("Unable to allocate 20.0 GiB for an array"), "out of memory (20.0 GiB more were asked for)."),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 20000000000 bytes."),
+            "out of memory (18.63 GiB more were asked for).",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 512.00 MiB."),
+            "out of GPU memory (512.00 MiB more were asked for).",
+        ),
+        (RuntimeError("unable to write to file </torch_7_1>: No space left on device (28)"), "out of memory."),
+    ],
+)
+def test_running_out_of_memory_is_no_bug(failing: list[BaseException], error: Exception, said: str) -> None:
+    failing.append(error)
+    result = runner.invoke(shell.app, ["info"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"dsctool: error: {said} Smaller images")
+    assert result.stderr.count("\n") == 1
+    assert runner.invoke(shell.app, ["--debug", "info"]).exception is error
+
+
 def test_interruption_exits_with_130(failing: list[BaseException]) -> None:
     failing.append(KeyboardInterrupt())
     result = runner.invoke(shell.app, ["info"])

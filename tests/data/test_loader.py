@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from itertools import islice
+from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dsctool.config.schema import DataConfig, ResizeConfig, SplitConfig
+from dsctool.data import coco
 from dsctool.data.coco import CocoDataset
+from dsctool.data.images import read_image
 from dsctool.data.layout import find_split
-from dsctool.data.loader import batches_per_epoch, eval_loader, train_loader
+from dsctool.data.loader import TrainLoader, eval_loader
 from dsctool.data.samplers import Ranks
 from dsctool.data.transforms import Batch
-from dsctool.errors import DataError
+from dsctool.errors import DataError, OutOfMemoryError, WorkerError
+from dsctool.terms import Size
 from tests.data.tiny import write_tiny
 
 
@@ -40,10 +48,16 @@ def _ids(dataset: CocoDataset) -> list[int]:
     return [dataset.image_info(index).id for index in range(len(dataset))]
 
 
-def _epoch(dataset: CocoDataset, *, epoch: int = 0, start_batch: int = 0, workers: int = 0) -> list[Batch]:
-    loader = train_loader(dataset, _config(workers), batch_size=3, seed=7, epoch=epoch, start_batch=start_batch)
-    batches = list(loader)
-    assert len(batches) == len(loader)
+def _loader(dataset: CocoDataset, *, workers: int = 0, epochs: int = 2, **options: Any) -> TrainLoader:
+    return TrainLoader(dataset, _config(workers), epochs=epochs, **{"batch_size": 3, "seed": 7, **options})
+
+
+def _epoch(dataset: CocoDataset, *, epoch: int = 0, start: int = 0, workers: int = 0) -> list[Batch]:
+    """One epoch from a loader of its own."""
+    with _loader(dataset, workers=workers) as loader:
+        batches = list(loader.epoch(epoch, start=start))
+        assert len(batches) == len(loader) - start
+    assert active_children() == []
     return batches
 
 
@@ -51,18 +65,15 @@ def test_every_image_comes_once_an_epoch(synthetic_root: Path) -> None:
     dataset = _dataset(synthetic_root)
     batches = _epoch(dataset)
     assert sorted(info.image_id for batch in batches for info in batch[2]) == sorted(_ids(dataset))
-    assert len(batches) == batches_per_epoch(dataset, _config(0), batch_size=3)
 
 
 def test_two_processes_share_the_batches_of_one(synthetic_root: Path) -> None:
     """The same images with the same augmentation; what one process took at once, two take half each."""
-    dataset, config = _dataset(synthetic_root), _config(0)
-    alone = list(train_loader(dataset, config, batch_size=4, seed=7, epoch=1))
-    shares = [
-        list(train_loader(dataset, config, batch_size=2, seed=7, epoch=1, ranks=Ranks(rank, 2))) for rank in (0, 1)
-    ]
-    count = batches_per_epoch(dataset, config, batch_size=2, ranks=Ranks(1, 2))
-    assert len(alone) == len(shares[0]) == len(shares[1]) == count
+    dataset = _dataset(synthetic_root)
+    alone = list(_loader(dataset, batch_size=4).epoch(1))
+    loaders = [_loader(dataset, batch_size=2, ranks=Ranks(rank, 2)) for rank in (0, 1)]
+    shares = [list(loader.epoch(1)) for loader in loaders]
+    assert len(alone) == len(shares[0]) == len(shares[1]) == len(loaders[1])
     for (whole, _, infos), *parts in zip(alone, *shares, strict=True):
         for rank, (images, _, own) in enumerate(parts):
             assert own[: len(infos[rank::2])] == infos[rank::2]
@@ -81,7 +92,7 @@ def test_resuming_at_any_batch_and_any_worker_count_gives_the_same_batches(synth
     dataset = _dataset(synthetic_root)
     whole = _epoch(dataset, epoch=2)
     for start, workers in ((0, 2), (1, 0), (2, 1)):
-        rest = _epoch(dataset, epoch=2, start_batch=start, workers=workers)
+        rest = _epoch(dataset, epoch=2, start=start, workers=workers)
         assert len(rest) == len(whole) - start
         assert all(map(_equal, rest, whole[start:]))
     assert not all(map(_equal, _epoch(dataset, epoch=3), whole))
@@ -99,8 +110,8 @@ def test_loading_leaves_the_global_generator_alone(synthetic_root: Path, workers
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_batches_in_pinned_memory_are_the_same(synthetic_root: Path) -> None:
-    dataset, config = _dataset(synthetic_root), _config(1)
-    pinned = list(train_loader(dataset, config, batch_size=3, seed=7, epoch=0, pin_memory=True))
+    dataset = _dataset(synthetic_root)
+    pinned = list(_loader(dataset, workers=1, pin_memory=True).epoch(0))
     assert all(map(_equal, pinned, _epoch(dataset)))
     assert all(images.tensor.is_pinned() and targets[0].boxes.is_pinned() for images, targets, _ in pinned)
 
@@ -119,18 +130,136 @@ def test_a_fault_arrives_as_it_was_written(tmp_path: Path, workers: int) -> None
     (files.images / "b.jpg").write_bytes(b"broken")
     dataset = CocoDataset.for_training(files, _config(workers))
     with pytest.raises(DataError) as fault:
-        list(train_loader(dataset, _config(workers), batch_size=1, seed=0, epoch=0))
+        list(_loader(dataset, workers=workers, batch_size=1).epoch(0))
     path = files.images / "b.jpg"
     reason = "cannot be decoded: it is not an image of a known format"
     assert str(fault.value) == f"{files.annotations}: image 3: {path}: {reason}"
 
 
+def test_workers_live_across_epochs_and_evaluations(synthetic_root: Path) -> None:
+    """They load the next epoch while the run evaluates, and end with the last one."""
+    dataset = _dataset(synthetic_root)
+    val_set = CocoDataset.for_evaluation(find_split(synthetic_root, SplitConfig(), "val"), _config(1))
+    loader, seen = _loader(dataset, workers=2, epochs=3), []
+    for epoch in range(3):
+        batches = loader.epoch(epoch)
+        first = next(batches)
+        workers = {process.pid for process in active_children()}
+        seen.append(workers)
+        assert all(map(_equal, [first, *batches], _epoch_alone(dataset, epoch)))
+        assert len(list(eval_loader(val_set, _config(1)))) == len(val_set)
+    assert len(seen[0]) == 2
+    assert seen == [seen[0]] * 3
+    assert active_children() == []
+
+
+def _epoch_alone(dataset: CocoDataset, epoch: int) -> list[Batch]:
+    return list(_loader(dataset).epoch(epoch))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_batch_may_be_asked_for_at_any_time(synthetic_root: Path, workers: int) -> None:
+    """An epoch that is left, begun again, begun elsewhere, after the last one, or two of them in turns."""
+    dataset = _dataset(synthetic_root)
+    epochs = [_epoch_alone(dataset, epoch) for epoch in range(3)]
+    with _loader(dataset, workers=workers, epochs=2) as loader:
+        assert _equal(next(loader.epoch(0)), epochs[0][0])
+        for epoch, start in ((0, 0), (0, 1), (1, 1), (1, 0), (2, 0), (0, 2)):
+            assert all(map(_equal, loader.epoch(epoch, start=start), epochs[epoch][start:])), (epoch, start)
+        turns = islice(zip(loader.epoch(0), loader.epoch(1), strict=True), 2)
+        assert all(_equal(left, epochs[0][i]) and _equal(right, epochs[1][i]) for i, (left, right) in enumerate(turns))
+    assert active_children() == []
+
+
+def test_no_process_is_left_when_the_block_ends(synthetic_root: Path) -> None:
+    dataset = _dataset(synthetic_root)
+
+    def work() -> None:
+        with _loader(dataset, workers=2, batch_size=1) as loader:
+            for _ in loader.epoch(0):
+                assert len(active_children()) == 2
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
+    assert active_children() == []
+    assert caught.traceback, "and it has not ended because nobody knew of it any more"
+
+
+def test_a_program_that_forgets_to_close_its_loader_ends(synthetic_root: Path) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.data.test_loader import _dataset, _loader\n"
+        "loader = _loader(_dataset(Path(sys.argv[1])), workers=1)\n"
+        "next(loader.epoch(0))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(synthetic_root)], check=True, timeout=300)
+
+
 def test_workers_leave_signals_to_the_main_process(synthetic_root: Path) -> None:
-    loader = train_loader(_dataset(synthetic_root), _config(1), batch_size=1, seed=0, epoch=0)
-    batches = iter(loader)
-    next(batches)
-    (worker,) = torch.multiprocessing.active_children()
-    assert worker.pid is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker.pid, number)
-    assert len(list(batches)) == len(loader) - 1
+    with _loader(_dataset(synthetic_root), workers=1, batch_size=1) as loader:
+        batches = loader.epoch(0)
+        next(batches)
+        (worker,) = active_children()
+        assert worker.pid is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+        assert len(list(batches)) == len(loader) - 1
+
+
+def kill_whoever_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system does when memory runs out."""
+
+    def killed(path: Path, size: Size | None = None) -> torch.Tensor:
+        if path.name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_image(path, size)
+
+    monkeypatch.setattr(coco, "read_image", killed)
+
+
+def test_a_worker_that_is_killed_is_named_with_its_images(
+    synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = _dataset(synthetic_root)
+    killer = dataset.image_info(2)
+    kill_whoever_reads(killer.file_name, monkeypatch)
+    before = signal.getsignal(signal.SIGCHLD)
+    with _loader(dataset, workers=2, batch_size=2) as loader, pytest.raises(WorkerError) as caught:
+        list(loader.epoch(0))
+    message = str(caught.value)
+    assert message.startswith(
+        "a loader process was killed (SIGKILL, as the system does when memory runs out), while it"
+    )
+    assert f"image {killer.id} ({killer.file_name}, {killer.width} x {killer.height})" in message
+    assert message.count(".png") + message.count(".jpg") == 2, "of its whole batch"
+    assert "data.workers" in message
+    assert active_children() == []
+    assert signal.getsignal(signal.SIGCHLD) is before, "else torch would raise in the middle of an optimiser step"
+
+
+TOO_LARGE = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 20000000000 bytes."
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory while loading image 1 ("),
+        (RuntimeError(TOO_LARGE), "out of memory (18.63 GiB more were asked for) while loading image 1 ("),
+    ],
+)
+def test_memory_that_runs_out_is_named_with_the_images(
+    synthetic_root: Path, monkeypatch: pytest.MonkeyPatch, workers: int, error: Exception, said: str
+) -> None:
+    def fail(path: Path, size: Size | None = None) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(coco, "read_image", fail)
+    val_set = CocoDataset.for_evaluation(find_split(synthetic_root, SplitConfig(), "val"), _config(0))
+    with pytest.raises(OutOfMemoryError) as caught:
+        list(eval_loader(val_set, _config(workers)))
+    assert str(caught.value).startswith(said)
+    assert val_set.image_info(0).file_name in str(caught.value)
+    assert "Traceback" not in str(caught.value)

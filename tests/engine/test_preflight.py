@@ -13,7 +13,7 @@ import torch
 from dsctool.config.schema import Config
 from dsctool.engine.preflight import try_detection
 from dsctool.engine.sets import open_data
-from dsctool.errors import CheckpointError, ConfigError, DataError
+from dsctool.errors import CheckpointError, ConfigError, DataError, OutOfMemoryError
 from dsctool.interop.checkpoint import load_checkpoint
 from tests.engine.fakes import FakeDetector, tiny_config
 
@@ -149,10 +149,10 @@ def test_what_fails_at_test_size_fails_before_the_first_step(tmp_path: Path, run
 
         model.on_detect = hook
 
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(OutOfMemoryError, match="out of memory while detecting in "):
         run(tmp_path / "run", prepare=crash)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(OutOfMemoryError, match="out of memory while detecting in "):
         run(tmp_path / "run", tiny_config(eval_interval=2), prepare=crash)
     run(tmp_path / "run", tiny_config(epochs=1, eval_interval=0), prepare=crash)
 

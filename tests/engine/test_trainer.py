@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from dsctool.engine import trainer
 from dsctool.engine.preflight import TRIED
 from dsctool.engine.recorder import Recorder
 from dsctool.engine.signals import RunInterruptedError
-from dsctool.errors import TrainingError
+from dsctool.errors import DataError, TrainingError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 from tests.engine.fakes import Build, FakeDetector, tiny_config
 
@@ -119,6 +121,100 @@ def test_killed_without_warning(tmp_path: Path, run: Callable[..., str]) -> None
     run(tmp_path / "cut", config, resume=True)
     assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
     assert [line["step"] for line in lines(tmp_path / "cut") if line["kind"] == "train"] == list(range(1, 9))
+
+
+def test_a_loader_process_that_is_killed(
+    tmp_path: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second epoch: the run stops between two steps, saved there, and goes on as if nothing had happened."""
+    config = tiny_config()
+    loading = config.model_copy(update={"data": config.data.model_copy(update={"workers": 1})})
+    run(tmp_path / "whole", config)
+
+    def kill(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == 5:
+                (worker,) = active_children()
+                os.kill(worker.pid or 0, signal.SIGKILL)
+
+        model.on_losses = hook
+
+    with pytest.raises(
+        TrainingError, match=r"process was killed \(SIGKILL.*image \d+ \(.*data\.workers.*--resume"
+    ) as caught:
+        run(tmp_path / "cut", loading, prepare=kill)
+    stopped = load_checkpoint(tmp_path / "cut" / "last.pt").training
+    assert stopped is not None
+    assert stopped.step >= 5, "what had arrived was trained on"
+    assert f"last.pt holds step {stopped.step} of 8" in str(caught.value)
+    assert str(caught.value) in (tmp_path / "cut" / "train.log").read_text()
+    assert active_children() == []
+    run(tmp_path / "cut", config, resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
+)
+def test_memory_runs_out_in_a_step(tmp_path: Path, run: Callable[..., str], error: Exception) -> None:
+    """Nothing of the step is kept: the run can be resumed from the state written last."""
+
+    def prepare(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == 4:
+                raise error
+
+        model.on_losses = hook
+
+    config = tiny_config(checkpoint_interval=2)
+    run(tmp_path / "whole", config)
+    with pytest.raises(TrainingError) as caught:
+        run(tmp_path / "cut", config, prepare=prepare)
+    message = str(caught.value)
+    assert message.startswith("out of GPU memory (2.00 GiB more" if str(error) else "out of memory while training on ")
+    assert "image ids " in message
+    assert "train.batch_size" in message
+    assert "last.pt holds step 2 of 8" in message
+    run(tmp_path / "cut", config, resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
+
+
+def test_memory_runs_out_in_an_evaluation(tmp_path: Path, run: Callable[..., str]) -> None:
+    def prepare(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == TRIED + 2:
+                raise MemoryError
+
+        model.on_detect = hook
+
+    with pytest.raises(
+        TrainingError, match=r"out of memory while detecting in .*data\.test_resize.*last\.pt holds step 4 of 8"
+    ):
+        run(tmp_path / "run", prepare=prepare)
+
+
+def test_data_that_go_bad_during_a_run_cost_no_step(
+    tmp_path: Path, run: Callable[..., str], synthetic_root: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_root, data)
+
+    def prepare(model: FakeDetector) -> None:
+        def hook(number: int) -> None:
+            if number == 5:
+                shutil.move(data / "train", data / "away")
+
+        model.on_losses = hook
+
+    run(tmp_path / "whole", data=data)
+    with pytest.raises(DataError, match="no such file"):
+        run(tmp_path / "cut", data=data, prepare=prepare)
+    shutil.move(data / "away", data / "train")
+    stopped = load_checkpoint(tmp_path / "cut" / "last.pt").training
+    assert stopped is not None
+    assert stopped.step == 5
+    run(tmp_path / "cut", data=data, resume=True)
+    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
 
 
 def test_what_a_run_writes_and_says(tmp_path: Path, run: Callable[..., str], synthetic_root: Path) -> None:
