@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import evaluation
-from tests.benchmarks.evaluation import largest_difference
+from tests.benchmarks.evaluation import Numbers, largest_difference
 from tests.benchmarks.evaluation_set import evaluation_set
 
 
@@ -41,9 +41,9 @@ def test_a_set_that_is_there_is_found(tmp_path: Path) -> None:
 
 
 def test_differences_are_found_wherever_they_are() -> None:
-    both = {kind: {"stats": [0.5, -1.0], "classes": [[0.1, 0.2], [0.3, 0.4]]} for kind in ("bbox", "segm")}
+    both: Numbers = {kind: {"stats": [0.5, -1.0], "classes": [[0.1, 0.2], [0.3, 0.4]]} for kind in ("bbox", "segm")}
     assert largest_difference(both, both) == 0
-    other = {"bbox": both["bbox"], "segm": {"stats": [0.5, -1.0], "classes": [[0.1, 0.2], [0.3, 0.1]]}}
+    other: Numbers = {"bbox": both["bbox"], "segm": {"stats": [0.5, -1.0], "classes": [[0.1, 0.2], [0.3, 0.1]]}}
     assert largest_difference(both, other) == pytest.approx(0.3)
     assert largest_difference({kind: {"stats": [0.5, 0.0]} for kind in both}, both) == 1
 
