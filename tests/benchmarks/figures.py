@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-LIMITS = (2**4, 2**9, 2**14)
-"""What a signed number of 5, 10 and 15 bits is below; one more character goes up to 2 ** 19 pixels."""
+LIMITS = (2**4, 2**9, 2**14, 2**19)
+"""What signed numbers of 5, 10, 15 and 20 bits are below; one more character is enough for 2 ** 24 pixels."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from pycocotools import mask as coco_mask
 
 from tests.benchmarks.figures import Figures, polygon, runs
@@ -18,12 +19,14 @@ def figures() -> Figures:
     return Figures(np.concatenate([corners, sides], axis=1), random.uniform(0, 6, (60, 4)))
 
 
-def test_masks_are_written_as_pycocotools_writes_them() -> None:
-    masks = runs(figures(), SIZE)
+@pytest.mark.parametrize("size", [SIZE, (1400, 1500)])
+def test_masks_are_written_as_pycocotools_writes_them(size: tuple[int, int]) -> None:
+    """Also those whose runs take five characters."""
+    masks = runs(figures(), size)
     for text, counts in zip(masks.texts(), masks.lists(), strict=True):
-        bitmap = coco_mask.decode({"size": list(SIZE), "counts": text})
+        bitmap = coco_mask.decode({"size": list(size), "counts": text})
         assert coco_mask.encode(bitmap)["counts"].decode() == text
-        assert coco_mask.frPyObjects({"size": list(SIZE), "counts": counts}, *SIZE)["counts"].decode() == text
+        assert coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode() == text
 
 
 def test_boxes_are_those_of_the_masks() -> None:

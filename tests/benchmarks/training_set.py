@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,11 +32,12 @@ def training_set(folder: Path, *, images: int = IMAGES, seed: int = 0) -> Path:
     root = folder / f"training-{images}-{seed}"
     if not root.exists():
         part = root.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
         (part / "annotations").mkdir(parents=True)
         random = np.random.default_rng(seed)
         pixels = random.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((WIDTH, HEIGHT)).save(part / "picture.jpg")
-        outlines = _outlines(random)
+        outlines = _outlines(random, min(FIGURES, 10 * images))
         for split, count in (("train2017", images), ("val2017", max(1, round(images * VAL_SHARE)))):
             _write_split(part, split, count, outlines, random)
         part.rename(root)
@@ -77,18 +79,18 @@ def _annotations(ids: list[int], outlines: list[str], random: np.random.Generato
         yield f'{{{outlines[outline]}, "image_id": {ids[owner]}, "category_id": {category}, "id": {number}}}'
 
 
-def _outlines(random: np.random.Generator) -> list[str]:
+def _outlines(random: np.random.Generator, count: int) -> list[str]:
     """The keys of annotations that figures decide."""
-    sides = np.exp(random.normal(np.log(20), 0.6, (FIGURES, 2))).clip(3, [WIDTH, HEIGHT])
-    corners = random.random((FIGURES, 2)) * ([WIDTH, HEIGHT] - sides)
-    figures = Figures(np.concatenate([corners, sides], axis=1), random.uniform(0, 2 * np.pi, (FIGURES, 4)))
+    sides = np.exp(random.normal(np.log(20), 0.6, (count, 2))).clip(3, [WIDTH, HEIGHT])
+    corners = random.random((count, 2)) * ([WIDTH, HEIGHT] - sides)
+    figures = Figures(np.concatenate([corners, sides], axis=1), random.uniform(0, 2 * np.pi, (count, 4)))
     masks = runs(figures, (HEIGHT, WIDTH)).lists()
-    points = random.integers(5, 23, FIGURES).tolist()
+    points = random.integers(5, 23, count).tolist()
     return [
         _outline({"size": [HEIGHT, WIDTH], "counts": masks[index]}, crowd=1)
         if index % 100 == 0
         else _outline([polygon(figures, index, points[index])], crowd=0)
-        for index in range(FIGURES)
+        for index in range(count)
     ]
 
 
