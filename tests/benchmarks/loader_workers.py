@@ -9,9 +9,10 @@ Run as a file it measures whichever dsctool can be imported, and so it imports n
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.layout import find_split
-from dsctool.data.loader import BatchLoader, train_loader
+from dsctool.data.loader import TrainLoader
 
 BATCH = 4
 PREFETCHED = 2
@@ -39,15 +40,18 @@ class Nothing(Dataset[torch.Tensor]):
         return torch.full((3, SHORT, LONG), float(index))
 
 
-def batches(root: str, workers: int) -> DataLoader[torch.Tensor] | BatchLoader:
-    """An epoch."""
+@contextmanager
+def batches(root: str, workers: int) -> Iterator[tuple[int, Iterable[object]]]:
+    """How many batches an epoch has, and the batches."""
     if root == "-":
-        return DataLoader(Nothing(), batch_size=BATCH, num_workers=workers)
+        loader = DataLoader(Nothing(), batch_size=BATCH, num_workers=workers)
+        yield len(loader), loader
+        return
     resize = ResizeConfig(short_sides=(SHORT,), long_side=LONG)
     config = DataConfig(workers=workers, keep_empty=False, train_resize=resize)
     dataset = CocoDataset.for_training(find_split(Path(root), config.train, "train"), config)
-    gc.collect()
-    return train_loader(dataset, config, batch_size=BATCH, seed=0, epoch=0)
+    with TrainLoader(dataset, config, batch_size=BATCH, seed=0, epochs=1) as loads:
+        yield len(loads), loads.epoch(0)
 
 
 def private() -> list[float]:
@@ -62,11 +66,11 @@ def _private(pid: int | None) -> float:
 
 def main(root: str, workers: int, samples: int) -> None:
     """Measure and print; in a small set, before its epoch ends and the workers do."""
-    loader = batches(root, workers)
-    count = min(workers * samples // BATCH, len(loader) - workers * PREFETCHED - 1)
-    for number, _ in enumerate(islice(loader, count), start=1):
-        if number in (1, count):
-            print(*(f"{size:.1f}" for size in private()))
+    with batches(root, workers) as (length, loader):
+        count = min(workers * samples // BATCH, length - workers * PREFETCHED - 1)
+        for number, _ in enumerate(islice(loader, count), start=1):
+            if number in (1, count):
+                print(*(f"{size:.1f}" for size in private()))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+INTERVAL = 0.2
+"""Seconds between looks at a command's family, which stop it for a moment."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Usage:
     """What a command took.
 
     seconds: from its start to its end. cpu: seconds of all cores, which say more on a busy machine.
-    peak: MiB that were resident at most; where a command starts others, of all of them together, looked at every few
-        milliseconds (each page divided among those that share it).
+    peak: MiB that were resident at most; where a command starts others, of all of them together, looked at five times
+        a second.
     output: what it printed.
     """
 
@@ -40,12 +42,12 @@ def measured(words: Sequence[object], *, checkout: Path = REPOSITORY) -> Usage:
         process = subprocess.Popen(
             list(map(str, words)), stdout=log, stderr=subprocess.STDOUT, cwd=checkout, env=environment
         )
-        family, pid = 0.0, 0
+        family, pid, looked = 0.0, 0, start
         while not pid:
             time.sleep(0.01)
-            members = descendants(process.pid)
-            if len(members) > 1:
-                family = max(family, sum(memory(member, "Pss") for member in members))
+            if time.perf_counter() - looked > INTERVAL:
+                family = max(family, together(process.pid))
+                looked = time.perf_counter()
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -56,19 +58,19 @@ def measured(words: Sequence[object], *, checkout: Path = REPOSITORY) -> Usage:
     return Usage(seconds, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss / 1024, family), output)
 
 
-def descendants(pid: int) -> list[int]:
-    """A process and all that it started, those that live."""
+def together(pid: int) -> float:
+    """MiB of a process and all that it started, those that live, without counting a page twice; 0 where it is alone."""
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             found += map(int, _text(children).split())
-    return found
+    return sum(map(_share, found)) if len(found) > 1 else 0.0
 
 
-def memory(pid: int, *names: str) -> float:
-    """MiB: the sum of such lines (``Pss``, ``Private_Dirty``, ...) of a process; 0 where it has ended."""
-    lines = (line.split() for line in _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:])
-    return sum(int(size) for name, size, _ in lines if name.rstrip(":") in names) / 1024
+def _share(pid: int) -> float:
+    """MiB; a page that several processes have counts in parts."""
+    lines = map(str.split, _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines())
+    return sum(int(line[1]) for line in lines if line[0] == "Pss:") / 1024
 
 
 def _text(path: Path) -> str:

@@ -9,7 +9,7 @@ Makes the set of :mod:`tests.benchmarks.training_set`, and one of a thousandth o
 - the memory that each loader worker has for itself (:mod:`tests.benchmarks.loader_workers`): when it has loaded its
   first batches, and after 5,000 samples; beside that of workers that give tensors of the same size without any data.
 
-    python -m tests.benchmarks.training_scale --folder sets --checkout ../dsctool-before
+    python -m tests.benchmarks.training_scale --folder sets --only dry-run --checkout ../dsctool-before
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5000, help="that each worker loads")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--config", default="htc_r50_fpn_1x_coco")
+    parser.add_argument("--only", choices=["dry-run", "workers"], nargs="+", default=["dry-run", "workers"])
     parser.add_argument("--checkout", type=Path, default=REPOSITORY, help="another checkout of dsctool, to measure it")
     given = parser.parse_args()
     checkout = given.checkout.resolve()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (given.folder or Path(scratch)).resolve()
         small, large = (made(folder, images) for images in (max(given.images // 1000, 20), given.images))
-        for root in (small, large):
+        for root in (small, large) if "dry-run" in given.only else ():
             print(f"train {given.config} --dry-run, {root.name}: {described(rehearsed(given.config, root, checkout))}")
-        for name, data in (("torch alone", "-"), (large.name, large)):
+        for name, data in (("torch alone", "-"), (large.name, large)) if "workers" in given.only else ():
             first, last = private(data, given.workers, given.samples, checkout)
             print(f"private MiB of each worker, {name}: {first} with its first batches, {last} at the end")
 
