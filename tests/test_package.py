@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 
 LAYERS = [
-    {"errors", "files", "coco_results", "structures"},
+    {"errors", "files", "terms", "rle", "entries", "coco_results", "structures"},
     {"config", "ops"},
     {"models", "data"},
     {"interop", "evaluation"},
@@ -129,3 +130,18 @@ def test_the_wheel_carries_the_shipped_configs(tmp_path: Path) -> None:
 
 def test_shipped_configs_are_found_in_the_source_tree() -> None:
     assert config_root().resolve() == REPOSITORY / "configs"
+
+
+def test_comparing_files_waits_for_no_torch(tmp_path: Path) -> None:
+    """Its import alone takes longer than all of a small evaluation."""
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "pea"}], "annotations": []}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "dt.json").write_text("[]")
+    program = (
+        "import sys\nfrom dsctool.cli.app import main\n"
+        "sys.argv[1:] = 'eval --huddle --per-class --ground-truth gt.json --predictions dt.json'.split()\n"
+        "try:\n    main()\nfinally:\n"
+        "    print([name for name in ('torch', 'matplotlib', 'pycocotools.coco', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr

@@ -172,16 +172,22 @@ def _prepare(
 ) -> None:
     """Everything that can stand in the way of the files that are written is found now."""
     from dsctool.evaluation.numbering import numbering_of
-    from dsctool.visualize.pages.errors.files import FILES
 
-    keep_apart([*written, *([] if errors is None else [errors / name for name in FILES])], read)
+    made = [] if errors is None else _error_files()
+    keep_apart([*written, *(errors / name for name in made if errors is not None)], read)
     for path in written:
         if path is not None and (table := numbering_of(path)) is not None:
             clear_results(table.parent, [table.name], overwrite=overwrite, keep=read)
         prepare_file(path)
     if errors is not None:
         prepare_folder(errors)
-        clear_results(errors, FILES, overwrite=overwrite, keep=read)
+        clear_results(errors, made, overwrite=overwrite, keep=read)
+
+
+def _error_files() -> Sequence[str]:
+    from dsctool.visualize.pages.errors.files import FILES  # half a second, for who asks for errors
+
+    return FILES
 
 
 def _run(
