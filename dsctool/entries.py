@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -39,22 +40,19 @@ class Entries(Sequence[Any]):
 
     def typed(self, of: type[Typed]) -> list[Typed | None]:
         """The entries as ``of``; None for those that are not, exactly as JSON has it."""
+        convert: Callable[[Any], Typed]
+        convert = msgspec.json.Decoder(of).decode if self._as_text else partial(msgspec.convert, type=of)
         try:
-            return list(self._converted(self._items, of))
+            return [convert(item) for item in self._items]
         except _MISFITS:
-            return [self._tried(item, of) for item in self._items]
+            return [_tried(convert, item) for item in self._items]
 
-    def _converted(self, items: Sequence[Any], of: type[Typed]) -> Iterator[Typed]:
-        if self._as_text:
-            decode = msgspec.json.Decoder(of).decode
-            return (decode(item) for item in items)
-        return (msgspec.convert(item, of) for item in items)
 
-    def _tried(self, item: Any, of: type[Typed]) -> Typed | None:
-        try:
-            return next(iter(self._converted([item], of)))
-        except _MISFITS:
-            return None
+def _tried(convert: Callable[[Any], Typed], item: Any) -> Typed | None:
+    try:
+        return convert(item)
+    except _MISFITS:
+        return None
 
 
 def read_list(path: Path) -> object:

@@ -32,8 +32,9 @@ from dsctool.data.rules import (
     faults_of,
     id_problems,
     known_size,
+    shape_problem,
 )
-from dsctool.data.segmentations import Problem, segmentation_faulty
+from dsctool.data.segmentations import Problem
 from dsctool.data.shapes import Floats, Shapes, compressed
 from dsctool.rle import Bools, Ints
 from dsctool.terms import Progress, Size
@@ -163,7 +164,7 @@ _Box = tuple[float, float, float, float]
 
 class _Runs(msgspec.Struct, gc=False):
     size: tuple[int, int]
-    counts: str
+    counts: str | list[int]
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -289,7 +290,7 @@ class _Chunk:
         self._crowd = _whole(_CROWD.get(each.iscrowd, 2) for each in every)
         given = [each.segmentation if isinstance(each, _Annotation) else None for each in every]
         self._drawings: list[list[list[float]]] = [each if isinstance(each, list) else [] for each in given]
-        self._texts = [each.counts.encode() if isinstance(each, _Runs) else b"" for each in given]
+        self._texts = [_text(each) for each in given]
         self._run_sizes = np.asarray(
             [each.size if isinstance(each, _Runs) else (0, 0) for each in given], dtype=np.int64
         )
@@ -328,7 +329,8 @@ class _Chunk:
         self._area[row], self._crowd[row] = area or 0.0, bool(crowd)
         shape = entry.get("segmentation") if self._needs.masks or box is None else None
         size: Size = tuple(self._size[row].tolist())
-        if not shape or segmentation_faulty(shape, size):
+        problem = shape_problem(shape, size, self._needs)
+        if not shape or (problem is not None and problem.severity == "error"):
             self._drawings[row], self._texts[row] = [], b""
         elif isinstance(shape, Mapping):
             self._drawings[row], self._texts[row] = [], compressed(shape, size)
@@ -366,6 +368,12 @@ class _Chunk:
                 self._area[row] = self._box[row, 2] * self._box[row, 3] if mask is None else coco_mask.area(mask)
         for key, missing in (("area", self._no_area), ("bbox", self._no_box), ("iscrowd", self._no_crowd)):
             derived[key] += int(np.count_nonzero(missing[kept]))
+
+
+def _text(segmentation: object) -> bytes:
+    """Of compressed runs; there is none of lists, of which files have few: they are looked at alone."""
+    counts = segmentation.counts if isinstance(segmentation, _Runs) else None
+    return counts.encode() if isinstance(counts, str) else b""
 
 
 def _whole(values: Iterable[int]) -> Ints:

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 from dsctool.data.faults import Fault, Subject
 from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, json_kind
-from dsctool.data.segmentations import Problem, segmentation_problem
+from dsctool.data.segmentations import NO_PIXELS, Problem, segmentation_problem
 from dsctool.terms import Size
 
 BOX_TOLERANCE = 1.0
@@ -36,8 +36,8 @@ class Needs:
     """What entries must have.
 
     masks: a segmentation. pictures: all that training needs: images have names and sizes, categories names, ids are
-    whole numbers, boxes lie inside their images, and no area is negative. Without, ids may be any numbers, or texts,
-    and sizes are needed for masks only: what COCO's evaluation makes sense of.
+    whole numbers, boxes lie inside their images, masks have pixels, and no area is negative. Without, ids may be any
+    numbers, or texts, and sizes are needed for masks only: what COCO's evaluation makes sense of.
     """
 
     masks: bool = True
@@ -173,7 +173,7 @@ def annotation_problems(
     box = _box_problem(entry["bbox"], size if needs.pictures else None) if entry.get("bbox") is not None else None
     if box is not None:
         yield box
-    shape = None if size is None else segmentation_problem(entry.get("segmentation"), size)
+    shape = None if size is None else shape_problem(entry.get("segmentation"), size, needs)
     if entry.get("bbox") is None and (shape is not None or not entry.get("segmentation")):
         yield from _missing({}, "bbox")
     left_out = box is not None and box.severity == "warning"
@@ -183,6 +183,12 @@ def annotation_problems(
         yield from _missing(entry, "segmentation")
     elif shape is not None:
         yield shape
+
+
+def shape_problem(segmentation: object, size: Size, needs: Needs) -> Problem | None:
+    """What is wrong with a segmentation; nothing of a mask without pixels is learnt, but COCO counts it."""
+    problem = segmentation_problem(segmentation, size)
+    return None if problem is not None and problem.kind == NO_PIXELS and not needs.pictures else problem
 
 
 def _reference_problems(entry: Entry, key: str, what: str, known: Container[Any], needs: Needs) -> Iterator[Problem]:

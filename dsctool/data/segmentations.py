@@ -22,6 +22,10 @@ REACH = 1
 """How far a polygon may stick out, in longer sides of its image: pycocotools walks along every edge, pixel by pixel."""
 
 
+NO_PIXELS = "no pixels"
+"""Kind of the problem of a segmentation that is well formed, and empty."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A fault of a value: what it is, and whether training can live with it."""
@@ -42,12 +46,6 @@ def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
     )
 
 
-def segmentation_faulty(segmentation: object, size: Size) -> bool:
-    """Whether it has an error, not just a warning."""
-    problem = segmentation_problem(segmentation, size)
-    return problem is not None and problem.severity == "error"
-
-
 def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
     if not polygons:
         return Problem("polygon", "segmentation is empty: no polygon")
@@ -64,9 +62,9 @@ def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
         flat += _is_flat(numbers)
         outside += _is_outside(numbers, size)
     if flat == len(polygons):
-        return Problem("polygon", "polygon has no area: all its points lie on one line")
+        return Problem(NO_PIXELS, "polygon has no area: all its points lie on one line")
     if outside == len(polygons):
-        return Problem("polygon", f"polygon is outside the image, which is {_named(size)}")
+        return Problem(NO_PIXELS, f"polygon is outside the image, which is {_named(size)}")
     if flat:
         return Problem("polygon", f"{flat} of {len(polygons)} polygons have no area", severity="warning")
     return None
@@ -133,7 +131,7 @@ def _rle_problem(rle: Mapping[str, object], size: Size) -> Problem | None:
     if sum(runs) != size[0] * size[1]:
         return Problem("rle", f"RLE counts cover {sum(runs)} pixels, the image has {size[0] * size[1]}")
     if not any(runs[1::2]):
-        return Problem("rle", "RLE covers no pixel of the instance")
+        return Problem(NO_PIXELS, "RLE covers no pixel of the instance")
     return None
 
 
