@@ -6,7 +6,9 @@ detections; here only true positives are looked at, where alone precision rises,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,6 +23,7 @@ RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 _LEVELS = len(IOU_THRESHOLDS)
 _AT_ONCE = 1 << 23  # numbers in the largest arrays: memory, not results, depends on it
 _BLOCK = 1 << 11  # true positives at a time, of all rows of weights
+_THREADS = min(4, os.cpu_count() or 1)
 _NEXT_RECALL = np.append(RECALLS[1:], np.inf)
 
 Counts = NDArray[np.int32]
@@ -129,26 +132,28 @@ class Curves:
         An image of weight 2 counts like two copies of it. -1 where a group has nothing to find.
         """
         rows = max(1, _AT_ONCE // max(len(self._ignored), len(self._ranking.image), 1))
-        parts = [self._part(weights[first : first + rows].astype(np.int32)) for first in range(0, len(weights), rows)]
-        return np.concatenate(parts)
+        parts = [weights[first : first + rows].astype(np.int32) for first in range(0, len(weights), rows)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return np.concatenate(list(pool.map(self._part, parts)))
 
     def _part(self, weights: Counts) -> Floats:
         ranking = self._ranking
         truth = zip(ranking.truth_image, ranking.truth_group, strict=True)
-        counts = [_per_group(weights[:, image], group, ranking.groups) for image, group in truth]
-        wanted = np.concatenate(counts, axis=1)
+        wanted = np.stack([_per_group(weights[:, image], group, ranking.groups) for image, group in truth], axis=1)
         shape = len(weights), len(ranking.found), _LEVELS, ranking.groups
         areas = np.zeros(shape)
         if len(self._row):
             areas.reshape(len(weights), -1)[:, self._curves] = self._areas(weights, wanted)
-        return np.where(wanted.reshape(*shape[:2], 1, ranking.groups) > 0, areas, -1.0)
+        return np.where(wanted[:, :, None] > 0, areas, -1.0)
 
     def _areas(self, weights: Counts, wanted: Counts) -> Floats:
-        """``(b, curves)`` from the images' weights and what is to be found ``(b, views * groups)``."""
-        groups, weights = self._ranking.groups, weights.take(self._ranking.image, axis=1)
-        wanted = np.maximum(wanted, 1)[:, self._curves // (_LEVELS * groups) * groups + self._curves % groups]
+        """``(b, curves)`` from the images' weights and what is to be found ``(b, views, groups)``."""
+        weights = weights.take(self._ranking.image, axis=1)
         seen, ignored = _sums(weights), _sums(weights.take(self._ignored, axis=1))
         before = seen.take(self._start, axis=1) - ignored.take(self._ignored_start, axis=1)
+        reached, offsets = _reached_by_hits(wanted)
+        groups = self._ranking.groups
+        offsets = offsets[:, self._curves // (_LEVELS * groups), self._curves % groups]
         areas = []
         for curves, entries in self._blocks:
             rows, first = self._row[entries], self._first[curves] - entries.start
@@ -161,10 +166,12 @@ class Curves:
             precision = hits / (counted + np.spacing(1))
             _make_monotonous(precision, first, size)
             # Each true positive stands for the recalls that it is the first to reach.
-            reached = _recalls_reached(hits / np.repeat(wanted[:, curves], size, axis=1))
-            steps = np.diff(reached, axis=1, prepend=0)
-            steps[:, first] = reached[:, first]
-            areas.append(np.add.reduceat(precision * steps, first, axis=1))
+            hits += np.repeat(offsets[:, curves], size, axis=1)
+            until = reached.take(hits)
+            steps = until.copy()
+            steps[:, 1:] -= until[:, :-1]
+            steps[:, first] = until[:, first]
+            areas.append(np.add.reduceat(np.multiply(precision, steps, out=precision), first, axis=1))
         return np.concatenate(areas, axis=1) / len(RECALLS)
 
 
@@ -208,10 +215,14 @@ def _by_level(bits: Bits) -> tuple[Ints, Ints]:
     return np.concatenate(rows), np.concatenate(levels)
 
 
-def _recalls_reached(recall: Floats) -> Counts:
-    """How many of ``RECALLS`` are not above each element; nearly its hundredfold, which rounding may miss."""
-    near = (recall * (len(RECALLS) - 1)).astype(np.int32)
-    return near + (RECALLS[near] <= recall) + (_NEXT_RECALL[near] <= recall)
+def _reached_by_hits(wanted: Counts) -> tuple[Floats, Counts]:
+    """How many of ``RECALLS`` 0, 1, ... hits reach, of everything that is to be found in turn; where each begins."""
+    size = wanted.ravel() + 1
+    start = np.cumsum(size) - size
+    recall = (np.arange(size.sum()) - np.repeat(start, size)) / np.repeat(np.maximum(wanted.ravel(), 1), size)
+    near = (recall * (len(RECALLS) - 1)).astype(np.int32)  # its hundredfold, which rounding may miss by one
+    reached = near + (RECALLS[near] <= recall) + (_NEXT_RECALL[near] <= recall)
+    return reached.astype(np.float64), start.astype(np.int32).reshape(wanted.shape)
 
 
 def _per_group(weights: Counts, group: Ints, groups: int) -> Counts:
