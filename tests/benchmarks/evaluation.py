@@ -3,10 +3,10 @@
 Makes the set of :mod:`tests.benchmarks.evaluation_set` from a seed and runs every command in a process of its own, in
 turns. Prints the seconds from its start to its end (and those of all cores), their ratio to hotcoco's, the most memory
 it held, and the largest difference of any of the twelve numbers of boxes and masks (ours: and of every category's
-three) from pycocotools'. hotcoco and faster-coco-eval are measured where they are installed; pycocotools takes minutes,
-and runs once.
+three) from pycocotools'. hotcoco and faster-coco-eval are measured where they are installed. pycocotools takes minutes:
+it runs once, and its numbers are kept beside the set (``--no-differences`` does without them).
 
-    python -m tests.benchmarks.evaluation --folder sets --rounds 5 --only eval hotcoco
+    python -m tests.benchmarks.evaluation --folder sets --rounds 5 --only eval hotcoco --no-differences
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--differences", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--checkout", type=Path, default=REPOSITORY, help="another checkout of dsctool, to measure it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,7 +69,8 @@ def main() -> None:
         usages, numbers = measure(given.only, files, rounds=given.rounds, checkout=given.checkout.resolve())
         print(line("", COLUMNS))
         for name in given.only:
-            difference = largest_difference(numbers[name], reference(files, name)) if name in numbers else None
+            counted = given.differences and name in numbers
+            difference = largest_difference(numbers[name], reference(files, name)) if counted else None
             print(row(name, usages[name], usages.get(UNIT), difference))
 
 
