@@ -7,7 +7,6 @@ MANY again, kills it by SIGKILL three times, resumes it, and compares the files 
 from __future__ import annotations
 
 import filecmp
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.processes import measured
 from tests.cli.test_predict import checkpoint_of, save_image
 
 WORK = "predictions.work.jsonl"
@@ -24,15 +24,6 @@ def command(checkpoint: Path, photos: Path, output: Path, *words: str) -> list[s
     """The command line of a run."""
     paths = [str(path) for path in (checkpoint, photos)]
     return [sys.executable, "-m", "dsctool", "predict", *paths, "--output", str(output), "--device", "cpu", *words]
-
-
-def peak(words: list[str]) -> float:
-    """The most memory that a command used, in MiB."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"failed: {' '.join(words)}")
-    return usage.ru_maxrss / 1024
 
 
 def killed(words: list[str], work: Path, *, after: int) -> None:
@@ -51,7 +42,8 @@ def main(few: int = 200, many: int = 2000) -> None:
         for count in (few, many):
             for number in range(count):
                 save_image(root / str(count) / f"{number:06}.png", seed=number)
-        peaks = [peak(command(checkpoint, root / str(count), root / f"out{count}")) for count in (few, many)]
+        runs = [measured(command(checkpoint, root / str(count), root / f"out{count}")) for count in (few, many)]
+        peaks = [run.peak for run in runs]
         print(
             f"peak memory: {peaks[0]:.0f} MiB at {few} images, {peaks[1]:.0f} MiB at {many} ({peaks[1] / peaks[0]:.3f})"
         )
