@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,6 +48,12 @@ class Diagnosis:
     counted: Bools
     matches: Matches
     errors: TypedErrors
+
+    @cached_property
+    def ranked(self) -> Ints:
+        """Detections that count, by category, then score."""
+        rows = self.detections.by_category
+        return rows[self.matches.ignored[rows] & 1 == 0]
 
 
 def diagnose(comparison: Comparison, kind: Kind, around: Surroundings, views: Sequence[View]) -> list[Diagnosis]:
@@ -118,7 +125,7 @@ def _one_sided(diagnosis: Diagnosis) -> tuple[float, float]:
 def _precision(diagnosis: Diagnosis, found: Bits, left_out: Bits, category: Ints, wanted: Bools) -> float:
     """The mean over the categories with instances that count; 1 for those without instances that are wanted."""
     truth, detections = diagnosis.truth, diagnosis.detections
-    rows = detections.by_category
+    rows = diagnosis.ranked
     rows = rows[left_out[rows] == 0]
     if category is not detections.category:
         rows = rows[np.argsort(category[rows] * len(category) + detections.standing[rows], kind="stable")]
