@@ -47,10 +47,10 @@ class LimitCount:
     def notes(self, config: Config, *, instances: int = 0) -> tuple[str, ...]:
         """At most one sentence: how many images reached which limits, and what to set, all at once.
 
-        config: of the detector, with numbers for limits. instances: the most in an image, where that is known.
+        config: of the detector, with numbers for limits. instances: the most in an image; 0 where nobody knows.
         """
         results, full = int(RESULTS.of(config)), bool(self.reached["max_per_image"] or self.reached["mask_candidates"])
-        most = max(instances, GROWTH * results if full else int(results / RESULTS.per_instance))
+        most = instances or (GROWTH * results if full else int(results / RESULTS.per_instance))
         small = too_small(config, most)
         # Proposals are many: where results still have room, those that were left out matter only if they are few.
         binding = [rule for rule in small if full or int(rule.of(config)) < max(results, instances)]

@@ -126,6 +126,11 @@ def test_the_number_of_instances_is_used_where_it_is_known() -> None:
     )
 
 
+def test_a_model_that_is_sure_of_too_much_needs_no_room() -> None:
+    """It found 100 things where no image has more than seven."""
+    assert counted(found("max_per_image", "max_proposals")).notes(fitted("htc_r50_fpn_1x_coco"), instances=7) == ()
+
+
 def test_candidates_of_mask_suppression() -> None:
     config = fitted("htc_r50_fpn_1x_coco", "postprocess.nms=mask")
     (note,) = counted(found(), found("mask_candidates")).notes(config)
@@ -174,7 +179,7 @@ def test_after_an_evaluation(crowded: Path, tmp_path: Path) -> None:
     confident(model, objects=9, classes=0)
     (note,) = run_on_split(model, crowded).notes
     assert note.startswith("2 of 2 images reached postprocess.max_per_image=100 and 2 of 2 images reached model.rpn.")
-    assert "for 400 instances: postprocess.max_per_image=600 model.rpn.test_max_proposals=2000" in note
+    assert "for 220 instances: postprocess.max_per_image=330 model.rpn.test_max_proposals=1100" in note
 
 
 def confident(model: Detector, *, objects: float, classes: float) -> None:
