@@ -110,10 +110,15 @@ def test_ground_truth_is_as_good_after_an_evaluation_as_before(synthetic_root: P
     data = open_data(load_config("htc_tiny", ["data.workers=0"]), synthetic_root).val
     assert data is not None
     truth = data.ground_truth
-    assert truth.masks_checked
+    rows = truth.annotations
     results = [
-        {"image_id": a["image_id"], "category_id": a["category_id"], "score": 0.5, "segmentation": a["segmentation"]}
-        for a in truth.annotations
+        {
+            "image_id": truth.images[rows.image[row]].id,
+            "category_id": truth.categories[rows.label[row]].id,
+            "score": 0.5,
+            "segmentation": truth.masks[row],
+        }
+        for row in range(len(rows))
     ]
     first = evaluate_all(truth, results)
     assert first == evaluate_all(truth, results) == evaluate_all(data.dataset.files.annotations, results)
