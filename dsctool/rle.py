@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, overload
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from dsctool.cores import on_all_cores
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
@@ -34,7 +38,7 @@ _CALL = 200  # pycocotools' numbers overflow for lists of more than 255 masks
 
 
 @dataclass(frozen=True, eq=False)
-class PackedRles(Sequence[Rle]):
+class PackedRles:
     """Many masks: ``m`` texts in one buffer.
 
     text: the buffer. start, length: ``(m,)`` of each mask in it. size: ``(m, 2)`` heights and widths.
@@ -48,18 +52,34 @@ class PackedRles(Sequence[Rle]):
     def __len__(self) -> int:
         return len(self.start)
 
-    @overload
-    def __getitem__(self, row: int) -> Rle: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Rle]: ...
-    def __getitem__(self, row: int | slice) -> Rle | list[Rle]:
-        if isinstance(row, slice):
-            return [self[each] for each in range(len(self))[row]]
-        start = self.start[row]
-        return Rle(size=self.size[row].tolist(), counts=self.text[start : start + self.length[row]].tobytes())
+    def __getitem__(self, row: int) -> Rle:
+        return self.chosen([row])[0]
 
     def __iter__(self) -> Iterator[Rle]:
-        return (self[row] for row in range(len(self)))
+        return iter(self.chosen(slice(None)))
+
+    def chosen(self, rows: Ints | Sequence[int] | slice) -> list[Rle]:
+        """The masks of these rows, for pycocotools."""
+        text: memoryview = self.text.data
+        start, length, size = (each[rows].tolist() for each in (self.start, self.length, self.size))
+        return [
+            Rle(size=sides, counts=bytes(text[first : first + count]))
+            for first, count, sides in zip(start, length, size, strict=True)
+        ]
+
+    def boxes(self, rows: Ints) -> Floats:
+        """``(rows, 4)``: x, y, width, height around these masks; nothing around those without pixels."""
+
+        def measured(part: slice) -> Floats:
+            calls = (rows[first : min(first + _CALL, part.stop)] for first in range(part.start, part.stop, _CALL))
+            return np.concatenate([np.zeros((0, 4)), *(coco_mask.toBbox(self.chosen(call)) for call in calls)])
+
+        return np.concatenate(on_all_cores(measured, len(rows)))
+
+    def areas(self, rows: Ints) -> Floats:
+        """``(rows,)``: how many pixels these masks have."""
+        parts = (rows[first : first + _CALL] for first in range(0, len(rows), _CALL))
+        return np.concatenate([np.zeros(0), *(coco_mask.area(self.chosen(part)) for part in parts)])
 
     def take(self, rows: Ints | Bools) -> Self:
         """The masks of these rows; the buffer is shared."""
@@ -125,15 +145,15 @@ def _sum_codes(codes: Bytes, ends: Ints) -> tuple[Bools, Ints, Ints]:
     runs = _runs(numbers, first, last)
     if runs.min() < 0:
         formed &= np.minimum.reduceat(runs, first) >= 0
-    lanes = np.stack([_between(np.cumsum(runs[lane::2], dtype=np.int64), first, last, lane) for lane in (0, 1)])
+    lanes = np.stack([_summed(runs[lane::2], (first + 1 - lane) >> 1, (last + 2 - lane) >> 1) for lane in (0, 1)])
     foreground = lanes[1 - (first & 1), np.arange(len(first))]
     return formed, lanes.sum(axis=0), foreground
 
 
-def _between(sums: Ints, first: Ints, last: Ints, lane: int) -> Ints:
-    """What ``sums``, of every other number from ``lane`` on, grew by from the first to the last number of each mask."""
-    sums = np.append(0, sums)
-    return sums[(last + 2 - lane) >> 1] - sums[(first + 1 - lane) >> 1]
+def _summed(runs: NDArray[Any], begin: Ints, end: Ints) -> Ints:
+    """``(m,)``: of all runs from ``begin`` on and before ``end``, where the next ones begin."""
+    sums = np.add.reduceat(np.append(runs, runs.dtype.type(0)), begin, dtype=np.int64)
+    return np.where(end > begin, sums, 0)
 
 
 def _numbers(codes: Bytes, dtype: type[np.signedinteger[Any]] = np.int32) -> tuple[Ints, NDArray[Any], Ints]:
@@ -177,8 +197,3 @@ def decompress_runs(counts: str | bytes) -> Ints | None:
     if len(endless):
         return None
     return _runs(numbers, np.zeros(1, dtype=np.int64), np.asarray([len(numbers) - 1]))
-
-
-def calls(rows: int) -> Iterator[slice]:
-    """Slices of so many masks as pycocotools takes at once."""
-    return (slice(first, first + _CALL) for first in range(0, rows, _CALL))

@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from pycocotools import mask as coco_mask
 
+from dsctool.cores import without_collection
 from dsctool.data.faults import Fault
 from dsctool.data.proofs import proved_boxes, proved_polygons, proved_runs
 from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, Category, ImageInfo, json_kind
@@ -113,6 +114,7 @@ class Reading:
 _SOURCES = {"area": "(counted in the mask or box)", "bbox": "(taken from the mask)", "iscrowd": "(taken as 0)"}
 
 
+@without_collection()
 def read_columns(file: AnnotationFile, needs: Needs, progress: Progress | None = None) -> Reading:
     """Check every entry, and keep the faultless ones. progress: told how many annotations are read."""
     if not len(file.images):
@@ -301,15 +303,16 @@ class _Chunk:
 
     def proved(self) -> Bools:
         """``(n,)``: which entries are certainly without a fault."""
+        size = self._size
         proved = self._typed & (self._image >= 0) & (self._label >= 0) & (self._crowd < 2)
         proved &= (self._area >= 0) & (self._area <= LARGEST_NUMBER)
-        bounds = self._size if self._needs.pictures else np.zeros_like(self._size)
+        bounds = size if self._needs.pictures else np.zeros_like(size)
         proved &= self._no_box | proved_boxes(self._box, bounds)
         if not self._needs.masks:
             return proved & ~self._no_box
         shapes = Shapes.of(self._drawings, self._texts)
-        outlined = proved_polygons(shapes, self._size)
-        runs = (self._run_sizes.reshape(-1, 2) == self._size).all(axis=1) & proved_runs(shapes, self._size)
+        outlined = proved_polygons(shapes, size)
+        runs = (self._run_sizes.reshape(-1, 2) == size).all(axis=1) & proved_runs(shapes, size)
         return proved & np.where(shapes.letters_of > 0, runs, outlined)
 
     def drop(self, row: int, entry: object) -> None:
@@ -328,7 +331,7 @@ class _Chunk:
         self._box[row] = _UNKNOWN if box is None else box
         self._area[row], self._crowd[row] = area or 0.0, bool(crowd)
         shape = entry.get("segmentation") if self._needs.masks or box is None else None
-        size: Size = tuple(self._size[row].tolist())
+        size: Size = tuple(self._sizes[self._image[row]].tolist())
         problem = shape_problem(shape, size, self._needs)
         if not shape or (problem is not None and problem.severity == "error"):
             self._drawings[row], self._texts[row] = [], b""

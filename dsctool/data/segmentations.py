@@ -117,7 +117,7 @@ def _rle_problem(rle: Mapping[str, object], size: Size) -> Problem | None:
     if not isinstance(rle["size"], list) or rle["size"] != list(size) or not set(map(type, rle["size"])) <= {int}:
         return Problem("rle", f"RLE has size {_shown_size(rle['size'])} (height, width), the image has {list(size)}")
     counts = rle["counts"]
-    if isinstance(counts, str):
+    if isinstance(counts, str | bytes):  # bytes, as pycocotools gives them
         decompressed = decompress_runs(counts)
         if decompressed is None:
             return Problem("rle", "RLE counts are not the compressed text that pycocotools writes")

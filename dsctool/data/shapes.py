@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from dsctool.cores import on_all_cores
 from dsctool.rle import Bytes, Ints, PackedRles, Rle
 from dsctool.terms import Size
 
@@ -97,14 +98,18 @@ class Shapes:
 
     def rles(self, rows: Ints, sizes: Ints) -> PackedRles:
         """The masks of these rows. sizes: ``(rows, 2)``, of their images."""
-        return PackedRles.pack(
-            [self.rle(row, (height, width)) for row, (height, width) in zip(rows.tolist(), sizes.tolist(), strict=True)]
-        )
+
+        def drawn_ones(part: slice) -> list[Rle]:
+            pairs = zip(rows[part].tolist(), sizes[part].tolist(), strict=True)
+            return [self.rle(row, (height, width)) for row, (height, width) in pairs]
+
+        return PackedRles.pack(list(chain.from_iterable(on_all_cores(drawn_ones, len(rows)))))
 
 
 def drawn(polygons: list[list[float]], size: Size) -> Rle:
     """Polygons, each a list of x and y in turn, as one mask."""
-    rle: Rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    parts = coco_mask.frPyObjects(polygons, *size)
+    rle: Rle = parts[0] if len(parts) == 1 else coco_mask.merge(parts)
     return rle
 
 

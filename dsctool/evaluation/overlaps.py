@@ -24,10 +24,9 @@ def largest_overlaps(truth: TruthTable, overlap: Overlap, *, same_class: bool) -
         raise DataError(f"{truth.name}: has no segmentations, which overlap {overlap!r} needs; use 'box'")
     largest = np.full(len(truth.image), np.nan)
     largest[~truth.crowd] = 0.0
-    masks = truth.masks or []
     for rows in _neighbourhoods(truth, same_class):
         if len(rows) > 1:
-            shapes = truth.boxes[rows] if overlap == "box" else [masks[row] for row in rows]
+            shapes = truth.boxes[rows] if overlap == "box" or truth.masks is None else truth.masks.chosen(rows)
             # Against a crowd pycocotools divides by the first one's area: this gives the smaller one's.
             shares = np.asarray(coco_mask.iou(shapes, shapes, [overlap == "iomin"] * len(rows)))
             np.fill_diagonal(shares, 0.0)

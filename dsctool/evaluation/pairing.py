@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from dsctool.cores import on_all_cores, without_collection
 from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, TruthTable
 from dsctool.terms import Kind
 
@@ -37,6 +38,7 @@ class Overlapping:
         return Overlapping(self.detection[rows], self.truth[rows], self.iou[rows])
 
 
+@without_collection()
 def overlapping(
     truth: TruthTable,
     detections: DetectionTable,
@@ -56,11 +58,14 @@ def overlapping(
     if categories == "same":
         step = max(len(truth.categories), 1)
         found, wanted = found * step + detections.category, wanted * step + truth.category[rows]
-    shapes = _Shapes.of(truth, detections, kind)
     lowest = np.broadcast_to(at_least, len(found))
+    candidates = [(one, rows[other]) for one, other in _combinations(found, wanted)]
+    if kind == "segm":
+        candidates = [_alike(pair, truth, detections, lowest) for pair in candidates]
+    shapes = _Shapes.of(truth, detections, kind, involved=[one for one, _ in candidates])
     parts = [Overlapping(rows[:0], rows[:0], np.zeros(0))]
-    for one, other in _combinations(found, wanted):
-        part = shapes.bounded(one, rows[other])
+    for one, other in candidates:
+        part = shapes.bounded(one, other)
         keep = (part.iou >= lowest[part.detection]) & (part.iou < below)
         if categories == "other":
             keep &= detections.category[part.detection] != truth.category[part.truth]
@@ -89,6 +94,16 @@ def _combinations(found: Ints, wanted: Ints) -> Iterator[tuple[Ints, Ints]]:
         yield np.repeat(np.arange(start, stop), own), place + np.repeat(first[start:stop], own)
 
 
+def _alike(pair: tuple[Ints, Ints], truth: TruthTable, detections: DetectionTable, lowest: Floats) -> tuple[Ints, Ints]:
+    """Those of the pairs whose areas let their IoU reach ``lowest``; a crowd may be of any area."""
+    detection, annotation = pair
+    area, other = detections.area["segm"][detection], truth.mask_areas[annotation]
+    rows = np.flatnonzero(
+        truth.crowd[annotation] | (np.minimum(area, other) >= lowest[detection] * np.maximum(area, other))
+    )
+    return detection[rows], annotation[rows]
+
+
 @dataclass(frozen=True)
 class _Shapes:
     """Columns x, y, right, bottom and area of both sides. exact: whether the shapes are these boxes."""
@@ -99,11 +114,13 @@ class _Shapes:
     exact: bool
 
     @classmethod
-    def of(cls, truth: TruthTable, detections: DetectionTable, kind: Kind) -> _Shapes:
+    def of(cls, truth: TruthTable, detections: DetectionTable, kind: Kind, *, involved: Sequence[Ints]) -> _Shapes:
+        """involved: rows of the detections that will be asked for."""
         if kind == "bbox":
             sides = [(table.boxes, table.boxes[:, 2] * table.boxes[:, 3]) for table in (detections, truth)]
         else:
-            sides = [(detections.mask_boxes, detections.area["segm"]), (truth.mask_boxes, truth.mask_areas)]
+            rows = np.concatenate([np.zeros(0, dtype=np.int64), *involved])
+            sides = [(detections.mask_boxes(rows), detections.area["segm"]), (truth.mask_boxes, truth.mask_areas)]
         first, second = (
             (*np.ascontiguousarray(boxes.T[:2]), *(boxes[:, :2] + boxes[:, 2:]).T.copy(), area) for boxes, area in sides
         )
@@ -137,15 +154,20 @@ def _exact(pairs: Overlapping, truth: TruthTable, detections: DetectionTable) ->
     number = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
     rows, row_edges, row = _distinct(number, pairs.detection[order])
     columns, column_edges, column = _distinct(number, pairs.truth[order])
+
+    def compared(part: slice) -> Floats:
+        """Of the groups in a slice, one after the other."""
+        values = [np.zeros(0)]
+        for each in range(part.start, part.stop):
+            own = rows[row_edges[each] : row_edges[each + 1]]
+            other = columns[column_edges[each] : column_edges[each + 1]]
+            table = coco_mask.iou(masks.chosen(own), truth_masks.chosen(other), truth.crowd[other].tolist())
+            inside = slice(edges[each], edges[each + 1])
+            values.append(table[row[inside], column[inside]])
+        return np.concatenate(values)
+
     iou = np.empty(len(order))
-    for each in range(len(edges) - 1):
-        own = rows[row_edges[each] : row_edges[each + 1]]
-        other = columns[column_edges[each] : column_edges[each + 1]]
-        values = coco_mask.iou(
-            [masks[at] for at in own.tolist()], [truth_masks[at] for at in other.tolist()], truth.crowd[other].tolist()
-        )
-        inside = slice(edges[each], edges[each + 1])
-        iou[order[inside]] = values[row[inside], column[inside]]
+    iou[order] = np.concatenate(on_all_cores(compared, len(edges) - 1))
     return Overlapping(pairs.detection, pairs.truth, iou)
 
 

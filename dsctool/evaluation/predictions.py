@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from dsctool.cores import without_collection
 from dsctool.data.records import LARGEST_NUMBER, json_kind
 from dsctool.data.segmentations import strays
 from dsctool.data.shapes import Floats, compressed, drawn
@@ -22,6 +24,7 @@ from dsctool.rle import Bools, Ints, PackedRles, RunSums, decompress_runs, sum_r
 from dsctool.terms import Size
 
 _CHUNK = 20_000  # results that are Python objects at one time
+_THREADS = 2  # that add up run lengths: more wait for Python's lock, which numpy takes between two steps
 
 
 @dataclass(frozen=True)
@@ -66,30 +69,31 @@ class Predictions:
         return len(self) > 0 and self.masks is not None
 
 
+@without_collection()
 def read_predictions(entries: Entries, reference: Reference, name: str) -> Predictions:
     """Check and read all results; ``DataError`` names the first one that is wrong."""
-    chunks: list[_Chunk] = []
-    sums: list[Future[RunSums]] = []
-    with ThreadPoolExecutor(max_workers=1) as pool:  # numpy adds up one chunk while the next one is parsed
-        for first in range(0, len(entries), _CHUNK):
-            chunks.append(_Chunk.read(entries[first : first + _CHUNK], reference))
-            sums.append(pool.submit(sum_runs, chunks[-1].text, chunks[-1].length))
-        areas = [each.result() for each in sums]
-    for number, (chunk, each) in enumerate(zip(chunks, areas, strict=True)):
+    starts = range(0, len(entries), _CHUNK)
+    chunks = [_Chunk.read(entries, first, min(first + _CHUNK, len(entries)), reference) for first in starts]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sums = list(pool.map(lambda chunk: sum_runs(chunk.text, chunk.length), chunks))
+    for chunk, each in zip(chunks, sums, strict=True):
         for row in np.flatnonzero(~chunk.proved(each, reference)).tolist():
-            index = number * _CHUNK + row
+            index = chunk.first + row
             chunk.replace(row, checked_result(entries[index], f"{name}: result {index}", reference))
-    return _joined(chunks, [each.area for each in areas], reference, name)
+    return _joined(chunks, sums, reference, name)
 
 
-def _joined(chunks: Sequence[_Chunk], areas: Sequence[Ints], reference: Reference, name: str) -> Predictions:
-    image, category = (_concatenated([getattr(each, key) for each in chunks]) for key in ("image", "category"))
-    score, area = (np.concatenate([np.zeros(0), *parts]) for parts in ([each.score for each in chunks], areas))
+def _joined(chunks: Sequence[_Chunk], sums: Sequence[RunSums], reference: Reference, name: str) -> Predictions:
+    image, category, length = (
+        np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(each, key) for each in chunks)])
+        for key in ("image", "category", "length")
+    )
+    score = np.concatenate([np.zeros(0), *(each.score for each in chunks)])
+    area = np.concatenate([np.zeros(0), *(each.area for each in sums)])
     boxes = np.concatenate([np.zeros((0, 4)), *(each.box for each in chunks)])
-    length = _concatenated([each.length for each in chunks])
     start = np.cumsum(length) - length
     texts = [each.text for each in chunks]
-    odd = {number * _CHUNK + row: mask for number, each in enumerate(chunks) for row, mask in each.odd_masks.items()}
+    odd = {each.first + row: mask for each in chunks for row, mask in each.odd_masks.items()}
     if odd:  # masks of other forms come behind all others
         end = int(length.sum())
         for row, mask in odd.items():
@@ -143,23 +147,28 @@ _NO_BOX = (0.0,) * 4
 
 @dataclass(eq=False)
 class _Chunk:
-    """Results on their way into columns. odd_masks: texts of those that were of other forms, by row."""
+    """Results on their way into columns, from place ``first`` of the file on.
 
+    odd_masks: texts of masks that were of other forms, by row.
+    """
+
+    first: int
     image: Ints
     category: Ints
     score: Floats
     no_box: Bools
     no_mask: Bools
     box: Floats
-    size: Ints
+    size: Floats
     text: Any
     length: Ints
     odd_masks: dict[int, bytes]
 
     @classmethod
-    def read(cls, entries: Entries, reference: Reference) -> _Chunk:
-        every = [each or _NOTHING for each in entries.typed(_Result)]
-        images, categories = reference.images, reference.categories
+    def read(cls, entries: Entries, first: int, last: int, reference: Reference) -> _Chunk:
+        """The results from place ``first`` to ``last``."""
+        every = [each or _NOTHING for each in entries[first:last].typed(_Result)]
+        images, categories, count = reference.images, reference.categories, len(every)
         runs = [each.segmentation if isinstance(each.segmentation, _Runs) else None for each in every]
         texts = [each.counts if each is not None else "" for each in runs]
         length = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
@@ -168,13 +177,14 @@ class _Chunk:
             texts = [each if each.isascii() else "" for each in texts]
             length, text = np.asarray([len(each) for each in texts], dtype=np.int64), "".join(texts).encode()
         return cls(
-            image=np.asarray([images.get(each.image_id, -1) for each in every], dtype=np.int64),
-            category=np.asarray([categories.get(each.category_id, -1) for each in every], dtype=np.int64),
-            score=np.asarray([each.score for each in every], dtype=np.float64),
+            first=first,
+            image=np.fromiter((images.get(each.image_id, -1) for each in every), dtype=np.int64, count=count),
+            category=np.fromiter((categories.get(each.category_id, -1) for each in every), dtype=np.int64, count=count),
+            score=np.fromiter((each.score for each in every), dtype=np.float64, count=count),
             no_box=np.asarray([not each.bbox for each in every], dtype=bool),
             no_mask=np.asarray([each is None for each in runs], dtype=bool),
-            box=np.asarray([each.bbox or _NO_BOX for each in every], dtype=np.float64).reshape(-1, 4),
-            size=np.asarray([each.size if each is not None else (0, 0) for each in runs], dtype=np.float64),
+            box=_table((each.bbox or _NO_BOX for each in every), 4, count),
+            size=_table((each.size if each is not None else (0, 0) for each in runs), 2, count),
             text=np.frombuffer(text, dtype=np.uint8),
             length=length,
             odd_masks={},
@@ -199,8 +209,8 @@ class _Chunk:
             self.odd_masks[row] = result.mask
 
 
-def _concatenated(parts: Sequence[Ints]) -> Ints:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+def _table(rows: Iterable[Sequence[float]], columns: int, count: int) -> Floats:
+    return np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=count * columns).reshape(count, columns)
 
 
 # --- one by one -------------------------------------------------------------------------------------

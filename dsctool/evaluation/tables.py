@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.protocol import LARGEST_AREA
 from dsctool.evaluation.sources import GroundTruth
-from dsctool.rle import Rle
+from dsctool.rle import PackedRles
 from dsctool.terms import Kind
 
 Ints = NDArray[np.int64]
@@ -22,14 +20,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _AT_ONCE = 200  # pycocotools' area and toBbox go wrong from 256 masks on
-
-
-class Masks(Protocol):
-    """Masks by row, as compressed RLE."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int, /) -> Rle: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,7 @@ class TruthTable:
     area: Floats
     counted: Bools
     boxes: Floats
-    masks: Masks | None
+    masks: PackedRles | None
 
     @cached_property
     def wanted(self) -> Bools:
@@ -63,12 +53,14 @@ class TruthTable:
     @cached_property
     def mask_areas(self) -> Floats:
         """``(m,)``, of the masks themselves."""
-        return mask_areas(self.masks or [])
+        assert self.masks is not None
+        return self.masks.areas(np.arange(len(self.masks)))
 
     @cached_property
     def mask_boxes(self) -> Floats:
         """``(m, 4)``: x, y, width, height around the masks."""
-        return mask_boxes(self.masks or [])
+        assert self.masks is not None
+        return self.masks.boxes(np.arange(len(self.masks)))
 
     @property
     def most_instances(self) -> int:
@@ -97,7 +89,7 @@ class DetectionTable:
     score: Floats
     rank: Ints
     boxes: Floats
-    masks: Masks | None
+    masks: PackedRles | None
     area: dict[Kind, Floats]
 
     @cached_property
@@ -112,10 +104,17 @@ class DetectionTable:
         standing[np.argsort(-self.score, kind="stable")] = np.arange(len(self.score))
         return standing
 
+    def mask_boxes(self, rows: Ints) -> Floats:
+        """``(n, 4)``: x, y, width, height around masks, at least of ``rows``; each worked out once."""
+        assert self.masks is not None
+        boxes = self._mask_boxes
+        missing = np.unique(rows[np.isnan(boxes[rows, 0])])
+        boxes[missing] = self.masks.boxes(missing)
+        return boxes
+
     @cached_property
-    def mask_boxes(self) -> Floats:
-        """``(n, 4)``: x, y, width, height around the masks."""
-        return mask_boxes(self.masks or [])
+    def _mask_boxes(self) -> Floats:
+        return np.full((len(self.image), 4), np.nan)
 
 
 def truth_table(truth: GroundTruth) -> TruthTable:
@@ -156,24 +155,10 @@ def detection_table(predictions: Predictions, truth: TruthTable, *, limit: int |
         boxes = predictions.boxes[order]
         area["bbox"] = boxes[:, 2] * boxes[:, 3]
     else:
-        boxes = mask_boxes(masks or [])
+        assert masks is not None
+        boxes = masks.boxes(np.arange(len(masks)))
         area["bbox"] = area["segm"]  # pycocotools takes the masks' areas here too
     return DetectionTable(image[order], category[order], score[order], place, boxes, masks, area)
-
-
-def mask_areas(masks: Masks) -> Floats:
-    """``(n,)``: pixels of each mask."""
-    return np.concatenate([np.zeros(0), *(coco_mask.area(part) for part in _parts(masks))])
-
-
-def mask_boxes(masks: Masks) -> Floats:
-    """``(n, 4)``: x, y, width, height around each mask."""
-    return np.concatenate([np.zeros((0, 4)), *(coco_mask.toBbox(part) for part in _parts(masks))])
-
-
-def _parts(masks: Masks) -> Iterable[list[Rle]]:
-    for first in range(0, len(masks), _AT_ONCE):
-        yield [masks[row] for row in range(first, min(first + _AT_ONCE, len(masks)))]
 
 
 def places(key: Ints) -> Ints:
