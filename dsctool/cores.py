@@ -28,7 +28,8 @@ def on_all_cores(work: Callable[[slice], Result], count: int) -> list[Result]:
     """
     global _work
     processes = min(_cores(), count // _ENOUGH)
-    if processes < 2 or threading.active_count() > 1 or "torch" in sys.modules or sys.platform != "linux":
+    alone = threading.active_count() == 1 and "torch" not in sys.modules and sys.platform == "linux"
+    if processes < 2 or not alone or multiprocessing.current_process().daemon:
         return [work(slice(0, count))]
     edges = [count * number // (4 * processes) for number in range(4 * processes + 1)]
     parts = [slice(first, last) for first, last in pairwise(edges)]
@@ -37,7 +38,7 @@ def on_all_cores(work: Callable[[slice], Result], count: int) -> list[Result]:
         # Collecting garbage would copy the pages of all objects that are shared with this process.
         with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=gc.disable) as pool:
             return list(pool.map(_part, parts))
-    except BrokenProcessPool:  # one was killed, perhaps for memory: alone it takes less
+    except (BrokenProcessPool, OSError):  # killed, perhaps for memory, or never begun: alone it takes less
         return [work(slice(0, count))]
     finally:
         del _work

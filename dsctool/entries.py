@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from dsctool.errors import DataError
 from dsctool.files import read_bytes, read_json
 
 Typed = TypeVar("Typed")
@@ -33,7 +34,7 @@ class Entries(Sequence[Any]):
         if isinstance(index, slice):
             return Entries(self._items[index])
         item = self._items[index]
-        return json.loads(bytes(item)) if self._as_text else item
+        return _value(item) if self._as_text else item
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))
@@ -46,6 +47,14 @@ class Entries(Sequence[Any]):
             return [convert(item) for item in self._items]
         except _MISFITS:
             return [_tried(convert, item) for item in self._items]
+
+
+def _value(text: msgspec.Raw) -> Any:
+    try:
+        return json.loads(bytes(text))
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in thousands of lists
+        shown = bytes(text)[:80].decode(errors="replace")
+        raise DataError(f"an entry is not usable JSON: {error}: {shown}...") from None
 
 
 def _tried(convert: Callable[[Any], Typed], item: Any) -> Typed | None:

@@ -31,7 +31,7 @@ class Rle(TypedDict):
 
 
 _FIRST = 48
-_CODES: dict[type, int] = {np.int32: 6, np.int64: 8}  # of one number; eight are a thousand times any image
+_CODES: dict[type, int] = {np.int32: 6, np.int64: 7}  # of one number
 _HIGHEST = (np.arange(32) ^ 16) - 16  # the code that ends a number has its highest bits, and the sign
 _CHUNK = 1 << 18  # characters looked at together: what is computed of them stays in the processor's cache
 _CALL = 200  # pycocotools' numbers overflow for lists of more than 255 masks
@@ -193,7 +193,8 @@ def decompress_runs(counts: str | bytes) -> Ints | None:
     codes = np.frombuffer(raw, dtype=np.uint8) - np.uint8(_FIRST)
     if len(codes) == 0 or codes.max() > 63 or codes[-1] & 32:
         return None
-    _, numbers, endless = _numbers(codes, np.int64)
-    if len(endless):
+    end, numbers, endless = _numbers(codes, np.int64)
+    long = np.diff(end, prepend=-1) > _CODES[np.int32]
+    if len(endless) or (numbers[long] < 0).any() or (numbers[long] >= 1 << 31).any():  # which pycocotools misreads
         return None
     return _runs(numbers, np.zeros(1, dtype=np.int64), np.asarray([len(numbers) - 1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -145,3 +146,23 @@ def test_comparing_files_waits_for_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
+def test_what_is_imported_is_installed() -> None:
+    """Every library that the package imports is one that its installation brings."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    named = {re.split(r"[<>=!~ \[]", each)[0].lower() for names in lists for each in names}
+    modules = {"yaml": "ruamel.yaml", "pil": "pillow", "mpl_toolkits": "matplotlib"}
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported |= {name.split(".")[0].lower() for name in names}
+    others = (
+        imported
+        - {name.lower() for name in sys.stdlib_module_names}
+        - {"dsctool", "", "mmcv", "pydantic_core", "markupsafe"}
+    )
+    assert {modules.get(name, name) for name in others} - named - {"ruamel"} == set()

@@ -32,7 +32,8 @@ def check(
     """Find every fault of a data set.
 
     Every split is checked and every image decoded. Each fault is one line that names the file and the id (many equal
-    ones share a line); the exit code is 1 where there is one. Training refuses the same faults.
+    ones share a line); the exit code is 1 where there is one. Training refuses the same
+    faults, but for those that say what it does about them.
 
     Example:
 

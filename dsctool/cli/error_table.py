@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _MISTAKES = 10
 
 
-def show_errors(study: ErrorStudy) -> None:
+def show_errors(study: ErrorStudy, *, said: Collection[str] = ()) -> None:
     """What each type of error costs, what was taken for what, and what NMS removed."""
     from dsctool.evaluation.error_analysis.rows import (
         by_kind,
@@ -42,4 +43,5 @@ def show_errors(study: ErrorStudy) -> None:
         print_table(*suppression_rows(report["suppression"]))
     show_limit(report["max_dets"])
     for note in study.notes:
-        typer.echo(note)
+        if note not in said:
+            typer.echo(note)

@@ -135,7 +135,7 @@ def evaluate(
         assert data is not None
         run = _run(checkpoint, overrides or [], data, split, device, predictions=predictions, candidates=candidates)
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
-        protocol = protocol or run.protocol
+        protocol = protocol_from(max_dets, areas, otherwise=run.protocol)
     compared = compare(source, results, protocol=protocol)
     evaluation = evaluate_comparison(compared)
     huddles = study_compared_huddles(compared) if huddle else None
@@ -146,9 +146,9 @@ def evaluate(
         _show(evaluation, per_class)
         if huddles is not None:
             typer.echo()
-            show_huddles(huddles)
+            show_huddles(huddles, said=evaluation.notes)
         if errors is not None and mistakes is not None:
-            _write_errors(errors, mistakes)
+            _write_errors(errors, mistakes, said=evaluation.notes)
 
 
 # --- what is measured -------------------------------------------------------------------------------
@@ -234,12 +234,12 @@ def _as_json(
     return content
 
 
-def _write_errors(folder: Path, study: ErrorStudy) -> None:
+def _write_errors(folder: Path, study: ErrorStudy, *, said: Sequence[str]) -> None:
     from dsctool.visualize.pages.errors.files import write_errors
 
     write_errors(folder, study)
     typer.echo()
-    show_errors(study)
+    show_errors(study, said=said)
     typer.echo(f"\n{folder / 'errors.html'}")
 
 

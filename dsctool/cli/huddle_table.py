@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from dsctool.evaluation.huddle.study import HuddleStudy
 
 
-def show_huddles(study: HuddleStudy) -> None:
-    """AP, box / mask, of every cell, or the difference from the baseline; then how many images that is."""
+def show_huddles(study: HuddleStudy, *, said: Collection[str] = ()) -> None:
+    """AP, box / mask, of every cell, or the difference from the baseline; then how many images that is.
+
+    said: notes that need not be repeated.
+    """
     from dsctool.evaluation.huddle.rows import (
         has_baseline,
         image_rows,
@@ -40,4 +44,5 @@ def show_huddles(study: HuddleStudy) -> None:
     print_table(*instance_rows(report))
     show_limit(report["max_dets"])
     for note in study.notes:
-        typer.echo(note)
+        if note not in said:
+            typer.echo(note)

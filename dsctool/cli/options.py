@@ -84,16 +84,15 @@ def images_and_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [Path(word) for word in words if word not in overrides], overrides
 
 
-def protocol_from(max_dets: str | None, areas: str | None = None) -> Protocol | None:
-    """What ``--max-dets`` and ``--areas`` say; None where they say nothing."""
-    from dsctool.evaluation.protocol import COCO_AREAS, COCO_MAX_DETS, Protocol, parse_areas, parse_max_dets
+def protocol_from(max_dets: str | None, areas: str | None = None, *, otherwise: Protocol | None = None) -> Protocol:
+    """What ``--max-dets`` and ``--areas`` say; where they say nothing it is as in ``otherwise``, or COCO's."""
+    from dsctool.evaluation.protocol import Protocol, parse_areas, parse_max_dets
 
-    if max_dets is None and areas is None:
-        return None
+    otherwise = otherwise or Protocol()
     try:
         return Protocol(
-            max_dets=COCO_MAX_DETS if max_dets is None else parse_max_dets(max_dets),
-            areas=COCO_AREAS if areas is None else parse_areas(areas),
+            max_dets=otherwise.max_dets if max_dets is None else parse_max_dets(max_dets),
+            areas=otherwise.areas if areas is None else parse_areas(areas),
         )
     except DataError as error:
         raise typer.BadParameter(str(error)) from None

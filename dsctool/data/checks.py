@@ -55,7 +55,10 @@ def check_data(
         if isinstance(content, Fault):
             faults.append(content)
             continue
-        reading = read_columns(content, Needs(masks=masks), progress)
+        learnt = files.images.name.startswith("train")  # what is only measured needs masks only if there are any
+        needs = Needs(masks=masks and (learnt or has_segmentations(content)))
+        reading = read_columns(content, needs, progress)
+        del content  # the text of the file
         found = [*reading.faults, *_check_images(files, reading, decode=True, progress=progress)]
         usage = Usage.of(reading)
         if fullest is not None:
@@ -126,6 +129,7 @@ def _check_for_use(
         return CheckedSplit(files, needs, exclusions([content], config.on_error), (content,), None)
     reading = read_columns(content, needs, progress)
     decode = decodes_first(content, config)
+    del content  # the text of the file
     faults = [*reading.faults, *_check_images(files, reading, decode, progress)]
     return CheckedSplit(files, needs, exclusions(faults, config.on_error), tuple(faults), reading)
 

@@ -117,10 +117,6 @@ _SOURCES = {"area": "(counted in the mask or box)", "bbox": "(taken from the mas
 @without_collection()
 def read_columns(file: AnnotationFile, needs: Needs, progress: Progress | None = None) -> Reading:
     """Check every entry, and keep the faultless ones. progress: told how many annotations are read."""
-    if not len(file.images):
-        nothing = [Fault(file.path, "file", None, None, "no images", "has no images")]
-        empty = Checked({}, {}, [])
-        return Reading(file.path, needs, [], [], [], _Reader(file, needs, empty, empty, {}, {}).columns(), nothing, {})
     categories, images = check_categories(file, needs), check_images(file, needs)
     kept, labels = images.faultless, _ordered(categories.faultless)
     reader = _Reader(file, needs, images, categories, {id_: row for row, id_ in enumerate(kept)}, labels)
@@ -161,11 +157,12 @@ def _info(entry: Mapping[str, Any]) -> ImageInfo:
 # --- annotations ----------------------------------------------------------------------------------
 
 _Id = Annotated[int, Meta(ge=-LARGEST_ID, le=LARGEST_ID)]
+_Side = Annotated[int, Meta(ge=0, le=int(LARGEST_NUMBER))]
 _Box = tuple[float, float, float, float]
 
 
 class _Runs(msgspec.Struct, gc=False):
-    size: tuple[int, int]
+    size: tuple[_Side, _Side]
     counts: str | list[int]
 
 
@@ -309,7 +306,7 @@ class _Chunk:
         bounds = size if self._needs.pictures else np.zeros_like(size)
         proved &= self._no_box | proved_boxes(self._box, bounds)
         if not self._needs.masks:
-            return proved & ~self._no_box
+            return proved & ~self._no_box & ~self._no_area  # what is missing is taken from a mask, if there is one
         shapes = Shapes.of(self._drawings, self._texts)
         outlined = proved_polygons(shapes, size)
         runs = (self._run_sizes.reshape(-1, 2) == size).all(axis=1) & proved_runs(shapes, size)
@@ -330,7 +327,7 @@ class _Chunk:
         self._no_box[row], self._no_area[row], self._no_crowd[row] = box is None, area is None, crowd is None
         self._box[row] = _UNKNOWN if box is None else box
         self._area[row], self._crowd[row] = area or 0.0, bool(crowd)
-        shape = entry.get("segmentation") if self._needs.masks or box is None else None
+        shape = entry.get("segmentation") if self._needs.masks or box is None or area is None else None
         size: Size = tuple(self._sizes[self._image[row]].tolist())
         problem = shape_problem(shape, size, self._needs)
         if not shape or (problem is not None and problem.severity == "error"):
@@ -376,7 +373,7 @@ class _Chunk:
 def _text(segmentation: object) -> bytes:
     """Of compressed runs; there is none of lists, of which files have few: they are looked at alone."""
     counts = segmentation.counts if isinstance(segmentation, _Runs) else None
-    return counts.encode() if isinstance(counts, str) else b""
+    return counts.encode(errors="surrogatepass") if isinstance(counts, str) else b""
 
 
 def _whole(values: Iterable[int]) -> Ints:

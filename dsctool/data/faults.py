@@ -95,7 +95,7 @@ def grouped(faults: Sequence[Fault]) -> list[str]:
     """One line per fault, in their order; equal ones of many entries share a line: ``22 x missing key 'id' (...)``."""
     equal: dict[tuple[object, ...], list[Fault]] = {}
     for fault in faults:
-        equal.setdefault((fault.file, fault.subject, fault.message), []).append(fault)
+        equal.setdefault((fault.file, fault.subject, fault.message, fault.id is None), []).append(fault)
     return [line for alike in equal.values() for line in _lines(alike)]
 
 
@@ -104,7 +104,7 @@ def _lines(alike: Sequence[Fault]) -> list[str]:
         return [str(fault) for fault in alike]
     first = alike[0]
     named = ", ".join(str(fault.index if fault.id is None else fault.id) for fault in alike[:_NAMED])
-    what = f"{first.subject}s" if first.id is not None else f"{_PLURALS[first.subject]} without id, places"
+    what = f"{_PLURALS[first.subject]}{' without id, places' if first.id is None else ''}"
     return [_on_one_line(f"{first.file}: {len(alike)} x {first.message} ({what} {named}, ...)")]
 
 

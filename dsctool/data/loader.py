@@ -86,7 +86,8 @@ class BatchLoader(Iterable[Batch]):
         raise WorkerError(self._words(lost))
 
     def _words(self, lost: Lost) -> str:
-        return f"a loader process {lost.cause}, while it loaded {_named(self._dataset, lost.indices)}. {_LESS}"
+        at = f"while it loaded {_named(self._dataset, lost.indices)}" if lost.indices else "before it loaded anything"
+        return f"a loader process {lost.cause}, {at}. {_LESS}"
 
 
 class _Loading(Dataset[Any]):

@@ -71,6 +71,8 @@ def check_categories(file: AnnotationFile, needs: Needs) -> Checked:
 def check_images(file: AnnotationFile, needs: Needs) -> Checked:
     """The entries of images, not their files."""
     checked = _check_entries(file, "image", file.images, partial(_image_problems, needs=needs), needs)
+    if not file.images:
+        checked.faults.append(Fault(file.path, "file", None, None, "no images", "has no images"))
     checked.faults.extend(_mixed_ids(file, "images", checked))
     return checked
 
@@ -114,7 +116,8 @@ def id_problems(entry: Entry, used: Container[Any], needs: Needs = Needs()) -> I
     if "id" not in entry:
         yield Problem("missing key", "missing key 'id'")
     elif not is_id(entry["id"], needs):
-        yield Problem("number", f"id must be a whole number, not {_shown(entry['id'])}")
+        what = "a whole number" if needs.pictures else "a number or a text"
+        yield Problem("number", f"id must be {what}, not {_shown(entry['id'])}")
     elif _is_whole(entry["id"]) and abs(entry["id"]) > LARGEST_ID:
         yield Problem("number", f"id is too large for 64 bits: {_shown(entry['id'])}")
     elif entry["id"] in used:
@@ -142,15 +145,13 @@ def _repeated_names(file: AnnotationFile) -> Iterator[Fault]:
 
 
 def _image_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
-    if not (needs.pictures or needs.masks):
+    if not needs.pictures:
         return
-    yield from _missing(entry, *(("file_name",) if needs.pictures else ()), "width", "height")
+    yield from _missing(entry, "file_name", "width", "height")
     for key in ("width", "height"):
         if key in entry and not _is_side(entry[key]):
             yield Problem("number", f"{key} must be a whole number of pixels above 0, not {_shown(entry[key])}")
     name = entry.get("file_name", "x")
-    if not needs.pictures:
-        return
     if not (isinstance(name, str) and name.strip()) or "\0" in name:
         yield Problem("file name", f"file_name must be a path, not {_shown(name)}")
     elif _escapes(name):
@@ -179,6 +180,8 @@ def annotation_problems(
     left_out = box is not None and box.severity == "warning"
     if not needs.masks or left_out:
         return
+    if size is None and is_id(image_id, needs) and image_id in sizes:
+        yield Problem("number", "its image has no whole height and width, which masks need")
     if "segmentation" not in entry:
         yield from _missing(entry, "segmentation")
     elif shape is not None:
@@ -202,7 +205,7 @@ def _reference_problems(entry: Entry, key: str, what: str, known: Container[Any]
 
 def _scalar_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
     crowd, area = entry.get("iscrowd"), entry.get("area")
-    if crowd is not None and not (type(crowd) in (int, bool) and crowd in (0, 1)):
+    if crowd is not None and not (isinstance(crowd, Real) and crowd in (0, 1)):
         yield Problem("number", f"iscrowd must be 0 or 1, not {_shown(crowd)}")
     if area is not None and not _is_number(area):
         yield Problem("number", f"area must be a finite number, not {_shown(area)}")

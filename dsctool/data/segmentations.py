@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, cast
 
 import numpy as np
@@ -73,8 +74,8 @@ def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
 def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
     if not polygon:
         return Problem("polygon", f"polygon {number} is empty")
-    if not set(map(type, polygon)) <= {int, float}:
-        wrong = next(value for value in polygon if type(value) not in (int, float))
+    if not set(map(type, polygon)) <= {int, float} and not all(map(_is_number, polygon)):
+        wrong = next(value for value in polygon if not _is_number(value))
         return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs")
     if not all(abs(value) <= LARGEST_NUMBER for value in polygon):  # type: ignore[arg-type]
         return Problem("number", f"polygon {number} holds a number that is not finite, or beyond any image")
@@ -83,6 +84,10 @@ def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
     if len(polygon) < 6:
         return Problem("polygon", f"polygon {number} has {len(polygon) // 2} points, fewer than 3")
     return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def strays(polygon: Sequence[float], size: Size) -> bool:

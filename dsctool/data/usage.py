@@ -36,7 +36,7 @@ class Usage:
         counts = ", ".join(f"{np.count_nonzero(chosen)} {why}" for why, chosen in unused.items() if chosen.any())
         note = f"annotations that are not trained on: {counts}" if counts else ""
         instances = np.bincount(rows.image[used & ~rows.crowd], minlength=len(reading.images))
-        return cls(used, instances, note, "" if instances.any() else _reason(rows, note))
+        return cls(used, instances, note, "" if instances.any() else _reason(rows, note, faulty=bool(reading.faults)))
 
 
 def _unused(annotations: Annotations, sizes: Ints) -> dict[str, Bools]:
@@ -57,9 +57,9 @@ def _unused(annotations: Annotations, sizes: Ints) -> dict[str, Bools]:
     return unused
 
 
-def _reason(annotations: Annotations, note: str) -> str:
+def _reason(annotations: Annotations, note: str, *, faulty: bool) -> str:
     if not len(annotations):
-        return "there are no annotations"
+        return "all annotations are faulty: dsctool data check lists why" if faulty else "there are no annotations"
     if annotations.crowd.all():
         return f"all {len(annotations)} annotations are crowds (iscrowd is 1)"
     if (annotations.box[:, :2] + annotations.box[:, 2:] <= 2).all():

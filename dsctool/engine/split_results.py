@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -69,7 +69,8 @@ def evaluate_model(
         DataError: the data set has faults, or other categories than the model, or there is no such split.
     """
     run = run_on_split(ready(model, device), Path(data), split=split, progress=progress)
-    return evaluate_all(run.ground_truth, run.results, protocol=run.protocol)
+    evaluation = evaluate_all(run.ground_truth, run.results, protocol=run.protocol)
+    return replace(evaluation, notes=[*run.notes, *evaluation.notes])
 
 
 def run_on_split(

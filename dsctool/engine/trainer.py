@@ -187,8 +187,11 @@ def evaluate(run: Run) -> None:
         protocol=protocol_of(setup.config.train),
     )  # fmt: skip
     run.pace.evaluated()
+    first = run.metrics is None
     record(run, evaluation.stats)
     for note in limits.notes(setup.config, instances=data.dataset.most_instances):
+        run.recorder.journal.say(note)
+    for note in evaluation.notes if first else []:  # they are about the data, which stay
         run.recorder.journal.say(note)
 
 

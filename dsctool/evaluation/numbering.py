@@ -57,7 +57,13 @@ def _images(table: Path) -> list[dict[str, Any]]:
     content = read_json(table) if table.is_file() else None
     images = content.get("images") if isinstance(content, dict) and set(content) == {"images", "categories"} else None
     entries = images if isinstance(images, list) else []
-    return entries if all(isinstance(entry, dict) and set(entry) == _KEYS for entry in entries) else []
+    return entries if all(map(_is_ours, entries)) else []
+
+
+def _is_ours(entry: object) -> bool:
+    if not isinstance(entry, dict) or set(entry) != _KEYS:
+        return False
+    return isinstance(entry["id"], int | str) and isinstance(entry["file_name"], str)
 
 
 def _same(image: Mapping[str, Any], theirs: ImageInfo, *, with_folders: bool) -> bool:

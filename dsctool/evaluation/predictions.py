@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from dsctool.cores import without_collection
 from dsctool.data.records import LARGEST_NUMBER, json_kind
@@ -101,8 +101,7 @@ def _joined(chunks: Sequence[_Chunk], sums: Sequence[RunSums], reference: Refere
             end += len(mask)
         packed = b"".join(odd.values())
         texts.append(np.frombuffer(packed, dtype=np.uint8))
-        lengths = np.asarray([len(mask) for mask in odd.values()], dtype=np.int64)
-        area[list(odd)] = sum_runs(texts[-1], lengths).area
+        area[list(odd)] = [_foreground(mask) for mask in odd.values()]
     with_boxes = _all_or_none(
         np.concatenate([np.zeros(0, dtype=bool), *(~each.no_box for each in chunks)]), "bbox", name
     )
@@ -112,6 +111,12 @@ def _joined(chunks: Sequence[_Chunk], sums: Sequence[RunSums], reference: Refere
     return Predictions(
         name, image, category, score, boxes if with_boxes else None, *((masks, area) if with_masks else (None, None))
     )
+
+
+def _foreground(text: bytes) -> int:
+    runs = decompress_runs(text)
+    assert runs is not None
+    return int(runs[1::2].sum())
 
 
 def _all_or_none(having: Bools, key: str, name: str) -> bool:
@@ -126,8 +131,11 @@ def _all_or_none(having: Bools, key: str, name: str) -> bool:
 # --- many at once -----------------------------------------------------------------------------------
 
 
+_Side = Annotated[int, Meta(ge=0, le=int(LARGEST_NUMBER))]
+
+
 class _Runs(msgspec.Struct, gc=False):
-    size: tuple[int, int]
+    size: tuple[_Side, _Side]
     counts: str
 
 
@@ -240,7 +248,7 @@ def checked_result(entry: object, where: str, reference: Reference) -> CheckedRe
         ("image_id", reference.images, "image"),
         ("category_id", reference.categories, "category"),
     ):
-        if not isinstance(entry[key], Hashable) or entry[key] not in known:
+        if not _is_known(entry[key], known):
             raise DataError(f"{where}: {what} id {entry[key]!r} is not in {reference.name}")
     box = mask = None
     if _given(entry, "bbox"):
@@ -252,6 +260,13 @@ def checked_result(entry: object, where: str, reference: Reference) -> CheckedRe
         raise DataError(f"{where} has neither a 'bbox' nor a 'segmentation'")
     image, category = reference.images[entry["image_id"]], reference.categories[entry["category_id"]]
     return CheckedResult(image, category, float(entry["score"]), box, mask)
+
+
+def _is_known(value: object, known: Mapping[Any, int]) -> bool:
+    try:
+        return not isinstance(value, bool) and value in known  # True is 1 for Python
+    except TypeError:  # not hashable
+        return False
 
 
 def _given(entry: Mapping[str, Any], key: str) -> bool:

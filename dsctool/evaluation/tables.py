@@ -66,8 +66,8 @@ class TruthTable:
     def most_instances(self) -> int:
         """Of one category in one image, without crowds."""
         rows = ~self.crowd
-        counts = np.bincount(self.image[rows] * max(len(self.categories), 1) + self.category[rows], minlength=1)
-        return int(counts.max())
+        groups = self.image[rows] * max(len(self.categories), 1) + self.category[rows]
+        return int(np.unique(groups, return_counts=True)[1].max(initial=0))
 
     @property
     def instances_per_image(self) -> Ints:

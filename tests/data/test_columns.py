@@ -35,13 +35,16 @@ VALUES: dict[str, list[Any]] = {
         *([-1, -1, 4, 4], [-1.01, 0, 4, 4], [59, 39, 2, 2], [59, 39, 2.01, 2]),
     ],
     "area": [None, 0, -1, 5.5, "5", 1e13, [], True],
-    "iscrowd": [None, 0, 1, 2, True, False, "0", 1.0],
+    "iscrowd": [None, 0, 1, 2, True, False, "0", 1.0, 0.0],
     "segmentation": [
         *(None, "x", 5, [], [[]], [TRIANGLE], TRIANGLE, [TRIANGLE, [2, 2, 3, 3]], [[*TRIANGLE, 4]], [[1, "1", *LINE]]),
         *([LINE], [TRIANGLE, LINE], [[0, 0, 4, 4, 4, 0, 0, 4]], [[-70, 1, 9, 1, 9, 9]], [[61, 1, 70, 1, 70, 9]]),
-        *({"size": [40, 60]}, {"size": [60, 40], "counts": [0, 2400]}),
+        *({"size": [40, 60]}, {"size": [60, 40], "counts": [0, 2400]}, {"size": [2**64, 60], "counts": "0"}),
         *({"size": [40, 60], "counts": counts} for counts in ([0, 2400], [2400], [5, -5, 2400])),
-        *({"size": [40, 60], "counts": counts} for counts in ("0P[2", "P[2", "o", "", "\u00e9")),
+        *(
+            {"size": [40, 60], "counts": counts}
+            for counts in ("0P[2", "P[2", "o", "", "\u00e9", "\ud800", "PPPPPP0P[2", "0PPPPPP0P[2")
+        ),
     ],
 }
 

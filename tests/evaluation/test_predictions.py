@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from dsctool.errors import DataError
 from dsctool.evaluation import predictions
+from dsctool.evaluation.coco import evaluate
 from dsctool.evaluation.sources import load_ground_truth, load_predictions
 from tests.evaluation.crowded import HEIGHT, WIDTH, crowded_truth, noisy_results
 
@@ -32,8 +33,9 @@ VALUES: dict[str, list[Any]] = {
     "segmentation": [
         *(None, [], "x", 5, [TRIANGLE], TRIANGLE, [TRIANGLE, [2, 2, 3, 3]], [[2, 2, 3, 3]], [[*TRIANGLE, 4]]),
         *({"size": [HEIGHT, WIDTH]}, {"size": [WIDTH, HEIGHT], "counts": [0, HEIGHT * WIDTH]}),
+        {"size": [10**400, WIDTH], "counts": "0"},
         *({"size": [HEIGHT, WIDTH], "counts": counts} for counts in ([0, 4800], [4800], [5, -5, 4800], [4800.0])),
-        *({"size": [HEIGHT, WIDTH], "counts": counts} for counts in ("PX4", "o", "", "\u00e9", "0P[2")),
+        *({"size": [HEIGHT, WIDTH], "counts": counts} for counts in ("PX4", "o", "", "\u00e9", "0P[2", "PPPPPP0PX4")),
     ],
 }
 
@@ -96,3 +98,29 @@ def test_areas_are_the_masks() -> None:
     found = load_predictions(RESULTS, load_ground_truth(TRUTH))
     assert found.areas is not None
     assert found.areas.tolist() == [float(coco_mask.area(result["segmentation"])) for result in RESULTS]
+
+
+def test_true_is_no_image() -> None:
+    truth = copy.deepcopy(TRUTH)
+    truth["images"].append({"id": 1, "height": 5, "width": 5})
+    with pytest.raises(DataError, match="result 0: image id True is not in ground truth"):
+        load_predictions([{**RESULTS[0], "image_id": True}], load_ground_truth(truth))
+
+
+def test_areas_of_the_largest_masks() -> None:
+    """A run of 2 to the 29 pixels and more is a number of seven characters."""
+    side = 30_000
+    mask = coco_mask.frPyObjects({"size": [side, side], "counts": [0, side * side]}, side, side)
+    mask["counts"] = mask["counts"].decode()
+    truth = {
+        "images": [{"id": 1, "height": side, "width": side}],
+        "categories": [{"id": 1, "name": "sky"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, side, side], "segmentation": mask}],
+    }
+    results = [{"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": mask}]
+    found = load_predictions(results, load_ground_truth(truth))
+    assert found.areas is not None
+    assert found.areas.tolist() == [side * side]
+    stats = evaluate(truth, results)
+    assert stats["segm"] is not None
+    assert stats["segm"]["AP"] == pytest.approx(1)

@@ -126,4 +126,4 @@ def _notes(compared: Comparison, candidates: Predictions | None) -> list[str]:
         notes.append(f"{results.name}: there are no predictions")
     if candidates is not None and not len(candidates):
         notes.append(f"{candidates.name}: there are no candidates")
-    return notes + limit_notes(compared)
+    return [*notes, *limit_notes(compared), *source.notes]

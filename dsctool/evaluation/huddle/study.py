@@ -199,4 +199,4 @@ def _notes(compared: Sequence[Comparison]) -> list[str]:
             notes.append(f"{each.results.name}: there are no predictions")
         elif source.has_masks and "segm" not in each.kinds:
             notes.append(f"no numbers for masks of {each.results.name}: it has boxes only")
-    return notes + limit_notes(compared[0])
+    return [*notes, *limit_notes(compared[0]), *compared[0].source.notes]

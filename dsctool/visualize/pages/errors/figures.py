@@ -48,7 +48,7 @@ def _costs(report: ErrorReport) -> Figure:
 
 
 def _bars(plot: Axes, views: Sequence[ErrorView], report: ErrorReport) -> None:
-    height = 0.8 / len(views)
+    height = 0.8 / max(len(views), 1)
     for index, (view, color) in enumerate(zip(views, cycle(_BARS), strict=False)):
         lost = [100 * (view["errors"][name]["difference"] or 0.0) for name in ERROR_TYPES]
         places = np.arange(len(ERROR_TYPES)) + (index - (len(views) - 1) / 2) * height
