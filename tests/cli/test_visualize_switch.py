@@ -61,8 +61,8 @@ def annotate(path: Path, *names: str) -> Path:
         {"id": i, "image_id": 3, "category_id": 1, "bbox": box, "area": box[2] * box[3], "segmentation": [polygon]}
         for i, (box, polygon) in enumerate(zip(boxes, corners, strict=True), start=1)
     ]
-    crowd = {"id": 9, "image_id": 3, "category_id": 1, "bbox": boxes[0], "area": 2000, "iscrowd": 1}
-    flat = {"id": 8, "image_id": 3, "category_id": 1, "bbox": [5, 5, 0, 9], "area": 0}
+    crowd = {**instances[0], "id": 9, "area": 2000, "iscrowd": 1}
+    flat = {**instances[0], "id": 8, "bbox": [5, 5, 0, 9], "area": 0}
     images = [{"id": i, "file_name": name, "height": 133, "width": 201} for i, name in enumerate(names, start=3)]
     categories = [{"id": 1, "name": "square"}]
     path.write_text(json.dumps({"images": images, "annotations": [*instances, crowd, flat], "categories": categories}))

@@ -314,7 +314,7 @@ def test_best_is_replaced_by_strictly_better_only(
     def evaluation(*args: object, **kwargs: object) -> tuple[object, list[object]]:
         score = next(scores)
         stats = {"bbox": {"AP": 0.9 - score, "AP50": 0, "AP75": 0}, "segm": {"AP": score, "AP50": 0, "AP75": 0}}
-        return type("Evaluation", (), {"stats": stats})(), []
+        return type("Evaluation", (), {"stats": stats, "notes": []})(), []
 
     monkeypatch.setattr(trainer, "evaluate_detector", evaluation)
     kept = []
