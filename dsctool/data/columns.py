@@ -166,20 +166,8 @@ class _Runs(msgspec.Struct, gc=False):
     counts: str | list[int]
 
 
-class _Annotation(msgspec.Struct, gc=False):
-    """An annotation that may well be in order."""
-
-    id: _Id
-    image_id: int | str
-    category_id: int | str
-    bbox: _Box | UnsetType | None = UNSET
-    area: float | UnsetType | None = UNSET
-    iscrowd: int | bool | UnsetType | None = UNSET
-    segmentation: list[list[float]] | _Runs | UnsetType | None = UNSET
-
-
 class _BoxAnnotation(msgspec.Struct, gc=False):
-    """The same for who needs no masks."""
+    """An annotation that may well be in order, for who needs no masks."""
 
     id: _Id
     image_id: int | str
@@ -187,6 +175,12 @@ class _BoxAnnotation(msgspec.Struct, gc=False):
     bbox: _Box | UnsetType | None = UNSET
     area: float | UnsetType | None = UNSET
     iscrowd: int | bool | UnsetType | None = UNSET
+
+
+class _Annotation(_BoxAnnotation, gc=False):
+    """The same with its mask."""
+
+    segmentation: list[list[float]] | _Runs | UnsetType | None = UNSET
 
 
 _NOTHING = _Annotation(id=0, image_id="", category_id="")

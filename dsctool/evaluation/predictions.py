@@ -59,11 +59,6 @@ class Predictions:
         return len(self.image)
 
     @property
-    def has_boxes(self) -> bool:
-        """Whether there are results with boxes."""
-        return len(self) > 0 and self.boxes is not None
-
-    @property
     def has_masks(self) -> bool:
         """Whether there are results with masks."""
         return len(self) > 0 and self.masks is not None

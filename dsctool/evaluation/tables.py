@@ -19,8 +19,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_AT_ONCE = 200  # pycocotools' area and toBbox go wrong from 256 masks on
-
 
 @dataclass(frozen=True)
 class TruthTable:
