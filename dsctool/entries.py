@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from dsctool.errors import DataError
 from dsctool.files import read_bytes, read_json
@@ -38,6 +40,10 @@ class Entries(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))
+
+    def lengths(self, of_value: Callable[[Any], int]) -> NDArray[np.int64]:
+        """``(n,)``: how long the texts of the entries are; ``of_value`` says it for those that were values already."""
+        return np.fromiter(map(len if self._as_text else of_value, self._items), np.int64, len(self._items))
 
     def typed(self, of: type[Typed]) -> list[Typed | None]:
         """The entries as ``of``; None for those that are not, exactly as JSON has it."""

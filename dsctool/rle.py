@@ -93,6 +93,15 @@ class PackedRles:
         size = np.asarray([mask["size"] for mask in masks], dtype=np.int64).reshape(-1, 2)
         return cls(np.frombuffer(b"".join(texts), dtype=np.uint8), np.cumsum(length) - length, length, size)
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """One after the other; there is at least one part."""
+        text, start, length, size = (
+            np.concatenate([getattr(each, name) for each in parts]) for name in ("text", "start", "length", "size")
+        )
+        before = np.cumsum([0, *(len(each.text) for each in parts[:-1])])
+        return cls(text, start + np.repeat(before, [len(each) for each in parts]), length, size)
+
 
 @dataclass(frozen=True)
 class RunSums:
@@ -152,7 +161,9 @@ def _sum_codes(codes: Bytes, ends: Ints) -> tuple[Bools, Ints, Ints]:
 
 def _summed(runs: NDArray[Any], begin: Ints, end: Ints) -> Ints:
     """``(m,)``: of all runs from ``begin`` on and before ``end``, where the next ones begin."""
-    sums = np.add.reduceat(np.append(runs, runs.dtype.type(0)), begin, dtype=np.int64)
+    if not len(runs):
+        return np.zeros(len(begin), dtype=np.int64)
+    sums = np.add.reduceat(runs, np.minimum(begin, len(runs) - 1), dtype=np.int64)
     return np.where(end > begin, sums, 0)
 
 
@@ -161,25 +172,31 @@ def _numbers(codes: Bytes, dtype: type[np.signedinteger[Any]] = np.int32) -> tup
 
     codes: the last one ends a number.
     """
-    end = np.flatnonzero(codes & 32 == 0)
-    numbers = _HIGHEST.astype(dtype)[codes[end] & 31]
-    rows = np.flatnonzero(codes[end - 1] & 32 != 0)  # before the first code is the last one, which ends
+    end = np.flatnonzero(codes < 32)
+    numbers = _HIGHEST.astype(dtype).take(codes.take(end))
+    size = np.empty(len(end), dtype=np.int64)
+    size[0] = end[0] + 1
+    np.subtract(end[1:], end[:-1], out=size[1:])
+    rows = np.flatnonzero(size > 1)
     for place in range(1, _CODES[dtype]):
         if not len(rows):
             break
         numbers[rows] = (numbers[rows] << 5) | (codes[end[rows] - place] & 31)
-        rows = rows[codes[end[rows] - place - 1] & 32 != 0]
+        rows = rows[size[rows] > place + 1]
     return end, numbers, rows
 
 
 def _runs(numbers: NDArray[Any], first: Ints, last: Ints) -> NDArray[Any]:
     """Lengths of runs from numbers. first, last: the first and last number of each mask."""
     runs = np.empty_like(numbers)
+    sums = np.zeros(len(numbers) // 2 + 2, dtype=numbers.dtype)
     for lane in (0, 1):  # every other number of all masks
-        sums = np.append(numbers.dtype.type(0), np.cumsum(numbers[lane::2], dtype=numbers.dtype))
+        own = numbers[lane::2]
+        np.cumsum(own, out=sums[1 : len(own) + 1])
         begin, end = (first + 1 - lane) >> 1, (last + 2 - lane) >> 1
         # The first number is no difference, and so is the third: sums that it is not part of begin behind it.
-        runs[lane::2] = sums[1:] - np.repeat(sums[begin + (first & 1 == lane)], end - begin)
+        before = np.repeat(sums[begin + (first & 1 == lane)], end - begin)
+        np.subtract(sums[1 : len(own) + 1], before, out=runs[lane::2])
     runs[first] = numbers[first]
     return runs
 

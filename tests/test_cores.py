@@ -39,6 +39,29 @@ print(np.array_equal(np.concatenate([part for part, _ in found]), squares))
     )
 
 
+def test_processes_write_into_shared_bytes() -> None:
+    assert (
+        said("""
+room = cores.shared_bytes(1000)
+def write(part):
+    room[part] = np.arange(1000)[part] % 251
+cores.on_all_cores(write, 1000)
+print(np.array_equal(room, np.arange(1000) % 251))
+""")
+        == "True"
+    )
+
+
+def test_little_work_stays() -> None:
+    assert (
+        said("""
+((_, process),) = cores.on_all_cores(work, 1000, worth=501)
+print(process == own, len(cores.on_all_cores(work, 1000, worth=500)) > 1)
+""")
+        == "True True"
+    )
+
+
 def test_a_process_that_is_killed_costs_only_time() -> None:
     assert (
         said("""

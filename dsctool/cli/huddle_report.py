@@ -128,9 +128,8 @@ def huddle_report(
     measured = next(iter(runs.values()), None)
     if protocol is None and measured is not None:
         protocol = measured.protocol
-    source = ground_truth if measured is None else measured.ground_truth
-    assert source is not None
-    truth = load_ground_truth(source)
+    truth = ground_truth if measured is None else load_ground_truth(measured.ground_truth)
+    assert truth is not None
     candidate = _results(predictions, runs, output / RESULTS[0], truth)
     other = None if baseline is None else _results(baseline, runs, output / RESULTS[1], truth)
     with counting() as progress:
@@ -186,11 +185,11 @@ def _same_ground_truth(runs: dict[Path, SplitResults]) -> None:
             )
 
 
-def _results(path: Path, runs: dict[Path, SplitResults], written: Path, truth: GroundTruth) -> PredictionsSource:
+def _results(path: Path, runs: dict[Path, SplitResults], written: Path, truth: Path | GroundTruth) -> PredictionsSource:
     """A results file, or a checkpoint's results, which are also in the file ``written`` then."""
-    from dsctool.evaluation.sources import load_predictions
+    from dsctool.evaluation.sources import load_ground_truth, load_predictions
 
     if path not in runs:
         return path
     write_json(written, runs[path].results)
-    return replace(load_predictions(runs[path].results, truth), name=str(written))
+    return replace(load_predictions(runs[path].results, load_ground_truth(truth)), name=str(written))

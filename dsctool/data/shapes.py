@@ -99,11 +99,11 @@ class Shapes:
     def rles(self, rows: Ints, sizes: Ints) -> PackedRles:
         """The masks of these rows. sizes: ``(rows, 2)``, of their images."""
 
-        def drawn_ones(part: slice) -> list[Rle]:
+        def drawn_ones(part: slice) -> PackedRles:
             pairs = zip(rows[part].tolist(), sizes[part].tolist(), strict=True)
-            return [self.rle(row, (height, width)) for row, (height, width) in pairs]
+            return PackedRles.pack([self.rle(row, (height, width)) for row, (height, width) in pairs])
 
-        return PackedRles.pack(list(chain.from_iterable(on_all_cores(drawn_ones, len(rows)))))
+        return PackedRles.join(on_all_cores(drawn_ones, len(rows)))
 
 
 def drawn(polygons: list[list[float]], size: Size) -> Rle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from dsctool.terms import Progress
 
+BAR_INTERVAL = 0.1
+"""Seconds between two pictures of the bar."""
 PLAIN_INTERVAL = 30.0
 """Seconds between the plain lines about counted work."""
 
@@ -63,18 +66,27 @@ class Pace:
 
 @contextmanager
 def counting(console: Console) -> Iterator[Progress]:
-    """Shows counted work: a passing bar with the time left on a terminal, elsewhere a line now and then."""
+    """Shows counted work: a passing bar with the time left on a terminal, elsewhere a line now and then.
+
+    It starts no thread: work that is shared out by forking processes would then stay in this one.
+    """
     if not console.is_terminal:
         yield _plain_lines(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True, auto_refresh=False) as bar:
         tasks: dict[str, TaskID] = {}
+        shown = -math.inf
 
         def count(what: str, done: int, total: int) -> None:
+            nonlocal shown
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
+            now = time.monotonic()
+            if done == total or now - shown >= BAR_INTERVAL:
+                shown = now
+                bar.refresh()
 
         yield count
 

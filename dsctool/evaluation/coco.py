@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
 
+from dsctool.cores import beside
 from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.limits import limit_notes
 from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches, View
@@ -78,7 +80,10 @@ def evaluate_all(
 
 def evaluate_comparison(comparison: Comparison) -> Evaluation:
     """:func:`evaluate_all` of what was read already."""
-    measured = {kind: _measure(comparison, kind) for kind in comparison.kinds}
+    comparison.pairs("bbox")  # here, for later analyses; what follows is done while masks are compared
+    measuring = {kind: beside(partial(_measure, comparison, kind)) for kind in comparison.kinds[:-1]}
+    last = _measure(comparison, comparison.kinds[-1])
+    measured = {kind: each.result() for kind, each in measuring.items()} | {comparison.kinds[-1]: last}
     stats = Stats(bbox=measured["bbox"].numbers, segm=measured["segm"].numbers if "segm" in measured else None)
     return Evaluation(stats, _class_stats(comparison, measured), _notes(comparison, stats), comparison.protocol)
 

@@ -13,8 +13,7 @@ from dsctool.evaluation.sources import (
     GroundTruth,
     GroundTruthSource,
     PredictionsSource,
-    load_ground_truth,
-    load_predictions,
+    load_both,
 )
 from dsctool.evaluation.tables import DetectionTable, TruthTable, detection_table, truth_table
 from dsctool.terms import KINDS, Kind
@@ -80,8 +79,7 @@ def compare(
 
     Raises ``DataError``, which names the file and the entry.
     """
-    source = load_ground_truth(ground_truth)
-    results = load_predictions(predictions, source)
+    source, results = load_both(ground_truth, predictions)
     with_masks = source.has_masks and (results.has_masks or not len(results))
     truth = truth_table(source)
     protocol = (protocol or Protocol()).resolved(truth.most_instances)

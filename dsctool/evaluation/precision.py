@@ -6,11 +6,8 @@ detections; here only true positives are looked at, where alone precision rises,
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +17,8 @@ from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, Truth
 
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 """COCO's, computed as pycocotools computes them."""
-_LEVELS = len(IOU_THRESHOLDS)
-_AT_ONCE = 1 << 23  # numbers in the largest arrays: memory, not results, depends on it
-_BLOCK = 1 << 11  # true positives at a time, of all rows of weights
-_THREADS = min(4, os.cpu_count() or 1)
+_SAMPLES = 8  # rows of weights at a time: memory and speed, not results, depend on it
+_AT_ONCE = 1 << 16  # numbers in an array that the processor's cache should hold
 _NEXT_RECALL = np.append(RECALLS[1:], np.inf)
 
 Counts = NDArray[np.int32]
@@ -107,93 +102,104 @@ def rank_by_image(truth: TruthTable, detections: DetectionTable, view: View, mat
 class Curves:
     """Where a ranking's true positives are, ready to be weighed.
 
-    A curve is what one view, threshold and group have; the true positives of all curves lie one after the other.
+    A curve is what one view, threshold and group have. Only detections that are right or ignored somewhere are looked
+    at, since precision rises only at the former; the others are counted. levels: how many of the thresholds are asked
+    for, from the lowest on.
     """
 
-    def __init__(self, ranking: Ranking) -> None:
+    def __init__(self, ranking: Ranking, *, levels: int = len(IOU_THRESHOLDS)) -> None:
         self._ranking = ranking
-        bounds = np.searchsorted(ranking.group, np.arange(ranking.groups))
-        self._row, level = _by_level(ranking.found)
-        self._ignored, ignored_level = _by_level(ranking.ignored)
-        curve = level * ranking.groups + ranking.group[self._row]
-        self._first = np.flatnonzero(np.diff(curve, prepend=-1))
-        self._curves = curve[self._first]
-        self._start = bounds[self._curves % max(ranking.groups, 1)]
-        # Places in the list of ignored detections: of each true positive, and of each curve's beginning.
-        step = len(ranking.group) + 1
-        keys = ignored_level * step + self._ignored
-        self._ignored_until = np.searchsorted(keys, level * step + self._row)
-        self._ignored_start = np.searchsorted(keys, level[self._first] * step + self._start)
-        self._blocks = _blocks(self._first, len(self._row))
+        self._levels = levels
+        marked = np.bitwise_or.reduce(ranking.found | ranking.ignored) & ((1 << levels) - 1)
+        self._batches = list(_batches(ranking, np.flatnonzero(marked), levels))
 
     def average_precision(self, weights: NDArray[np.integer]) -> Floats:
         """``(b, views, thresholds, groups)`` for ``b`` rows of weights ``(b, images)``, whole numbers.
 
         An image of weight 2 counts like two copies of it. -1 where a group has nothing to find.
         """
-        rows = max(1, _AT_ONCE // max(len(self._ignored), len(self._ranking.image), 1))
-        parts = [weights[first : first + rows].astype(np.int32) for first in range(0, len(weights), rows)]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return np.concatenate(list(pool.map(self._part, parts)))
+        parts = [weights[first : first + _SAMPLES].astype(np.int32) for first in range(0, len(weights), _SAMPLES)]
+        return np.concatenate([self._part(part) for part in parts])
 
     def _part(self, weights: Counts) -> Floats:
         ranking = self._ranking
         truth = zip(ranking.truth_image, ranking.truth_group, strict=True)
         wanted = np.stack([_per_group(weights[:, image], group, ranking.groups) for image, group in truth], axis=1)
-        shape = len(weights), len(ranking.found), _LEVELS, ranking.groups
-        areas = np.zeros(shape)
-        if len(self._row):
-            areas.reshape(len(weights), -1)[:, self._curves] = self._areas(weights, wanted)
+        count = len(ranking.image)
+        drawn = np.zeros((len(weights), count + 1), dtype=np.int32)
+        weights.take(ranking.image, axis=1, out=drawn[:, :count], mode="clip")
+        seen = drawn.cumsum(axis=1, dtype=np.int32)
+        areas = np.zeros((len(weights), len(ranking.found), self._levels, ranking.groups))
+        for batch in self._batches:
+            step = max(1, _AT_ONCE // batch.found.size)
+            for first in range(0, len(weights), step):
+                rows = slice(first, first + step)
+                own = batch.areas(drawn[rows], seen[rows], wanted[rows][..., batch.groups])
+                areas[rows][..., batch.groups] = own
         return np.where(wanted[:, :, None] > 0, areas, -1.0)
 
-    def _areas(self, weights: Counts, wanted: Counts) -> Floats:
-        """``(b, curves)`` from the images' weights and what is to be found ``(b, views, groups)``."""
-        weights = weights.take(self._ranking.image, axis=1)
-        seen, ignored = _sums(weights), _sums(weights.take(self._ignored, axis=1))
-        before = seen.take(self._start, axis=1) - ignored.take(self._ignored_start, axis=1)
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """``g`` groups with up to ``n`` marked detections each.
+
+    groups: ``(g,)``, which ones. start: ``(g,)``, the first row of each in the ranking. rows: ``(g, n)``,
+    the marked ones; where a group has fewer, then the row behind the last one of all, which has no weight. found,
+    ignored: ``(views, thresholds, g, n)``, 0 or 1; ignored is None where it is 0.
+    """
+
+    groups: Ints
+    start: Ints
+    rows: Ints
+    found: Counts
+    ignored: Counts | None
+
+    def areas(self, drawn: Counts, seen: Counts, wanted: Counts) -> Floats:
+        """``(b, views, thresholds, g)``, under precision made monotonous.
+
+        drawn, seen: ``(b, all + 1)``, of all detections: how often each counts, and how often it and those before it.
+        wanted: ``(b, views, g)``, how many instances there are to find.
+        """
+        before = seen.take(self.start, axis=1) - drawn.take(self.start, axis=1)
+        counted = (seen.take(self.rows, axis=1) - before[..., None])[:, None, None]
+        weights = drawn.take(self.rows, axis=1)[:, None, None]
+        hits = (weights * self.found).cumsum(axis=-1, dtype=np.int32)
+        if self.ignored is not None:
+            counted = counted - (weights * self.ignored).cumsum(axis=-1, dtype=np.int32)
+        precision = hits / (counted + np.spacing(1))
+        # Floats from 0 on are in the order of their bits, of which processors find the largest much faster.
+        bits = precision.view(np.int64)[..., ::-1]
+        np.maximum.accumulate(bits, axis=-1, out=bits)
+        # Each true positive stands for the recalls that it is the first to reach.
         reached, offsets = _reached_by_hits(wanted)
-        groups = self._ranking.groups
-        offsets = offsets[:, self._curves // (_LEVELS * groups), self._curves % groups]
-        areas = []
-        for curves, entries in self._blocks:
-            rows, first = self._row[entries], self._first[curves] - entries.start
-            size = np.diff(first, append=len(rows))
-            hits = weights.take(rows, axis=1).cumsum(axis=1, dtype=np.int32)
-            hits -= np.repeat(np.where(first > 0, hits[:, first - 1], 0), size, axis=1)
-            counted = seen.take(rows + 1, axis=1)
-            counted -= ignored.take(self._ignored_until[entries], axis=1)
-            counted -= np.repeat(before[:, curves], size, axis=1)
-            precision = hits / (counted + np.spacing(1))
-            _make_monotonous(precision, first, size)
-            # Each true positive stands for the recalls that it is the first to reach.
-            hits += np.repeat(offsets[:, curves], size, axis=1)
-            until = reached.take(hits)
-            steps = until.copy()
-            steps[:, 1:] -= until[:, :-1]
-            steps[:, first] = until[:, first]
-            areas.append(np.add.reduceat(np.multiply(precision, steps, out=precision), first, axis=1))
-        return np.concatenate(areas, axis=1) / len(RECALLS)
+        hits += offsets[:, :, None, :, None]
+        until = reached.take(hits, mode="clip")
+        areas = precision[..., 0] * until[..., 0]
+        areas += np.einsum("...n,...n->...", precision[..., 1:], until[..., 1:] - until[..., :-1])
+        return areas / len(RECALLS)
 
 
-def _blocks(first: Ints, count: int) -> list[tuple[slice, slice]]:
-    """Curves next to each other, and their entries: few enough to stay in a processor's cache."""
-    edges = np.append(np.flatnonzero(np.diff(first // _BLOCK, prepend=-1)), len(first))
-    starts = np.append(first, count)
-    return [(slice(one, other), slice(starts[one], starts[other])) for one, other in pairwise(edges.tolist())]
-
-
-def _make_monotonous(precision: Floats, first: Ints, size: Ints) -> None:
-    """In place: the best precision from each true positive of a curve on; curve by curve, or step by step."""
-    longest = int(size.max())
-    if len(first) < longest:
-        for start, count in zip(first.tolist(), size.tolist(), strict=True):
-            backwards = precision[:, start : start + count][:, ::-1]
-            np.maximum.accumulate(backwards, axis=1, out=backwards)
-        return
-    by_size = np.argsort(-size, kind="stable")
-    for step in range(longest - 2, -1, -1):
-        rows = first[by_size[: np.count_nonzero(size > step + 1)]] + step
-        precision[:, rows] = np.maximum(precision[:, rows], precision[:, rows + 1])
+def _batches(ranking: Ranking, marked: Ints, levels: int) -> Iterator[_Batch]:
+    """All groups that have marked rows, those of few rows together."""
+    edges = np.searchsorted(ranking.group[marked], np.arange(ranking.groups + 1))
+    starts = np.searchsorted(ranking.group, np.arange(ranking.groups))
+    order = np.argsort(np.diff(edges), kind="stable")
+    sizes = np.diff(edges)[order]
+    views, shift = len(ranking.found), np.arange(levels, dtype=np.int16)[:, None, None]
+    room = _AT_ONCE // (views * levels * _SAMPLES)
+    first = int(np.searchsorted(sizes, 1))
+    while first < len(sizes):
+        count = max(1, int(np.searchsorted(sizes[first:] * np.arange(1, len(sizes) - first + 1), room, side="right")))
+        groups, size = order[first : first + count], sizes[first : first + count, None]
+        first += count
+        place = np.arange(size[-1, 0])
+        inside = place < size
+        rows = np.full(inside.shape, len(ranking.group))
+        rows[inside] = marked[(edges[groups, None] + place)[inside]]
+        found, ignored = np.zeros((2, views, *inside.shape), dtype=np.int16)
+        found[:, inside], ignored[:, inside] = ranking.found[:, rows[inside]], ranking.ignored[:, rows[inside]]
+        planes = [(bits[:, None] >> shift & 1).astype(np.int32) for bits in (found, ignored)]
+        yield _Batch(groups, starts[groups], rows, planes[0], planes[1] if planes[1].any() else None)
 
 
 def mean_precision(values: Floats) -> NDArray[np.float64]:
@@ -202,17 +208,6 @@ def mean_precision(values: Floats) -> NDArray[np.float64]:
     counts = defined.sum(axis=(-2, -1))
     sums = np.where(defined, values, 0.0).sum(axis=(-2, -1))
     return np.where(counts > 0, sums / np.maximum(counts, 1), -1.0)
-
-
-def _by_level(bits: Bits) -> tuple[Ints, Ints]:
-    """The rows of all set bits of ``(v, n)``, and which view and threshold each belongs to: ``view * 10 + bit``."""
-    rows, levels = [], []
-    for view, own in enumerate(bits):
-        some = np.flatnonzero(own)
-        for level in range(_LEVELS):
-            rows.append(some[own[some] >> level & 1 == 1])
-            levels.append(np.full(len(rows[-1]), view * _LEVELS + level))
-    return np.concatenate(rows), np.concatenate(levels)
 
 
 def _reached_by_hits(wanted: Counts) -> tuple[Floats, Counts]:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from numbers import Real
+from operator import not_
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import astuple
+from numpy.typing import NDArray
 
-from dsctool.cores import without_collection
+from dsctool.cores import on_all_cores, shared_bytes, without_collection
 from dsctool.data.records import LARGEST_NUMBER, json_kind
 from dsctool.data.segmentations import strays
 from dsctool.data.shapes import Floats, compressed, drawn
 from dsctool.entries import Entries
 from dsctool.errors import DataError
-from dsctool.rle import Bools, Ints, PackedRles, RunSums, decompress_runs, sum_runs
+from dsctool.rle import Bools, Bytes, Ints, PackedRles, RunSums, decompress_runs, sum_runs
 from dsctool.terms import Size
 
-_CHUNK = 20_000  # results that are Python objects at one time
-_THREADS = 2  # that add up run lengths: more wait for Python's lock, which numpy takes between two steps
+_CHUNK = 4_000  # results that are Python objects at one time, in each process
 
 
 @dataclass(frozen=True)
@@ -67,44 +68,48 @@ class Predictions:
 @without_collection()
 def read_predictions(entries: Entries, reference: Reference, name: str) -> Predictions:
     """Check and read all results; ``DataError`` names the first one that is wrong."""
-    starts = range(0, len(entries), _CHUNK)
-    chunks = [_Chunk.read(entries, first, min(first + _CHUNK, len(entries)), reference) for first in starts]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        sums = list(pool.map(lambda chunk: sum_runs(chunk.text, chunk.length), chunks))
-    for chunk, each in zip(chunks, sums, strict=True):
-        for row in np.flatnonzero(~chunk.proved(each, reference)).tolist():
+    place = np.cumsum(np.append(0, entries.lengths(_letters)))  # the text of a mask is no longer than its entry
+    text = shared_bytes(int(place[-1]))
+
+    def read(part: slice) -> list[_Chunk]:
+        edges = range(part.start, part.stop, _CHUNK)
+        slices = [slice(first, min(first + _CHUNK, part.stop)) for first in edges]
+        return [_Chunk.read(entries, each, text[place[each.start] : place[each.stop]], reference) for each in slices]
+
+    chunks = list(chain.from_iterable(on_all_cores(read, len(entries))))
+    for chunk in chunks:
+        chunk.start += place[chunk.first]
+        for row in np.flatnonzero(~chunk.proved).tolist():
             index = chunk.first + row
             chunk.replace(row, checked_result(entries[index], f"{name}: result {index}", reference))
-    return _joined(chunks, sums, reference, name)
+    return _joined(chunks, text, reference, name)
 
 
-def _joined(chunks: Sequence[_Chunk], sums: Sequence[RunSums], reference: Reference, name: str) -> Predictions:
-    image, category, length = (
-        np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(each, key) for each in chunks)])
-        for key in ("image", "category", "length")
-    )
-    score = np.concatenate([np.zeros(0), *(each.score for each in chunks)])
-    area = np.concatenate([np.zeros(0), *(each.area for each in sums)])
-    boxes = np.concatenate([np.zeros((0, 4)), *(each.box for each in chunks)])
-    start = np.cumsum(length) - length
-    texts = [each.text for each in chunks]
+def _joined(chunks: Sequence[_Chunk], text: Bytes, reference: Reference, name: str) -> Predictions:
+    def column(key: str, empty: NDArray[Any]) -> Any:
+        return np.concatenate([empty, *(getattr(each, key) for each in chunks)])
+
+    ints, floats = np.zeros(0, dtype=np.int64), np.zeros(0)
+    image, category, start, length = (column(key, ints) for key in ("image", "category", "start", "length"))
+    area = column("area", floats)
     odd = {each.first + row: mask for each in chunks for row, mask in each.odd_masks.items()}
     if odd:  # masks of other forms come behind all others
-        end = int(length.sum())
+        end = len(text)
         for row, mask in odd.items():
             start[row], length[row] = end, len(mask)
             end += len(mask)
-        packed = b"".join(odd.values())
-        texts.append(np.frombuffer(packed, dtype=np.uint8))
+        text = np.append(text, np.frombuffer(b"".join(odd.values()), dtype=np.uint8))
         area[list(odd)] = [_foreground(mask) for mask in odd.values()]
-    with_boxes = _all_or_none(
-        np.concatenate([np.zeros(0, dtype=bool), *(~each.no_box for each in chunks)]), "bbox", name
-    )
+    with_boxes = _all_or_none(~column("no_box", np.zeros(0, dtype=bool)), "bbox", name)
     with_masks = _all_or_none(length > 0, "segmentation", name)
-    text = np.concatenate([np.zeros(0, dtype=np.uint8), *texts])
-    masks = PackedRles(text, start, length, reference.sizes[image])
     return Predictions(
-        name, image, category, score, boxes if with_boxes else None, *((masks, area) if with_masks else (None, None))
+        name=name,
+        image=image,
+        category=category,
+        score=column("score", floats),
+        boxes=column("box", np.zeros((0, 4))) if with_boxes else None,
+        masks=PackedRles(text, start, length, reference.sizes[image]) if with_masks else None,
+        areas=area if with_masks else None,
     )
 
 
@@ -145,6 +150,7 @@ class _Result(msgspec.Struct, gc=False):
 
 
 _NOTHING = _Result(image_id="", category_id="", score=0.0)
+_NO_RUNS = _Runs(size=(0, 0), counts="")
 _NO_BOX = (0.0,) * 4
 
 
@@ -152,55 +158,53 @@ _NO_BOX = (0.0,) * 4
 class _Chunk:
     """Results on their way into columns, from place ``first`` of the file on.
 
-    odd_masks: texts of masks that were of other forms, by row.
+    proved: ``(n,)``, which ones are certainly in order. start, length: ``(n,)``, of the texts of masks. odd_masks:
+    texts of masks that were of other forms, by row.
     """
 
     first: int
+    proved: Bools
     image: Ints
     category: Ints
     score: Floats
     no_box: Bools
-    no_mask: Bools
     box: Floats
-    size: Floats
-    text: Any
+    start: Ints
     length: Ints
+    area: Floats
     odd_masks: dict[int, bytes]
 
     @classmethod
-    def read(cls, entries: Entries, first: int, last: int, reference: Reference) -> _Chunk:
-        """The results from place ``first`` to ``last``."""
-        every = [each or _NOTHING for each in entries[first:last].typed(_Result)]
-        images, categories, count = reference.images, reference.categories, len(every)
-        runs = [each.segmentation if isinstance(each.segmentation, _Runs) else None for each in every]
-        texts = [each.counts if each is not None else "" for each in runs]
-        length = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        text = "".join(texts).encode(errors="replace")  # one byte a letter, or more of one that is no RLE
-        if len(text) != length.sum():
-            texts = [each if each.isascii() else "" for each in texts]
-            length, text = np.asarray([len(each) for each in texts], dtype=np.int64), "".join(texts).encode()
+    def read(cls, entries: Entries, part: slice, text: Bytes, reference: Reference) -> _Chunk:
+        """The results of a slice; the texts of their masks go into ``text``, one after the other from its start."""
+        every = [each or _NOTHING for each in entries[part].typed(_Result)]
+        count = len(every)
+        images, categories, scores, boxes, masks = zip(*map(astuple, every), strict=True)
+        image = np.fromiter(map(reference.images.get, images, repeat(-1)), np.int64, count)
+        category = np.fromiter(map(reference.categories.get, categories, repeat(-1)), np.int64, count)
+        score = np.fromiter(scores, np.float64, count)
+        no_box = np.fromiter(map(not_, boxes), np.bool_, count)
+        box = _table([each or _NO_BOX for each in boxes] if no_box.any() else boxes, 4)
+        no_mask = np.fromiter(map(not_, masks), np.bool_, count)
+        sizes, texts = zip(*map(astuple, [each or _NO_RUNS for each in masks] if no_mask.any() else masks), strict=True)
+        length, packed = _packed(texts)
+        text[: len(packed)] = packed
+        sums = sum_runs(packed, length)
+        described = np.where(no_mask, ~no_box, _fits(_table(sizes, 2), sums, image, reference))
+        whole = np.isfinite(score) & np.isfinite(box).all(axis=1)
         return cls(
-            first=first,
-            image=np.fromiter((images.get(each.image_id, -1) for each in every), dtype=np.int64, count=count),
-            category=np.fromiter((categories.get(each.category_id, -1) for each in every), dtype=np.int64, count=count),
-            score=np.fromiter((each.score for each in every), dtype=np.float64, count=count),
-            no_box=np.asarray([not each.bbox for each in every], dtype=bool),
-            no_mask=np.asarray([each is None for each in runs], dtype=bool),
-            box=_table((each.bbox or _NO_BOX for each in every), 4, count),
-            size=_table((each.size if each is not None else (0, 0) for each in runs), 2, count),
-            text=np.frombuffer(text, dtype=np.uint8),
+            first=part.start,
+            proved=(image >= 0) & (category >= 0) & whole & described,
+            image=image,
+            category=category,
+            score=score,
+            no_box=no_box,
+            box=box,
+            start=np.cumsum(length) - length,
             length=length,
+            area=sums.area.astype(np.float64),
             odd_masks={},
         )
-
-    def proved(self, sums: RunSums, reference: Reference) -> Bools:
-        """``(n,)``: which results are certainly in order."""
-        size = reference.sizes[self.image] if len(reference.sizes) else np.zeros((len(self.image), 2), dtype=np.int64)
-        pixels = size[:, 0] * size[:, 1]
-        fits = (self.size.reshape(-1, 2) == size).all(axis=1) & sums.formed & (sums.pixels == pixels) & (pixels > 0)
-        whole = np.isfinite(self.score) & np.isfinite(self.box).all(axis=1)
-        described = np.where(self.no_mask, ~self.no_box, fits)
-        return (self.image >= 0) & (self.category >= 0) & whole & described
 
     def replace(self, row: int, result: CheckedResult) -> None:
         """Take a result that was checked alone."""
@@ -212,8 +216,34 @@ class _Chunk:
             self.odd_masks[row] = result.mask
 
 
-def _table(rows: Iterable[Sequence[float]], columns: int, count: int) -> Floats:
-    return np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=count * columns).reshape(count, columns)
+def _letters(entry: object) -> int:
+    """Of the text of a mask."""
+    segmentation = entry.get("segmentation") if isinstance(entry, Mapping) else None
+    counts = segmentation.get("counts") if isinstance(segmentation, Mapping) else None
+    return len(counts) if isinstance(counts, str) else 0
+
+
+def _packed(texts: Sequence[str]) -> tuple[Ints, Bytes]:
+    """The length of each text, 0 for those that are no RLE, and the others in one buffer."""
+    text = "".join(texts)
+    if not text.isascii():
+        texts = [each if each.isascii() else "" for each in texts]
+        text = "".join(texts)
+    return np.fromiter(map(len, texts), np.int64, len(texts)), np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _fits(size: Floats, sums: RunSums, image: Ints, reference: Reference) -> Bools:
+    """``(n,)``: which masks have the sizes of their images, and runs that fill them."""
+    if not len(reference.sizes):
+        return np.zeros(len(image), dtype=bool)
+    sides = reference.sizes[image]
+    pixels = sides[:, 0] * sides[:, 1]
+    return (size == sides).all(axis=1) & sums.formed & (sums.pixels == pixels) & (pixels > 0)
+
+
+def _table(rows: Sequence[Sequence[float]], columns: int) -> Floats:
+    count = len(rows) * columns
+    return np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=count).reshape(-1, columns)
 
 
 # --- one by one -------------------------------------------------------------------------------------

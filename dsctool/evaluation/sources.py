@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 
+from dsctool.cores import Later, beside
 from dsctool.data.columns import Annotations, Reading, has_segmentations, read_columns
 from dsctool.data.faults import refuse_faults
 from dsctool.data.records import AnnotationFile, Category, ImageInfo, annotation_file, json_kind, read_annotation_file
@@ -64,8 +66,18 @@ class GroundTruth:
     @cached_property
     def masks(self) -> PackedRles:
         """Of all annotations; there must be masks."""
-        rows = np.arange(len(self.annotations))
-        return self.annotations.shapes.rles(rows, self.sizes[self.annotations.image])
+        return self._drawn.result()
+
+    @cached_property
+    def _drawn(self) -> Later[PackedRles]:
+        shapes, sizes = self.annotations.shapes, self.sizes[self.annotations.image]
+        return beside(lambda: shapes.rles(np.arange(len(sizes)), sizes))
+
+    def begin_masks(self) -> Self:
+        """Have them drawn beside other work, where there are some."""
+        if self.has_masks:
+            self._drawn  # noqa: B018  # begins with the first look at it
+        return self
 
     @cached_property
     def reference(self) -> Reference:
@@ -101,10 +113,29 @@ def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictio
     """Reads and checks results against the ground truth, once; ``DataError`` names the file and the index."""
     if isinstance(source, Predictions):
         return source
-    name, data = "predictions", cast("object", source)
     if isinstance(source, str | Path):
         check_numbering(Path(source), truth.images, truth.name)
-        name, data = str(source), read_list(Path(source))
+        return _predictions(read_list(Path(source)), truth, str(source))
+    return _predictions(source, truth, "predictions")
+
+
+def load_both(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> tuple[GroundTruth, Predictions]:
+    """The same as one after the other, but files of both are read at the same time where there are cores for it."""
+    if isinstance(ground_truth, GroundTruth) or not isinstance(predictions, str | Path):
+        truth = load_ground_truth(ground_truth).begin_masks()
+        return truth, load_predictions(predictions, truth)
+    loading = beside(lambda: load_ground_truth(ground_truth))
+    data: object = None
+    with suppress(DataError):  # which is raised once the ground truth is known to be in order
+        data = read_list(Path(predictions))
+    truth = loading.result().begin_masks()
+    if data is None:
+        return truth, load_predictions(predictions, truth)
+    check_numbering(Path(predictions), truth.images, truth.name)
+    return truth, _predictions(data, truth, str(predictions))
+
+
+def _predictions(data: object, truth: GroundTruth, name: str) -> Predictions:
     if not isinstance(data, Sequence) or isinstance(data, str):
         raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
     return read_predictions(Entries(data), truth.reference, name)

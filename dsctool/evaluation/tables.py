@@ -98,21 +98,7 @@ class DetectionTable:
     @cached_property
     def standing(self) -> Ints:
         """``(n,)``: the place of every row when all are sorted by score, ties in the order of rows."""
-        standing = np.empty(len(self.score), dtype=np.int64)
-        standing[np.argsort(-self.score, kind="stable")] = np.arange(len(self.score))
-        return standing
-
-    def mask_boxes(self, rows: Ints) -> Floats:
-        """``(n, 4)``: x, y, width, height around masks, at least of ``rows``; each worked out once."""
-        assert self.masks is not None
-        boxes = self._mask_boxes
-        missing = np.unique(rows[np.isnan(boxes[rows, 0])])
-        boxes[missing] = self.masks.boxes(missing)
-        return boxes
-
-    @cached_property
-    def _mask_boxes(self) -> Floats:
-        return np.full((len(self.image), 4), np.nan)
+        return _standing(self.score)
 
 
 def truth_table(truth: GroundTruth) -> TruthTable:
@@ -141,8 +127,9 @@ def detection_table(predictions: Predictions, truth: TruthTable, *, limit: int |
     limit: of detections per image and category, those of highest score; None for all.
     """
     image, category, score = predictions.image, predictions.category, predictions.score
-    order = np.lexsort((-score, category, image))
-    place = places(image[order] * max(len(truth.categories), 1) + category[order])
+    group = image * max(len(truth.categories), 1) + category
+    order = np.argsort(group * len(score) + _standing(score))
+    place = places(group[order])
     if limit is not None:
         order, place = order[place < limit], place[place < limit]
     area: dict[Kind, Floats] = {}
@@ -157,6 +144,12 @@ def detection_table(predictions: Predictions, truth: TruthTable, *, limit: int |
         boxes = masks.boxes(np.arange(len(masks)))
         area["bbox"] = area["segm"]  # pycocotools takes the masks' areas here too
     return DetectionTable(image[order], category[order], score[order], place, boxes, masks, area)
+
+
+def _standing(score: Floats) -> Ints:
+    standing = np.empty(len(score), dtype=np.int64)
+    standing[np.argsort(-score, kind="stable")] = np.arange(len(score))
+    return standing
 
 
 def places(key: Ints) -> Ints:

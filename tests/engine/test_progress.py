@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,9 @@ def test_counted_work_off_a_terminal_is_plain_lines_now_and_then(monkeypatch: py
 
 
 def test_counted_work_on_a_terminal_is_a_bar() -> None:
-    out = io.StringIO()
+    out, threads = io.StringIO(), threading.active_count()
     with counting(Console(file=out, force_terminal=True, width=80)) as count:
         count("train", 1, 2)
         count("train", 2, 2)
+        assert threading.active_count() == threads  # with another one, no work is shared out among processes
     assert "2/2" in out.getvalue()

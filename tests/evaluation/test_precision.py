@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dsctool.evaluation import precision
 from dsctool.evaluation.comparison import compare
 from dsctool.evaluation.huddle.matched import image_precision, ranking_of
+from dsctool.evaluation.matching import View
 from dsctool.evaluation.precision import Curves, mean_precision
 from dsctool.terms import Kind
 from tests.evaluation.crowded import Json, crowded_truth, noisy_results, pycocotools_numbers
@@ -50,3 +52,27 @@ def test_images_by_themselves() -> None:
         expected = pycocotools_numbers(source, results, "segm", [image])[0]
         assert (np.isnan(value) and expected == -1) or value == pytest.approx(expected, abs=1e-12)
     assert np.nanmax(own) > 0
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 10, 1 << 20])
+@pytest.mark.parametrize("samples", [1, 3, 8])
+def test_numbers_do_not_depend_on_how_much_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, samples: int
+) -> None:
+    """Also with several views, ignored detections, categories of very different sizes, and none."""
+    source = crowded_truth(seed=36)
+    source["categories"] += [{"id": 1000 + number, "name": f"none {number}"} for number in range(3)]
+    compared = compare(source, noisy_results(source, seed=37))
+    random = np.random.default_rng(38)
+    wanted = compared.truth.wanted
+    views = [compared.everything, *(View(wanted & (random.random(len(wanted)) < share)) for share in (0.1, 0.5, 0.0))]
+    weights = random.integers(0, 3, size=(11, len(compared.truth.images)))
+    ranking = ranking_of(compared, views)
+    expected = Curves(ranking).average_precision(weights)
+    monkeypatch.setattr(precision, "_AT_ONCE", at_once)
+    monkeypatch.setattr(precision, "_SAMPLES", samples)
+    assert Curves(ranking).average_precision(weights) == pytest.approx(expected, abs=1e-15)
+    first = Curves(ranking, levels=2).average_precision(weights)
+    assert first == pytest.approx(expected[:, :, :2], abs=1e-15)
+    assert (expected[..., -3:] == -1).all()
+    assert expected[:, -1].max() == -1

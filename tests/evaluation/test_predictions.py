@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from dsctool.entries import Entries
 from dsctool.errors import DataError
 from dsctool.evaluation import predictions
 from dsctool.evaluation.coco import evaluate
@@ -74,7 +74,7 @@ def test_many_at_once_are_read_as_one_by_one(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictions, "_CHUNK", data.draw(st.integers(1, 50)))
         assert _read(results, from_file=True) == together, "whatever is read at one time"
-        patch.setattr(predictions._Chunk, "proved", lambda chunk, *others: np.zeros(len(chunk.image), dtype=bool))
+        patch.setattr(Entries, "typed", lambda entries, _: [None] * len(entries))
         assert _read(results, from_file=True) == together, "one by one alone"
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from dsctool.evaluation.comparison import Comparison
 from dsctool.evaluation.error_analysis.schema import ERROR_TYPES, Cost, ErrorType, ErrorView
 from dsctool.evaluation.error_analysis.types import CODES, NO_ERROR, Surroundings, TypedErrors, type_errors
-from dsctool.evaluation.matching import Bits, Matches, View
+from dsctool.evaluation.matching import Matches, View
 from dsctool.evaluation.precision import Curves, Ranking
 from dsctool.evaluation.tables import Bools, DetectionTable, Ints, TruthTable
 from dsctool.terms import Kind
@@ -41,7 +41,10 @@ from dsctool.terms import Kind
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Results matched with the instances that count ``(m,)``, and their errors."""
+    """Results matched with the instances that count ``(m,)``, and their errors.
+
+    In the columns of ``r`` rows are the detections that count, by category, then score.
+    """
 
     truth: TruthTable
     detections: DetectionTable
@@ -51,9 +54,24 @@ class Diagnosis:
 
     @cached_property
     def ranked(self) -> Ints:
-        """Detections that count, by category, then score."""
+        """``(r,)``: which rows they are."""
         rows = self.detections.by_category
         return rows[self.matches.ignored[rows] & 1 == 0]
+
+    @cached_property
+    def found(self) -> Bools:
+        """``(r,)``: which ones are right."""
+        return self.matches.found[self.ranked] & 1 == 1
+
+    @cached_property
+    def code(self) -> Ints:
+        """``(r,)``: their errors."""
+        return self.errors.code[self.ranked]
+
+    @cached_property
+    def category(self) -> Ints:
+        """``(r,)``"""
+        return self.detections.category[self.ranked]
 
 
 def diagnose(comparison: Comparison, kind: Kind, around: Surroundings, views: Sequence[View]) -> list[Diagnosis]:
@@ -93,54 +111,67 @@ def measure_costs(diagnosis: Diagnosis, name: str) -> ErrorView:
 
 def mended_precision(diagnosis: Diagnosis, types: Collection[ErrorType]) -> float:
     """AP50 with all errors of some types mended; there must be instances that count."""
-    errors, detections = diagnosis.errors, diagnosis.detections
-    mended = np.isin(errors.code, [CODES[each] for each in types])
-    moved = np.isin(errors.code, [CODES["classification"], CODES["localisation"]])
-    rows = np.flatnonzero(mended & moved)
-    rows = rows[~errors.found[errors.about[rows]]]
-    rows = rows[np.argsort(-detections.score[rows], kind="stable")]
-    _, best = np.unique(errors.about[rows], return_index=True)
-    turned = rows[best]
-    found, left_out = diagnosis.matches.found & 1, diagnosis.matches.ignored & 1 | mended
-    found[turned], left_out[turned] = 1, 0
-    category = detections.category
+    truth, errors = diagnosis.truth, diagnosis.errors
+    mended = _has(diagnosis, types)
+    turned = _turned(diagnosis, np.flatnonzero(mended & _has(diagnosis, ("classification", "localisation"))))
+    found, kept, category = diagnosis.found.copy(), ~mended, diagnosis.category
+    found[turned] = kept[turned] = True
     if "classification" in types:
         category = category.copy()
-        category[turned] = diagnosis.truth.category[errors.about[turned]]
+        category[turned] = truth.category[errors.about[diagnosis.ranked[turned]]]
     wanted = diagnosis.counted & ~errors.missed if "missed" in types else diagnosis.counted
-    return _precision(diagnosis, found, left_out, category, wanted)
+    return _precision(diagnosis, kept, found, category, wanted)
+
+
+def _has(diagnosis: Diagnosis, types: Collection[ErrorType]) -> Bools:
+    """``(r,)``: which detections have errors of these types."""
+    chosen = np.zeros(len(CODES) + 1, dtype=bool)  # the last one is for those without
+    chosen[[CODES[each] for each in types]] = True
+    return chosen[diagnosis.code]
+
+
+def _turned(diagnosis: Diagnosis, places: Ints) -> Ints:
+    """Those of the detections in some of the ``r`` places that find what they are about once they are mended."""
+    errors, rows = diagnosis.errors, diagnosis.ranked[places]
+    free = ~errors.found[errors.about[rows]]
+    places, rows = places[free], rows[free]
+    order = np.lexsort((rows, -diagnosis.detections.score[rows]))
+    _, best = np.unique(errors.about[rows[order]], return_index=True)
+    return places[order[best]]
 
 
 def _one_sided(diagnosis: Diagnosis) -> tuple[float, float]:
     """AP50 without the wrong detections, and with only the found instances to be found."""
-    found, left_out = diagnosis.matches.found & 1, diagnosis.matches.ignored & 1
-    category = diagnosis.detections.category
-    wrong = left_out | (diagnosis.errors.code != NO_ERROR)
+    everything = np.ones(len(diagnosis.ranked), dtype=bool)
+    right = diagnosis.code == NO_ERROR
     return (
-        _precision(diagnosis, found, wrong, category, diagnosis.counted),
-        _precision(diagnosis, found, left_out, category, diagnosis.errors.found),
+        _precision(diagnosis, right, diagnosis.found, diagnosis.category, diagnosis.counted),
+        _precision(diagnosis, everything, diagnosis.found, diagnosis.category, diagnosis.errors.found),
     )
 
 
-def _precision(diagnosis: Diagnosis, found: Bits, left_out: Bits, category: Ints, wanted: Bools) -> float:
-    """The mean over the categories with instances that count; 1 for those without instances that are wanted."""
-    truth, detections = diagnosis.truth, diagnosis.detections
-    rows = diagnosis.ranked
-    rows = rows[left_out[rows] == 0]
-    if category is not detections.category:
-        rows = rows[np.argsort(category[rows] * len(category) + detections.standing[rows], kind="stable")]
+def _precision(diagnosis: Diagnosis, kept: Bools, found: Bools, category: Ints, wanted: Bools) -> float:
+    """The mean over the categories with instances that count; 1 for those without instances that are wanted.
+
+    kept, found, category: ``(r,)``. wanted: ``(m,)``.
+    """
+    truth, places = diagnosis.truth, np.flatnonzero(kept)
+    if category is not diagnosis.category:
+        standing = diagnosis.detections.standing
+        key = category[places] * len(standing) + standing[diagnosis.ranked[places]]
+        places = places[np.argsort(key, kind="stable")]
     wanted_category = np.sort(truth.category[wanted])
+    bits = found[None, places].astype(np.int16)
     ranking = Ranking(
         groups=len(truth.categories),
         images=1,
-        image=np.zeros_like(rows),
-        group=category[rows],
-        found=found[None, rows],
-        ignored=np.zeros((1, len(rows)), dtype=found.dtype),
+        image=np.zeros_like(places),
+        group=category[places],
+        found=bits,
+        ignored=np.zeros_like(bits),
         truth_image=[np.zeros_like(wanted_category)],
         truth_group=[wanted_category],
     )
-    # Only the first threshold has detections here.
-    values = Curves(ranking).average_precision(np.ones((1, 1), dtype=np.int32))[0, 0, 0]
+    values = Curves(ranking, levels=1).average_precision(np.ones((1, 1), dtype=np.int32))[0, 0, 0]
     measured = np.bincount(truth.category[diagnosis.counted], minlength=ranking.groups) > 0
     return float(np.where(values < 0, 1.0, values)[measured].mean())

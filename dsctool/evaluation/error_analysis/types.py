@@ -32,6 +32,7 @@ from dsctool.terms import Kind
 
 FOREGROUND_IOU = float(IOU_THRESHOLDS[0])
 BACKGROUND_IOU = 0.1
+_NEVER = 2.0  # no IoU reaches it
 
 CODES: dict[ErrorType, int] = {name: code for code, name in enumerate(ERROR_TYPES)}
 NO_ERROR = -1
@@ -73,16 +74,14 @@ def surroundings(comparison: Comparison, kind: Kind) -> Surroundings:
     truth, detections = comparison.truth, comparison.detections
     near = comparison.near(kind)
     find = partial(overlapping, truth, detections, kind, among=truth.wanted)
-    own, own_iou = _nearest(
-        [
-            near.take(np.flatnonzero(truth.wanted[near.truth])),
-            find(categories="same", at_least=BACKGROUND_IOU, below=FOREGROUND_IOU),
-        ],
-        len(detections.image),
-    )
+    own = near.take(np.flatnonzero(truth.wanted[near.truth]))
+    settled = np.zeros(len(detections.image), dtype=bool)
+    settled[own.detection[own.iou >= FOREGROUND_IOU]] = True
+    weak = find(categories="same", at_least=np.where(settled, _NEVER, BACKGROUND_IOU))
+    own_rows, own_iou = _nearest([own, weak], len(settled))
     others = find(categories="other", at_least=np.where(own_iou < BACKGROUND_IOU, BACKGROUND_IOU, FOREGROUND_IOU))
     crossed = others.take(np.flatnonzero(others.iou >= FOREGROUND_IOU))
-    return Surroundings(own, own_iou, *_nearest([others], len(detections.image)), crossed)
+    return Surroundings(own_rows, own_iou, *_nearest([others], len(settled)), crossed)
 
 
 def _nearest(parts: Sequence[Overlapping], count: int) -> tuple[Ints, Floats]:

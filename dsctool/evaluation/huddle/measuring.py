@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dsctool.cores import on_all_cores
 from dsctool.evaluation.coco import Numbers
 from dsctool.evaluation.comparison import Comparison
 from dsctool.evaluation.huddle.matched import ranking_of
@@ -23,10 +25,10 @@ from dsctool.evaluation.huddle.schema import (
 from dsctool.evaluation.huddle.subsets import images_of_cell
 from dsctool.evaluation.matching import IOU_THRESHOLDS, View
 from dsctool.evaluation.precision import Curves, Ranking, mean_precision
-from dsctool.evaluation.tables import Bools, Floats, Ints
+from dsctool.evaluation.tables import Bools, Floats
 from dsctool.terms import KINDS, Kind
 
-_BATCH = 64  # bootstrap samples at a time: memory, not results, depends on it
+_WORTH = 16  # samples, below which a process costs more than it saves
 _BOUNDS = (2.5, 97.5)
 _NOTHING = Measured(bbox=None, segm=None, baseline=None, difference=None)
 
@@ -38,13 +40,13 @@ class Bootstrap:
     samples: int = 0
     seed: int = 0
 
-    def weights(self, images: int) -> Iterator[Ints]:
-        """How often each image was drawn, ``(b, images)`` at a time."""
+    def weights(self, images: int, part: slice) -> NDArray[np.int32]:
+        """How often each image was drawn, ``(b, images)``, in the samples of a slice."""
         random = np.random.default_rng(self.seed)
-        for first in range(0, self.samples, _BATCH):
-            rows = min(_BATCH, self.samples - first)
-            drawn = random.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
-            yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
+        for _ in range(part.start):
+            random.integers(images, size=images)
+        drawn = (random.integers(images, size=images) for _ in range(part.start, part.stop))
+        return np.stack([np.bincount(each, minlength=images).astype(np.int32) for each in drawn])
 
 
 class Measuring:
@@ -101,15 +103,17 @@ class Measuring:
 
     def _drawn(self, curves: Sequence[Curves], images: int) -> dict[Kind, Floats]:
         """``(samples, views)`` by kind: differences of AP, NaN where one of the two has none."""
-        if len(curves) < 2:
+        if len(curves) < 2 or not self._bootstrap.samples:
             return {}
-        parts: dict[Kind, list[Floats]] = {}
-        for weights in self._bootstrap.weights(images):
+
+        def differences(part: slice) -> dict[Kind, Floats]:
+            weights = self._bootstrap.weights(images, part)
             own, base = self._by_kind([mean_precision(each.average_precision(weights)) for each in curves])
-            for kind in own.keys() & base.keys():
-                both = (own[kind] > -1) & (base[kind] > -1)
-                parts.setdefault(kind, []).append(np.where(both, own[kind] - base[kind], np.nan))
-        return {kind: np.concatenate(each) for kind, each in parts.items()}
+            both = {kind: (own[kind] > -1) & (base[kind] > -1) for kind in own.keys() & base.keys()}
+            return {kind: np.where(known, own[kind] - base[kind], np.nan) for kind, known in both.items()}
+
+        parts = on_all_cores(differences, self._bootstrap.samples, worth=_WORTH)
+        return {kind: np.concatenate([each[kind] for each in parts]) for kind in parts[0]}
 
     def _by_kind(self, values: Sequence[Floats]) -> list[dict[Kind, Floats]]:
         """Of each of the results: ``(b, views, ...)`` by kind, from ``(b, kinds * views, ...)``."""

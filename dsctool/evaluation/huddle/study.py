@@ -25,7 +25,7 @@ from dsctool.evaluation.huddle.schema import Cell, HuddleReport
 from dsctool.evaluation.limits import limit_notes
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
 from dsctool.evaluation.protocol import Protocol
-from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource, load_ground_truth
+from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource
 from dsctool.evaluation.tables import DetectionTable, Floats, TruthTable
 from dsctool.terms import Kind, Progress
 
@@ -127,13 +127,13 @@ def study_huddles(
 ) -> HuddleStudy:
     """:func:`huddle_report` with all that pictures of it need."""
     tell = progress or _silent
-    source = load_ground_truth(ground_truth)
-    sources = [predictions] if baseline is None else [predictions, baseline]
-    compared = []
-    for number, each in enumerate(sources):
-        tell("match", number, len(sources))
-        compared.append(compare(source, each, protocol=protocol))
-    tell("match", len(sources), len(sources))
+    total = 1 if baseline is None else 2
+    tell("match", 0, total)
+    compared = [compare(ground_truth, predictions, protocol=protocol)]
+    if baseline is not None:
+        tell("match", 1, total)
+        compared.append(compare(compared[0].source, baseline, protocol=protocol))
+    tell("match", total, total)
     return study_compared_huddles(*compared, settings=settings, progress=progress)
 
 
