@@ -38,7 +38,7 @@ def on_all_cores(work: Callable[[slice], Result], count: int, *, worth: int | No
     if processes < 2 or not _can_fork():
         return [work(slice(0, count))]
     edges = [count * number // (4 * processes) for number in range(4 * processes + 1)]
-    parts = [slice(first, last) for first, last in pairwise(edges)]
+    parts = [slice(first, last) for first, last in pairwise(edges) if first < last]
     _work = work
     try:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin) as pool:

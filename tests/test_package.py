@@ -133,19 +133,28 @@ def test_shipped_configs_are_found_in_the_source_tree() -> None:
     assert config_root().resolve() == REPOSITORY / "configs"
 
 
-def test_comparing_files_waits_for_no_torch(tmp_path: Path) -> None:
-    """Its import alone takes longer than all of a small evaluation."""
+@pytest.mark.parametrize(
+    ("command", "imported"),
+    [
+        ("eval --huddle --per-class", []),
+        ("eval --huddle --errors errors", ["matplotlib"]),
+        ("huddle-report --output report", ["matplotlib"]),
+        ("huddle-report --output report --baseline dt.json --bootstrap 20", ["matplotlib"]),
+    ],
+)
+def test_comparing_files_waits_for_no_torch(tmp_path: Path, command: str, imported: list[str]) -> None:
+    """Its import alone takes longer than all of a small evaluation, and with it no work is shared out."""
     truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "pea"}], "annotations": []}
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "dt.json").write_text("[]")
     program = (
         "import sys\nfrom dsctool.cli.app import main\n"
-        "sys.argv[1:] = 'eval --huddle --per-class --ground-truth gt.json --predictions dt.json'.split()\n"
+        f"sys.argv[1:] = '{command} --ground-truth gt.json --predictions dt.json'.split()\n"
         "try:\n    main()\nfinally:\n"
         "    print([name for name in ('torch', 'matplotlib', 'pycocotools.coco') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1:] == [str(imported)], done.stdout + done.stderr
 
 
 def test_what_is_imported_is_installed() -> None:

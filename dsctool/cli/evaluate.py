@@ -172,8 +172,9 @@ def _prepare(
 ) -> None:
     """Everything that can stand in the way of the files that are written is found now."""
     from dsctool.evaluation.numbering import numbering_of
+    from dsctool.visualize.pages.errors import FILES
 
-    made = [] if errors is None else _error_files()
+    made = [] if errors is None else FILES
     keep_apart([*written, *(errors / name for name in made if errors is not None)], read)
     for path in written:
         if path is not None and (table := numbering_of(path)) is not None:
@@ -182,12 +183,6 @@ def _prepare(
     if errors is not None:
         prepare_folder(errors)
         clear_results(errors, made, overwrite=overwrite, keep=read)
-
-
-def _error_files() -> Sequence[str]:
-    from dsctool.visualize.pages.errors.files import FILES  # half a second, for who asks for errors
-
-    return FILES
 
 
 def _run(

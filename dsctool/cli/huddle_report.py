@@ -98,7 +98,7 @@ def huddle_report(
     from dsctool.evaluation.huddle.study import T_O, T_P, HuddleSettings, study_huddles
     from dsctool.evaluation.numbering import numbering_of
     from dsctool.evaluation.sources import load_ground_truth
-    from dsctool.visualize.pages.huddle.files import FILES, write_report
+    from dsctool.visualize.pages.huddle import FILES
 
     settings = HuddleSettings(
         overlap=overlap.value,
@@ -134,6 +134,8 @@ def huddle_report(
     other = None if baseline is None else _results(baseline, runs, output / RESULTS[1], truth)
     with counting() as progress:
         study = study_huddles(truth, candidate, other, settings=settings, protocol=protocol, progress=progress)
+    from dsctool.visualize.pages.huddle.files import write_report  # plotting: when all is counted
+
     folder = images or (None if measured is None else measured.files.images)
     write_report(output, study, images=folder, gallery_size=gallery, score_threshold=score_threshold)
     if json_file is not None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from dsctool.terms import Size
 from dsctool.visualize.colors import Color, assign_colors
 from dsctool.visualize.labels import Tag, draw_tags
 
+if TYPE_CHECKING:  # results files are drawn without it
+    from torch import Tensor
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 FILL = 0.45
 """Share of an instance's colour in its mask; the rest is the image."""
 
-Mask = Mapping[str, object] | Tensor
+Mask = Union[Mapping[str, object], NDArray[np.bool_], "Tensor"]
 """COCO RLE, or ``(h, w)`` bool."""
-Corners = Tensor | NDArray[np.floating] | Sequence[Sequence[float]]
+Corners = Union["Tensor", NDArray[np.floating], Sequence[Sequence[float]]]
 """Boxes ``(n, 4)``, xyxy in pixels."""
 
 
@@ -42,7 +46,7 @@ def draw_instances(
     over all tints, and names over everything.
     """
     original = _pillow(image)
-    corners = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float64).reshape(-1, 4)
+    corners = _array(boxes, np.float64).reshape(-1, 4)
     if size is not None:
         corners = corners * (2 * (original.width / size[1], original.height / size[0]))
         masks = None if masks is None else [_resized(mask, original.size) for mask in masks]
@@ -122,14 +126,14 @@ def _band(width: float, sigma: float, *, opacity: float) -> list[int]:
     return [round(255 * opacity * min(max(width / 2 + 0.5 - d, 0.0), 1.0)) for d in distance]
 
 
-def _resized(mask: Mask, size: tuple[int, int]) -> Tensor:
+def _resized(mask: Mask, size: tuple[int, int]) -> NDArray[np.bool_]:
     """``(h, w)`` bool for a Pillow size ``(w, h)``."""
     grey = Image.fromarray(np.where(_pixels(mask), np.uint8(255), np.uint8(0)))
-    return torch.from_numpy(np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128)
+    return np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128
 
 
 def _area(mask: Mask) -> float:
-    return float(mask.count_nonzero() if isinstance(mask, Tensor) else coco_mask.area(mask))
+    return float(coco_mask.area(mask) if isinstance(mask, Mapping) else np.count_nonzero(_pixels(mask)))
 
 
 def _crop(mask: Mask, *, margin: int) -> tuple[Image.Image, tuple[int, int]] | None:
@@ -145,4 +149,9 @@ def _crop(mask: Mask, *, margin: int) -> tuple[Image.Image, tuple[int, int]] | N
 
 def _pixels(mask: Mask) -> NDArray[np.bool_]:
     """``(h, w)``, true where the mask is."""
-    return np.asarray(mask.cpu().numpy() if isinstance(mask, Tensor) else coco_mask.decode(dict(mask)), dtype=bool)
+    return _array(coco_mask.decode(dict(mask)) if isinstance(mask, Mapping) else mask, np.bool_)
+
+
+def _array(values: Any, dtype: type[Scalar]) -> NDArray[Scalar]:
+    """Of an array, lists, or a tensor on any device."""
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=dtype)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from dsctool.cores import beside
 from dsctool.errors import DataError
 from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.error_analysis.confusion import confusion_matrix
@@ -79,9 +81,12 @@ def study_compared_errors(
     before = None if candidates is None else load_predictions(candidates, source)
     overlaps = largest_overlaps(truth, settings.overlap, same_class=False)
     views = _views(compared, overlaps, settings.t_o)
-    around = {kind: surroundings(compared, kind) for kind in compared.kinds}
-    errors = {kind: _errors(compared, kind, around[kind], views) for kind in compared.kinds}
-    shown = compared.kinds[-1]
+    *others, shown = compared.kinds
+    beside_it = {kind: beside(partial(_errors, compared, kind, views)) for kind in others}
+    around = surroundings(compared, shown)
+    errors = {shown: _errors(compared, shown, views, around)}
+    confusion = confusion_matrix(compared, shown, around, score_threshold=settings.score_threshold)
+    errors |= {kind: each.result() for kind, each in beside_it.items()}
     report = ErrorReport(
         foreground_iou=FOREGROUND_IOU,
         background_iou=BACKGROUND_IOU,
@@ -90,7 +95,7 @@ def study_compared_errors(
         max_dets=compared.protocol.limits[-1],
         bbox=errors["bbox"],
         segm=errors.get("segm"),
-        confusion=confusion_matrix(compared, shown, around[shown], score_threshold=settings.score_threshold),
+        confusion=confusion,
         suppression=None if before is None else measure_suppression(before, results, truth, views, overlaps),
     )
     return ErrorStudy(report, source.name, results.name, _notes(compared, before))
@@ -107,7 +112,8 @@ def _views(compared: Comparison, overlaps: Floats, t_o: float) -> dict[str, View
     }
 
 
-def _errors(compared: Comparison, kind: Kind, around: Surroundings, views: Mapping[str, View]) -> Errors:
+def _errors(compared: Comparison, kind: Kind, views: Mapping[str, View], around: Surroundings | None = None) -> Errors:
+    around = around or surroundings(compared, kind)
     diagnoses = diagnose(compared, kind, around, list(views.values()))
     return Errors(
         views=[measure_costs(each, name) for name, each in zip(views, diagnoses, strict=True)],

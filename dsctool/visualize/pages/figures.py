@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from dsctool.cores import on_all_cores
 from dsctool.files import whole_file
 from dsctool.visualize.pages.html import HeatMap, Hue
 
@@ -22,11 +24,17 @@ _COLORS: dict[Hue, tuple[str, str, str]] = {
 _SHADES = {hue: LinearSegmentedColormap.from_list(hue, colors) for hue, colors in _COLORS.items()}
 
 
-def save_figure(target: Path, figure: Figure) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    FigureCanvasAgg(figure)
-    with whole_file(target) as file:
-        figure.savefig(file, format="png", dpi=150)
+def save_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    """Write figures as PNG by their file names, each whole or not at all."""
+    named = list(figures.items())
+
+    def save(part: slice) -> None:
+        for name, figure in named[part]:
+            FigureCanvasAgg(figure)
+            with whole_file(folder / name) as file:
+                figure.savefig(file, format="png", dpi=150)
+
+    on_all_cores(save, len(named), worth=1)
 
 
 def draw_heat_map(plot: Axes, shown: HeatMap, *, empty: str = "–", texts: bool = True) -> None:  # noqa: RUF001

@@ -9,15 +9,11 @@ from dsctool.evaluation.error_analysis.study import ErrorStudy
 from dsctool.files import write_text
 from dsctool.visualize.pages.errors.figures import error_figures
 from dsctool.visualize.pages.errors.page import error_page
-from dsctool.visualize.pages.figures import save_figure
-
-FILES = ("errors.json", "errors.html", "errors.png", "confusion.png", "curves.png")
-"""All that it can leave there."""
+from dsctool.visualize.pages.figures import save_figures
 
 
 def write_errors(output: Path, study: ErrorStudy) -> None:
     """Write ``errors.json``, the pictures and ``errors.html`` to a folder that exists, each whole or not at all."""
     write_text(output / "errors.json", json.dumps(study.report) + "\n")
-    for name, figure in error_figures(study.report).items():
-        save_figure(output / name, figure)
+    save_figures(output, error_figures(study.report))
     write_text(output / "errors.html", error_page(study))

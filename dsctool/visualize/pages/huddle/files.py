@@ -11,13 +11,10 @@ from dsctool.evaluation.huddle.schema import NUMBERS, HuddleReport, Measured
 from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.files import write_text
 from dsctool.terms import KIND_NAMES, KINDS
-from dsctool.visualize.pages.figures import save_figure
+from dsctool.visualize.pages.figures import save_figures
 from dsctool.visualize.pages.huddle.figures import heat_maps
 from dsctool.visualize.pages.huddle.gallery import gallery
 from dsctool.visualize.pages.huddle.page import report_page
-
-FILES = ("report.html", "huddle.json", "huddle.csv", "ap.png", "images.png", "difference.png")
-"""All that it can leave there."""
 
 
 def write_report(
@@ -34,8 +31,7 @@ def write_report(
     """
     write_text(output / "huddle.json", json.dumps(study.report, indent=2) + "\n")
     write_text(output / "huddle.csv", as_csv(study.report))
-    for name, figure in heat_maps(study.report).items():
-        save_figure(output / name, figure)
+    save_figures(output, heat_maps(study.report))
     entries = gallery(study, images=images, count=gallery_size, score_threshold=score_threshold)
     write_text(output / "report.html", report_page(study, entries, score_threshold=score_threshold))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dsctool.data.images import read_image
 from dsctool.data.records import ImageInfo
 from dsctool.errors import DataError
 from dsctool.evaluation.huddle.study import HuddleStudy
@@ -137,6 +136,8 @@ def _ground(info: ImageInfo, folder: Path | None, size: Size) -> Image.Image:
     scale = min(LONGEST / max(size), _LARGEST_SCALE)
     target = max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)
     if folder is not None and info.file_name:
+        from dsctool.data.images import read_image  # and with it torch: two seconds, for who has images
+
         try:
             pixels = read_image(folder / info.file_name, size)
         except DataError:
