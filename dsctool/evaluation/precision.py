@@ -18,7 +18,7 @@ from dsctool.evaluation.tables import Bools, DetectionTable, Floats, Ints, Truth
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 """COCO's, computed as pycocotools computes them."""
 _SAMPLES = 8  # rows of weights at a time: memory and speed, not results, depend on it
-_AT_ONCE = 1 << 16  # numbers in an array that the processor's cache should hold
+_AT_ONCE = 1 << 17  # numbers in an array that the processor's cache should hold
 _NEXT_RECALL = np.append(RECALLS[1:], np.inf)
 
 Counts = NDArray[np.int32]
@@ -102,16 +102,16 @@ def rank_by_image(truth: TruthTable, detections: DetectionTable, view: View, mat
 class Curves:
     """Where a ranking's true positives are, ready to be weighed.
 
-    A curve is what one view, threshold and group have. Only detections that are right or ignored somewhere are looked
-    at, since precision rises only at the former; the others are counted. levels: how many of the thresholds are asked
-    for, from the lowest on.
+    A curve is what one view, threshold and group have. Only true positives are looked at, since precision rises only
+    there; the other detections are counted. levels: how many of the thresholds are asked for, from the lowest on.
     """
 
     def __init__(self, ranking: Ranking, *, levels: int = len(IOU_THRESHOLDS)) -> None:
         self._ranking = ranking
         self._levels = levels
-        marked = np.bitwise_or.reduce(ranking.found | ranking.ignored) & ((1 << levels) - 1)
-        self._batches = list(_batches(ranking, np.flatnonzero(marked), levels))
+        ignored, level = _by_level(ranking.ignored, levels)
+        self._ignored_image = ranking.image[ignored]
+        self._batches = list(_batches(ranking, levels, ignored, level))
 
     def average_precision(self, weights: NDArray[np.integer]) -> Floats:
         """``(b, views, thresholds, groups)`` for ``b`` rows of weights ``(b, images)``, whole numbers.
@@ -122,84 +122,116 @@ class Curves:
         return np.concatenate([self._part(part) for part in parts])
 
     def _part(self, weights: Counts) -> Floats:
-        ranking = self._ranking
+        ranking, views = self._ranking, len(self._ranking.found)
         truth = zip(ranking.truth_image, ranking.truth_group, strict=True)
         wanted = np.stack([_per_group(weights[:, image], group, ranking.groups) for image, group in truth], axis=1)
-        count = len(ranking.image)
-        drawn = np.zeros((len(weights), count + 1), dtype=np.int32)
-        weights.take(ranking.image, axis=1, out=drawn[:, :count], mode="clip")
-        seen = drawn.cumsum(axis=1, dtype=np.int32)
-        areas = np.zeros((len(weights), len(ranking.found), self._levels, ranking.groups))
+        counted = _Counted(
+            np.pad(weights, ((0, 0), (0, 1))),
+            _sums(weights.take(ranking.image, axis=1)),
+            _sums(weights.take(self._ignored_image, axis=1)),
+            *_reached_by_hits(wanted),
+        )
+        areas = np.zeros((len(weights), views * self._levels * ranking.groups))
         for batch in self._batches:
-            step = max(1, _AT_ONCE // batch.found.size)
+            step = max(1, _AT_ONCE // batch.images.size)
             for first in range(0, len(weights), step):
                 rows = slice(first, first + step)
-                own = batch.areas(drawn[rows], seen[rows], wanted[rows][..., batch.groups])
-                areas[rows][..., batch.groups] = own
-        return np.where(wanted[:, :, None] > 0, areas, -1.0)
+                areas[rows, batch.curves] = batch.areas(counted.of(rows))
+        return np.where(wanted[:, :, None] > 0, areas.reshape(len(weights), views, self._levels, ranking.groups), -1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """What ``b`` rows of weights add up to.
+
+    weights: ``(b, images + 1)``, how often each image counts, and 0. seen, ignored: ``(b, ...)``, how often the first
+    0, 1, ... detections, and ignored ones, do. reached, offsets: as :func:`_reached_by_hits` gives them.
+    """
+
+    weights: Counts
+    seen: Counts
+    ignored: Counts
+    reached: Floats
+    offsets: Ints
+
+    def of(self, rows: slice) -> _Counted:
+        """Some of the rows."""
+        return _Counted(self.weights[rows], self.seen[rows], self.ignored[rows], self.reached, self.offsets[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """``g`` groups with up to ``n`` marked detections each.
+    """``c`` curves with up to ``n`` true positives each.
 
-    groups: ``(g,)``, which ones. start: ``(g,)``, the first row of each in the ranking. rows: ``(g, n)``,
-    the marked ones; where a group has fewer, then the row behind the last one of all, which has no weight. found,
-    ignored: ``(views, thresholds, g, n)``, 0 or 1; ignored is None where it is 0.
+    curves: ``(c,)``, which ones. group: ``(c,)``, of ``views * groups``. start: ``(c,)``, the first row of each in the
+    ranking. images, until: ``(c, n)``, the images of the true positives, and the rows behind them; where a curve has
+    fewer, then the image behind the last one, which has no weight. ignored_start, ignored_until: as start and until,
+    but places among the ignored detections; None where no curve has some of them.
     """
 
-    groups: Ints
+    curves: Ints
+    group: Ints
     start: Ints
-    rows: Ints
-    found: Counts
-    ignored: Counts | None
+    images: Ints
+    until: Ints
+    ignored_start: Ints
+    ignored_until: Ints | None
 
-    def areas(self, drawn: Counts, seen: Counts, wanted: Counts) -> Floats:
-        """``(b, views, thresholds, g)``, under precision made monotonous.
-
-        drawn, seen: ``(b, all + 1)``, of all detections: how often each counts, and how often it and those before it.
-        wanted: ``(b, views, g)``, how many instances there are to find.
-        """
-        before = seen.take(self.start, axis=1) - drawn.take(self.start, axis=1)
-        counted = (seen.take(self.rows, axis=1) - before[..., None])[:, None, None]
-        weights = drawn.take(self.rows, axis=1)[:, None, None]
-        hits = (weights * self.found).cumsum(axis=-1, dtype=np.int32)
-        if self.ignored is not None:
-            counted = counted - (weights * self.ignored).cumsum(axis=-1, dtype=np.int32)
-        precision = hits / (counted + np.spacing(1))
+    def areas(self, weighed: _Counted) -> Floats:
+        """``(b, c)``, under precision made monotonous."""
+        hits = weighed.weights.take(self.images, axis=1, mode="clip")
+        np.cumsum(hits, axis=-1, out=hits)
+        counted = weighed.seen.take(self.until, axis=1, mode="clip")
+        counted -= weighed.seen.take(self.start, axis=1)[..., None]
+        if self.ignored_until is not None:
+            counted -= weighed.ignored.take(self.ignored_until, axis=1, mode="clip")
+            counted += weighed.ignored.take(self.ignored_start, axis=1)[..., None]
+        precision = counted + np.spacing(1)
+        np.divide(hits, precision, out=precision)
         # Floats from 0 on are in the order of their bits, of which processors find the largest much faster.
         bits = precision.view(np.int64)[..., ::-1]
         np.maximum.accumulate(bits, axis=-1, out=bits)
         # Each true positive stands for the recalls that it is the first to reach.
-        reached, offsets = _reached_by_hits(wanted)
-        hits += offsets[:, :, None, :, None]
-        until = reached.take(hits, mode="clip")
+        hits += weighed.offsets.take(self.group, axis=1)[..., None]
+        until = weighed.reached.take(hits, mode="clip")
         areas = precision[..., 0] * until[..., 0]
         areas += np.einsum("...n,...n->...", precision[..., 1:], until[..., 1:] - until[..., :-1])
         return areas / len(RECALLS)
 
 
-def _batches(ranking: Ranking, marked: Ints, levels: int) -> Iterator[_Batch]:
-    """All groups that have marked rows, those of few rows together."""
-    edges = np.searchsorted(ranking.group[marked], np.arange(ranking.groups + 1))
-    starts = np.searchsorted(ranking.group, np.arange(ranking.groups))
+def _batches(ranking: Ranking, levels: int, ignored: Ints, ignored_level: Ints) -> Iterator[_Batch]:
+    """All curves that have true positives, those of few together."""
+    found, level = _by_level(ranking.found, levels)
+    curve = level * ranking.groups + ranking.group[found]
+    edges = np.append(np.flatnonzero(np.diff(curve, prepend=-1)), len(curve))
+    curves = curve[edges[:-1]]
+    start = np.searchsorted(ranking.group, np.arange(ranking.groups))[curves % max(ranking.groups, 1)]
+    # Places in the list of ignored detections: of each true positive, and of each curve's beginning.
+    step = len(ranking.group) + 1
+    keys = ignored_level * step + ignored
+    until = np.searchsorted(keys, level * step + found)
+    before = np.searchsorted(keys, curves // max(ranking.groups, 1) * step + start)
     order = np.argsort(np.diff(edges), kind="stable")
     sizes = np.diff(edges)[order]
-    views, shift = len(ranking.found), np.arange(levels, dtype=np.int16)[:, None, None]
-    room = _AT_ONCE // (views * levels * _SAMPLES)
-    first = int(np.searchsorted(sizes, 1))
+    first = 0
     while first < len(sizes):
-        count = max(1, int(np.searchsorted(sizes[first:] * np.arange(1, len(sizes) - first + 1), room, side="right")))
-        groups, size = order[first : first + count], sizes[first : first + count, None]
+        room = sizes[first:] * np.arange(1, len(sizes) - first + 1)
+        count = max(1, int(np.searchsorted(room, _AT_ONCE // _SAMPLES, side="right")))
+        chosen, size = order[first : first + count], sizes[first : first + count, None]
         first += count
         place = np.arange(size[-1, 0])
-        inside = place < size
-        rows = np.full(inside.shape, len(ranking.group))
-        rows[inside] = marked[(edges[groups, None] + place)[inside]]
-        found, ignored = np.zeros((2, views, *inside.shape), dtype=np.int16)
-        found[:, inside], ignored[:, inside] = ranking.found[:, rows[inside]], ranking.ignored[:, rows[inside]]
-        planes = [(bits[:, None] >> shift & 1).astype(np.int32) for bits in (found, ignored)]
-        yield _Batch(groups, starts[groups], rows, planes[0], planes[1] if planes[1].any() else None)
+        entries = np.where(place < size, edges[chosen, None] + place, -1)
+        rows, inside = found[entries], entries >= 0
+        ends = np.where(inside, until[entries], 0)
+        yield _Batch(
+            curves=curves[chosen],
+            group=curves[chosen] // (levels * ranking.groups) * ranking.groups + curves[chosen] % ranking.groups,
+            start=start[chosen],
+            images=np.where(inside, ranking.image[rows], ranking.images),
+            until=np.where(inside, rows + 1, len(ranking.image)),
+            ignored_start=before[chosen],
+            ignored_until=ends if (ends > before[chosen, None]).any() else None,
+        )
 
 
 def mean_precision(values: Floats) -> NDArray[np.float64]:
@@ -210,14 +242,27 @@ def mean_precision(values: Floats) -> NDArray[np.float64]:
     return np.where(counts > 0, sums / np.maximum(counts, 1), -1.0)
 
 
-def _reached_by_hits(wanted: Counts) -> tuple[Floats, Counts]:
-    """How many of ``RECALLS`` 0, 1, ... hits reach, of everything that is to be found in turn; where each begins."""
-    size = wanted.ravel() + 1
+def _by_level(bits: Bits, levels: int) -> tuple[Ints, Ints]:
+    """The rows of all set bits of ``(v, n)``, and which view and threshold each belongs to: ``view * levels + bit``."""
+    rows = []
+    for own in bits:
+        some = np.flatnonzero(own)
+        rows += [some[own[some] >> level & 1 == 1] for level in range(levels)]
+    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+
+
+def _reached_by_hits(wanted: Counts) -> tuple[Floats, Ints]:
+    """How many of ``RECALLS`` 0, 1, ... hits reach, for every number of what is to be found.
+
+    And where each of ``wanted`` ``(b, views, groups)`` begins: ``(b, views * groups)``.
+    """
+    numbers, place = np.unique(wanted, return_inverse=True)
+    size = numbers + 1
     start = np.cumsum(size) - size
-    recall = (np.arange(size.sum()) - np.repeat(start, size)) / np.repeat(np.maximum(wanted.ravel(), 1), size)
+    recall = (np.arange(size.sum()) - np.repeat(start, size)) / np.repeat(np.maximum(numbers, 1), size)
     near = (recall * (len(RECALLS) - 1)).astype(np.int32)  # its hundredfold, which rounding may miss by one
     reached = near + (RECALLS[near] <= recall) + (_NEXT_RECALL[near] <= recall)
-    return reached.astype(np.float64), start.astype(np.int32).reshape(wanted.shape)
+    return reached.astype(np.float64), start[place].reshape(len(wanted), -1)
 
 
 def _per_group(weights: Counts, group: Ints, groups: int) -> Counts:

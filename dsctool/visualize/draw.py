@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
@@ -116,6 +117,7 @@ def _outline(canvas: Image.Image, mask: Mask, color: Color, line: float) -> None
     canvas.paste(color, corner, blurred.point(_band(line, line, opacity=1.0)))
 
 
+@lru_cache(maxsize=64)  # all instances of an image have the same ones
 def _band(width: float, sigma: float, *, opacity: float) -> list[int]:
     """Opacity for each grey value of an edge blurred by ``sigma``: full within ``width`` around the edge.
 

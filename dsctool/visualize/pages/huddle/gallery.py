@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dsctool.cores import on_all_cores
 from dsctool.data.records import ImageInfo
 from dsctool.errors import DataError
 from dsctool.evaluation.huddle.study import HuddleStudy
@@ -73,20 +75,26 @@ def gallery(
     images: the folder that the ground truth's file names are relative to; where it is not given, or an image cannot
     be read, instances are drawn on a plain ground. score_threshold: results below it are not drawn.
     """
-    huddled = _huddled(study)
-    entries = []
-    for row in chosen_images(study, count):
-        info = study.truth.images[row]
-        shapes = _shapes(study, row, score_threshold)
-        size = _size(info, np.concatenate([each.boxes for each in shapes]))
-        ground = _ground(info, images, size)
-        panels = [
-            GalleryPanel(each.role, _drawn(ground, each, study.table.names, size), len(each.rows), each.precision)
-            for each in shapes
-        ]
-        name = info.file_name or str(info.id)
-        entries.append(GalleryEntry(name, panels[0].shown, int(huddled[row]), tuple(panels)))
-    return entries
+    huddled, rows = _huddled(study), chosen_images(study, count)
+    if images is not None:
+        import dsctool.data.images  # noqa: F401  # with it torch: here, not in each of the processes
+
+    def drawn(part: slice) -> list[GalleryEntry]:
+        return [_entry(study, row, images, int(huddled[row]), score_threshold) for row in rows[part]]
+
+    return list(chain.from_iterable(on_all_cores(drawn, len(rows), worth=2)))
+
+
+def _entry(study: HuddleStudy, row: int, images: Path | None, huddled: int, score_threshold: float) -> GalleryEntry:
+    info = study.truth.images[row]
+    shapes = _shapes(study, row, score_threshold)
+    size = _size(info, np.concatenate([each.boxes for each in shapes]))
+    ground = _ground(info, images, size)
+    panels = [
+        GalleryPanel(each.role, _drawn(ground, each, study.table.names, size), len(each.rows), each.precision)
+        for each in shapes
+    ]
+    return GalleryEntry(info.file_name or str(info.id), panels[0].shown, huddled, tuple(panels))
 
 
 def chosen_images(study: HuddleStudy, count: int) -> list[int]:
