@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,9 +110,11 @@ class Curves:
     def __init__(self, ranking: Ranking, *, levels: int = len(IOU_THRESHOLDS)) -> None:
         self._ranking = ranking
         self._levels = levels
-        ignored, level = _by_level(ranking.ignored, levels)
-        self._ignored_image = ranking.image[ignored]
-        self._batches = list(_batches(ranking, levels, ignored, level))
+        found, ignored = _by_level(ranking.found, levels), _by_level(ranking.ignored, levels)
+        starts = np.searchsorted(ranking.group, np.arange(ranking.groups + 1))
+        self._places = np.unique(np.concatenate([starts, found.rows + 1]))  # between detections
+        self._ignored_image = ranking.image[ignored.rows]
+        self._batches = list(_batches(ranking, levels, found, ignored, self._places))
 
     def average_precision(self, weights: NDArray[np.integer]) -> Floats:
         """``(b, views, thresholds, groups)`` for ``b`` rows of weights ``(b, images)``, whole numbers.
@@ -127,7 +130,7 @@ class Curves:
         wanted = np.stack([_per_group(weights[:, image], group, ranking.groups) for image, group in truth], axis=1)
         counted = _Counted(
             np.pad(weights, ((0, 0), (0, 1))),
-            _sums(weights.take(ranking.image, axis=1)),
+            _sums(weights.take(ranking.image, axis=1)).take(self._places, axis=1),
             _sums(weights.take(self._ignored_image, axis=1)),
             *_reached_by_hits(wanted),
         )
@@ -144,8 +147,9 @@ class Curves:
 class _Counted:
     """What ``b`` rows of weights add up to.
 
-    weights: ``(b, images + 1)``, how often each image counts, and 0. seen, ignored: ``(b, ...)``, how often the first
-    0, 1, ... detections, and ignored ones, do. reached, offsets: as :func:`_reached_by_hits` gives them.
+    weights: ``(b, images + 1)``, how often each image counts, and 0. seen: ``(b, places)``, how often all detections
+    before a place do. ignored: ``(b, ...)``, how often the first 0, 1, ... ignored ones do. reached, offsets: as
+    :func:`_reached_by_hits` gives them.
     """
 
     weights: Counts
@@ -163,16 +167,16 @@ class _Counted:
 class _Batch:
     """``c`` curves with up to ``n`` true positives each.
 
-    curves: ``(c,)``, which ones. group: ``(c,)``, of ``views * groups``. start: ``(c,)``, the first row of each in the
-    ranking. images, until: ``(c, n)``, the images of the true positives, and the rows behind them; where a curve has
-    fewer, then the image behind the last one, which has no weight. ignored_start, ignored_until: as start and until,
-    but places among the ignored detections; None where no curve has some of them.
+    curves: ``(c,)``, which ones. group: ``(c,)``, of ``views * groups``. images: ``(c, n)``, of the true positives;
+    where a curve has fewer, then the one behind the last, which has no weight. start, until: ``(c,)`` and ``(c, n)``,
+    the places before each curve's first detection and behind its true positives. ignored_start, ignored_until: the
+    same among the ignored detections; None where no curve has some of them.
     """
 
     curves: Ints
     group: Ints
-    start: Ints
     images: Ints
+    start: Ints
     until: Ints
     ignored_start: Ints
     ignored_until: Ints | None
@@ -199,18 +203,19 @@ class _Batch:
         return areas / len(RECALLS)
 
 
-def _batches(ranking: Ranking, levels: int, ignored: Ints, ignored_level: Ints) -> Iterator[_Batch]:
-    """All curves that have true positives, those of few together."""
-    found, level = _by_level(ranking.found, levels)
-    curve = level * ranking.groups + ranking.group[found]
+def _batches(ranking: Ranking, levels: int, found: _Marked, ignored: _Marked, places: Ints) -> Iterator[_Batch]:
+    """All curves that have true positives, those of few together. places: ascending; those that are looked at."""
+    curve = found.level * ranking.groups + ranking.group[found.rows]
     edges = np.append(np.flatnonzero(np.diff(curve, prepend=-1)), len(curve))
     curves = curve[edges[:-1]]
-    start = np.searchsorted(ranking.group, np.arange(ranking.groups))[curves % max(ranking.groups, 1)]
+    level, group = curves // max(ranking.groups, 1), curves % max(ranking.groups, 1)
+    begin = np.searchsorted(ranking.group, group)
     # Places in the list of ignored detections: of each true positive, and of each curve's beginning.
     step = len(ranking.group) + 1
-    keys = ignored_level * step + ignored
-    until = np.searchsorted(keys, level * step + found)
-    before = np.searchsorted(keys, curves // max(ranking.groups, 1) * step + start)
+    keys = ignored.level * step + ignored.rows
+    ignored_until = np.searchsorted(keys, found.level * step + found.rows)
+    ignored_start = np.searchsorted(keys, level * step + begin)
+    start, until = np.searchsorted(places, begin), np.searchsorted(places, found.rows + 1)
     order = np.argsort(np.diff(edges), kind="stable")
     sizes = np.diff(edges)[order]
     first = 0
@@ -220,17 +225,16 @@ def _batches(ranking: Ranking, levels: int, ignored: Ints, ignored_level: Ints) 
         chosen, size = order[first : first + count], sizes[first : first + count, None]
         first += count
         place = np.arange(size[-1, 0])
-        entries = np.where(place < size, edges[chosen, None] + place, -1)
-        rows, inside = found[entries], entries >= 0
-        ends = np.where(inside, until[entries], 0)
+        inside, entries = place < size, np.minimum(edges[chosen, None] + place, len(curve) - 1)
+        ends = np.where(inside, ignored_until[entries], 0)
         yield _Batch(
             curves=curves[chosen],
-            group=curves[chosen] // (levels * ranking.groups) * ranking.groups + curves[chosen] % ranking.groups,
+            group=level[chosen] // levels * ranking.groups + group[chosen],
+            images=np.where(inside, ranking.image[found.rows[entries]], ranking.images),
             start=start[chosen],
-            images=np.where(inside, ranking.image[rows], ranking.images),
-            until=np.where(inside, rows + 1, len(ranking.image)),
-            ignored_start=before[chosen],
-            ignored_until=ends if (ends > before[chosen, None]).any() else None,
+            until=np.where(inside, until[entries], len(places) - 1),
+            ignored_start=ignored_start[chosen],
+            ignored_until=ends if (ends > ignored_start[chosen, None]).any() else None,
         )
 
 
@@ -242,13 +246,20 @@ def mean_precision(values: Floats) -> NDArray[np.float64]:
     return np.where(counts > 0, sums / np.maximum(counts, 1), -1.0)
 
 
-def _by_level(bits: Bits, levels: int) -> tuple[Ints, Ints]:
-    """The rows of all set bits of ``(v, n)``, and which view and threshold each belongs to: ``view * levels + bit``."""
+class _Marked(NamedTuple):
+    """Rows with a bit. level: of each, ``view * levels + bit``, ascending."""
+
+    rows: Ints
+    level: Ints
+
+
+def _by_level(bits: Bits, levels: int) -> _Marked:
+    """All set bits of ``(views, n)``."""
     rows = []
     for own in bits:
         some = np.flatnonzero(own)
         rows += [some[own[some] >> level & 1 == 1] for level in range(levels)]
-    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    return _Marked(np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(each) for each in rows]))
 
 
 def _reached_by_hits(wanted: Counts) -> tuple[Floats, Ints]:
