@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import numpy as np
 
+from dsctool.cores import beside
 from dsctool.errors import DataError
 from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.huddle.matched import image_precision
@@ -168,12 +170,14 @@ def _silent(task: str, done: int, total: int) -> None: ...
 def _report(overlaps: Floats, compared: Sequence[Comparison], settings: HuddleSettings, tell: Progress) -> HuddleReport:
     total = len(settings.t_o) * (len(settings.t_p) + 1)
     measuring = Measuring(overlaps, compared, Bootstrap(settings.bootstrap, settings.seed))
+    instances = partial(measuring.instances, settings.t_o)
+    early = None if settings.bootstrap else beside(instances)  # samples are shared out by themselves
     cells: list[Cell] = []
     for t_o in settings.t_o:
         for t_p in settings.t_p:
             cells.append(measuring.cell(t_o, t_p))
             tell("measure", len(cells), total)
-    views = measuring.instances(settings.t_o)
+    views = instances() if early is None else early.result()
     tell("measure", total, total)
     return HuddleReport(
         overlap=settings.overlap,
