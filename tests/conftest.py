@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes that share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # also for the commands that it starts
+    torch.set_num_threads(1)
+
+torch.backends.cudnn.allow_tf32 = False  # rounds the inputs of convolutions, to a thousandth
+
 RECORDINGS = Path(__file__).parent / "parity" / "recordings"
 """Numbers recorded from the published implementations."""
 

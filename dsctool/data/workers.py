@@ -79,7 +79,7 @@ class Crew:
 
     def lost(self) -> Lost | None:
         """The first process that was lost; one that is just dying is waited for, a moment."""
-        wait([process.sentinel for process in self._processes], timeout=1 if self._processes else 0)
+        wait([process.sentinel for process in self._processes], timeout=5 if self._processes else 0)
         for process in self._processes:
             if process.exitcode:
                 rows = self._notes[self._notes[:, 0] == process.pid].tolist()

@@ -19,6 +19,7 @@ from dsctool.rle import PackedRles
 from dsctool.terms import Kind
 
 _PAIRS = 1 << 21  # at a time: memory, not results, depends on it
+_WIDE = 1 << 30  # pixels, wider than any image
 _MASKS = 128  # of detections, that pycocotools compares in one call
 
 
@@ -208,11 +209,11 @@ def _distinct(group: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _set_apart(masks: PackedRles, rows: Ints, edges: Ints) -> PackedRles:
-    """The masks of these rows; those of one group seem wider than those of another.
+    """The masks of these rows; those of different groups have different widths, wider than any image.
 
-    Runs do not depend on the width, but pycocotools does not compare masks of different sizes. So it loses no time with
-    pairs of different groups.
+    Runs do not depend on the width, and pycocotools does not compare masks of different sizes: so it loses no time with
+    pairs of different groups. Of one size, but with different numbers of pixels, it would never come back.
     """
     chosen = masks.take(rows)
-    group = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
-    return replace(chosen, size=chosen.size + np.stack([np.zeros_like(group), group], axis=1))
+    width = _WIDE + np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    return replace(chosen, size=np.stack([chosen.size[:, 0], width], axis=1))

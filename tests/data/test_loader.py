@@ -111,7 +111,8 @@ def test_loading_leaves_the_global_generator_alone(synthetic_root: Path, workers
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_batches_in_pinned_memory_are_the_same(synthetic_root: Path) -> None:
     dataset = _dataset(synthetic_root)
-    pinned = list(_loader(dataset, workers=1, pin_memory=True).epoch(0))
+    with _loader(dataset, workers=1, pin_memory=True) as loader:
+        pinned = list(loader.epoch(0))
     assert all(map(_equal, pinned, _epoch(dataset)))
     assert all(images.tensor.is_pinned() and targets[0].boxes.is_pinned() for images, targets, _ in pinned)
 

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 Json = dict[str, Any]
 SIDE = 128
-"""Height and width of the images."""
+"""Height of the images, and width of the narrowest."""
 _GRID = 16
 _SIDES = (0, 16, 32, 32, 32, 48, 64, 96, 96, 128)
 _AREAS = (0.0, 500.0, 1024.0, 1024.0, 1025.0, 9216.0, 9216.0, 9217.0, 1e10, 2e10, -1.0)
@@ -45,7 +45,19 @@ def adversarial_set(seed: int) -> tuple[Json, list[Json]]:
             result |= {"image_id": images[0], "category_id": categories[0]}
         result["score"] = float(random.choice(_SCORES)) if random.random() < 0.7 else float(random.random())
         results.append(result)
+    _widen(truth, results, np.random.default_rng([seed, 1]))
     return truth, results
+
+
+def _widen(truth: Json, results: list[Json], random: np.random.Generator) -> None:
+    """Some images get a few columns more, so that few have one size: masks of different sizes cannot be compared."""
+    widths = {image["id"]: SIDE + int(random.integers(0, 5)) for image in truth["images"]}
+    for image in truth["images"]:
+        image["width"] = widths[image["id"]]
+    for entry in (*truth["annotations"], *results):
+        columns = np.zeros((SIDE, widths[entry["image_id"]] - SIDE), dtype=np.uint8)
+        mask = np.asfortranarray(np.hstack([coco_mask.decode(entry["segmentation"]), columns]))
+        entry["segmentation"] = {"size": list(mask.shape), "counts": coco_mask.encode(mask)["counts"].decode()}
 
 
 def _annotations(random: np.random.Generator, images: list[int], categories: list[int], places: list[Any]) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from dsctool.models.cascades.dsc import DSC, Guidance
 from dsctool.models.detector import Detector
-from dsctool.models.postprocess import Postprocess
+from dsctool.models.postprocess import Postprocess, Selected
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.semantic_head import semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, relative_boxes, relative_roi_align, shape_guided_roi_align
@@ -31,6 +32,13 @@ MAPS = 1e-4
 STRIDES = (4, 8, 16, 32)
 
 
+class Found(NamedTuple):
+    """kept: which of the candidates."""
+
+    detections: Detections
+    kept: Selected
+
+
 @dataclass(frozen=True)
 class Case:
     """One recorded model, its image and what it gives on the way to the proposals."""
@@ -42,12 +50,37 @@ class Case:
     image: Tensor
     features: list[Tensor]
     semantic: Tensor
+    runs: dict[str, Found] = field(default_factory=dict)
 
     @property
     def cascade(self) -> DSC:
         cascade = self.model.cascade
         assert isinstance(cascade, DSC)
         return cascade
+
+    def found(self, prefix: str) -> Found:
+        """What is detected, by the name of its recording; the forward pass is slow, and done once."""
+        if prefix not in self.runs:
+            self.runs[prefix] = self._run(prefix)
+        return self.runs[prefix]
+
+    def _run(self, prefix: str) -> Found:
+        kept = []
+        original = Postprocess.__call__
+
+        def spy(postprocess: Postprocess, boxes: Tensor, scores: Tensor) -> Selected:
+            kept.append(original(postprocess, boxes, scores))
+            return kept[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Postprocess, "__call__", spy)
+            if prefix == "e2e":
+                (detections,) = self.model.detect(self.image)
+            else:
+                original_size = {"fixed": (160, 192), "rescaled": (120, 144)}[prefix]
+                proposals = [torch.from_numpy(self.arrays["fixed_proposals"])]
+                (detections,) = self.model.detect_from(self.features, proposals, [(160, 192)], [original_size])
+        return Found(detections, kept[0])
 
     def gap(self, ours: Tensor, name: str) -> float:
         """Largest difference on the recorded part, relative to the whole array's maximum."""
@@ -166,15 +199,9 @@ def stage_pieces(case: Case, t: int, rois: Tensor, guidance: Guidance, previous:
     return pieces
 
 
-@pytest.mark.parametrize(("prefix", "original"), [("fixed", (160, 192)), ("rescaled", (120, 144))])
-def test_detections_from_fixed_proposals(case: Case, prefix: str, original: tuple[int, int]) -> None:
-    proposals = [torch.from_numpy(case.arrays["fixed_proposals"])]
-    found = case.model.detect_from(case.features, proposals, [(160, 192)], [original])[0]
-    check_detections(case, prefix, found)
-
-
-def test_detections_from_the_image(case: Case) -> None:
-    check_detections(case, "e2e", case.model.detect(case.image)[0])
+@pytest.mark.parametrize("prefix", ["fixed", "rescaled", "e2e"])
+def test_detections(case: Case, prefix: str) -> None:
+    check_detections(case, prefix, case.found(prefix).detections)
 
 
 def check_detections(case: Case, prefix: str, found: Detections) -> None:
@@ -200,21 +227,9 @@ def check_detections(case: Case, prefix: str, found: Detections) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["fixed", "e2e"])
-def test_kept_rois(case: Case, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    selected = []
-    original = Postprocess.__call__
-
-    def spy(self: object, boxes: Tensor, scores: Tensor) -> object:
-        selected.append(original(self, boxes, scores))  # type: ignore[arg-type]
-        return selected[-1]
-
-    monkeypatch.setattr(Postprocess, "__call__", spy)
-    if prefix == "fixed":
-        fixed = [torch.from_numpy(case.arrays["fixed_proposals"])]
-        case.model.detect_from(case.features, fixed, [(160, 192)], [(160, 192)])
-    else:
-        case.model.detect(case.image)
-    ours = set(zip(selected[0].rois.tolist(), selected[0].labels.tolist(), strict=True))
+def test_kept_rois(case: Case, prefix: str) -> None:
+    kept = case.found(prefix).kept
+    ours = set(zip(kept.rois.tolist(), kept.labels.tolist(), strict=True))
     rois = torch.from_numpy(case.arrays[f"{prefix}.det_roi_inds"])
     if prefix == "e2e":  # proposals of equal score may change places
         proposals = case.model.rpn.propose(case.features, [(160, 192)])[0]

@@ -193,10 +193,10 @@ def test_a_batch_without_instances_leaves_the_mask_heads_statistics() -> None:
     empty = Targets(
         boxes=torch.zeros(0, 4),
         labels=torch.zeros(0, dtype=torch.int64),
-        masks=torch.zeros(0, 160, 192, dtype=torch.bool),
-        semantic=torch.full((20, 24), 255),
+        masks=torch.zeros(0, 96, 128, dtype=torch.bool),
+        semantic=torch.full((12, 16), 255),
     )
-    losses = model.losses(torch.from_numpy(fill.image(0, 160, 192)), [empty])
+    losses = model.losses(torch.from_numpy(fill.image(0, 96, 128)), [empty])
     torch.stack(list(losses.values())).sum().backward()
     after = model.state_dict()
     for name in before:
