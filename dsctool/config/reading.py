@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -27,13 +28,19 @@ def read_file(path: Path, *, shown: str) -> tuple[Branch, list[Problem]]:
         raise ConfigError(f"{shown}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
         raise ConfigError(f"{shown}: can't be read: {error.strerror}") from error
+    root, problems = _read_text(text, shown)
+    return root, list(problems)
+
+
+@lru_cache(maxsize=128)  # many configurations have the same bases
+def _read_text(text: str, shown: str) -> tuple[Branch, tuple[Problem, ...]]:
     reader = _Reader(origin=lambda line: f"{shown}:{line + 1}")
     root = reader.read(text, what=shown)
     if root is None:
         raise Problem(f"{shown}:1", "", "the file is empty: a configuration is made of 'key: value' lines").error()
     if not isinstance(root, Branch):
         raise Problem(root.origin, "", "the file must be made of 'key: value' lines: this is another value").error()
-    return root, reader.problems
+    return root, tuple(reader.problems)
 
 
 def read_value(text: str, *, origin: str, key: str) -> tuple[Node, list[Problem]]:

@@ -79,8 +79,10 @@ class Crew:
 
     def lost(self) -> Lost | None:
         """The first process that was lost; one that is just dying is waited for, a moment."""
-        wait([process.sentinel for process in self._processes], timeout=5 if self._processes else 0)
+        ended = wait([process.sentinel for process in self._processes], timeout=5 if self._processes else 0)
         for process in self._processes:
+            if process.sentinel in ended:
+                process.join(timeout=5)  # a sentinel speaks a moment before there is an exit code
             if process.exitcode:
                 rows = self._notes[self._notes[:, 0] == process.pid].tolist()
                 return Lost(process.exitcode, [index for _, count, *indices in rows for index in indices[:count]])
