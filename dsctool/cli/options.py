@@ -30,7 +30,7 @@ class Split(StrEnum):
     TRAIN = "train"
 
 
-CHECKPOINT_HELP = "A best.pt or last.pt that dsctool train wrote."
+CHECKPOINT_HELP = "A best.pt or last.pt that dsctool train wrote, or a published .pth file (dsctool convert)."
 CONFIG_HELP = "Name of a shipped configuration, or a YAML file."
 Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)]
 ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)]

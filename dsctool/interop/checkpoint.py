@@ -27,6 +27,8 @@ from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError, ConfigError
 from dsctool.files import whole_file
+from dsctool.interop.conversion import Conversion, convert
+from dsctool.interop.layouts import unify
 from dsctool.interop.loading import read_tensors, state_dict_in
 from dsctool.interop.published import rename
 
@@ -96,14 +98,15 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint, with every tensor on the CPU.
+    """Read a checkpoint, with every tensor on the CPU; published ones too, where the weights say of which model.
 
-    Raises CheckpointError when the file is missing, damaged, from a newer release, or not a checkpoint of this project.
+    Raises CheckpointError when the file is missing, damaged, from a newer release, or neither a checkpoint of this
+    project nor one that :func:`dsctool.interop.conversion.convert` takes.
     """
     path = Path(path)
     payload = read_tensors(path)
-    if not _is_own(payload):
-        raise CheckpointError(f"{path}: not a dsctool checkpoint. {_FOREIGN}")
+    if not is_own(payload):
+        return as_checkpoint(convert(payload, path))
     if news := _news(payload):
         raise CheckpointError(f"{path}: written by a newer dsctool: {news}. Update dsctool to read it.")
     try:
@@ -124,7 +127,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     content = read_tensors(path)
     state = state_dict_in(content, path)
-    return state if _is_own(content) else {rename(name): value for name, value in state.items()}
+    return state if is_own(content) else {rename(name): value for name, value in unify(state).state.items()}
+
+
+def as_checkpoint(conversion: Conversion) -> Checkpoint:
+    """What was converted, without numbers and without anything to continue."""
+    return Checkpoint(conversion.config, conversion.categories, conversion.state)
 
 
 def load_model(path: Path | str, *, overrides: Sequence[str] = (), device: torch.device | str = "cpu") -> Detector:
@@ -165,10 +173,8 @@ def detector_from(checkpoint: Checkpoint, *, source: Path | str) -> Detector:
     return model.eval()
 
 
-_FOREIGN = "Give a best.pt or last.pt that `dsctool train` wrote; published .pth files name their weights otherwise."
-
-
-def _is_own(content: object) -> TypeGuard[Mapping[str, Any]]:
+def is_own(content: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it was read from a file of this project."""
     return isinstance(content, Mapping) and content.get("format") == FORMAT
 
 

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
@@ -26,6 +28,13 @@ ADDITIONS = re.compile(
 """Parameters that variants add to a plain network; their fresh values leave its function as it was, or are meant."""
 _DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 """What torch raises over files that are not whole; OSError: it seeks to places that do not exist."""
+_NUMBERS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
+]
+"""Numbers of numpy, which training programs leave beside the weights: nothing but values can be made of these."""
+_FOREIGN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
 SHOWN = 5
 """Names listed of each kind."""
 
@@ -160,10 +169,15 @@ def read_tensors(path: Path) -> object:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     with file, warnings.catch_warnings(action="ignore", category=UserWarning):  # about foreign pickles, said below
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMBERS):
+                return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
+            found = _FOREIGN_CLASS.search(str(error))
+            what = f": it holds {found[1]}" if found else ""
             raise CheckpointError(
-                f"{path}: not a file of plain tensors (code in it is never run). Give a checkpoint or a state dict."
+                f"{path}: not a file of plain tensors{what} (code in it is never run). Give a checkpoint or a state "
+                "dict; of a training program's own file, save what is under `state_dict` and `meta` alone, where that "
+                "program is installed."
             ) from error
         except _DAMAGE as error:
             raise CheckpointError(

@@ -3,55 +3,75 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from dsctool.errors import CheckpointError
 
-_RULES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.lateral_convs.\1."),
-        (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.output_convs.\1."),
-        (r"^neck\.rfp_modules\.(\d+)\.", r"rfp.backbones.\1."),
-        (r"^neck\.rfp_aspp\.aspp\.(\d+)\.", r"rfp.aspp.branches.\1."),
-        (r"^neck\.rfp_weight\.", "rfp.fusion."),
-        (r"^rpn_head\.rpn_conv\.", "rpn.conv."),
-        (r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
-        (r"^rpn_head\.rpn_reg\.", "rpn.deltas."),
-        (r"^roi_head\.bbox_head\.(\d+)\.shared_fcs\.0\.", r"cascade.box_stages.\1.head.fc1."),
-        (r"^roi_head\.bbox_head\.(\d+)\.shared_fcs\.1\.", r"cascade.box_stages.\1.head.fc2."),
-        (r"^roi_head\.bbox_head\.(\d+)\.fc_cls\.", r"cascade.box_stages.\1.head.classifier."),
-        (r"^roi_head\.bbox_head\.(\d+)\.fc_reg\.", r"cascade.box_stages.\1.head.regressor."),
-        (r"^roi_head\.bbox_head\.(\d+)\.conv_res\.conv\.", r"cascade.box_stages.\1.head.fusion.conv."),
-        (r"^roi_head\.bbox_head\.(\d+)\.conv_res\.bn\.", r"cascade.box_stages.\1.head.fusion.norm."),
-        (r"^roi_head\.mpn\.(\d+)\.convs\.(\d+)\.conv\.", r"cascade.mask_stages.\1.convs.\2."),
-        (r"^roi_head\.mpn\.(\d+)\.conv_res\.conv\.", r"cascade.mask_stages.\1.fusion.conv."),
-        (r"^roi_head\.mpn\.(\d+)\.conv_res\.bn\.", r"cascade.mask_stages.\1.fusion.norm."),
-        (r"^roi_head\.mpn\.(\d+)\.conv_logits\.", r"cascade.mask_stages.\1.logits."),
-        (r"^roi_head\.mpn\.(\d+)\.upsample\.", r"cascade.mask_stages.\1.upsample."),
-        (r"^roi_head\.mask_head\.convs\.(\d+)\.conv\.", r"cascade.mask_head.convs.\1."),
-        (r"^roi_head\.mask_head\.conv_res\.conv\.", "cascade.mask_head.fusion.conv."),
-        (r"^roi_head\.mask_head\.conv_res\.bn\.", "cascade.mask_head.fusion.norm."),
-        (r"^roi_head\.mask_head\.conv_logits\.", "cascade.mask_head.logits."),
-        (r"^roi_head\.mask_head\.upsample\.", "cascade.mask_head.upsample."),
-        (r"^roi_head\.mask_head\.(\d+)\.convs\.(\d+)\.conv\.", r"cascade.mask_heads.\1.convs.\2."),
-        (r"^roi_head\.mask_head\.(\d+)\.conv_res\.conv\.", r"cascade.mask_heads.\1.fusion.conv."),
-        (r"^roi_head\.mask_head\.(\d+)\.conv_logits\.", r"cascade.mask_heads.\1.logits."),
-        (r"^roi_head\.mask_head\.(\d+)\.upsample\.", r"cascade.mask_heads.\1.upsample."),
-        (r"^roi_head\.semantic_head\.lateral_convs\.(\d+)\.conv\.", r"cascade.semantic_head.lateral_convs.\1."),
-        (r"^roi_head\.semantic_head\.convs\.(\d+)\.conv\.", r"cascade.semantic_head.convs.\1."),
-        (r"^roi_head\.semantic_head\.conv_embedding\.conv\.", "cascade.semantic_head.embedding."),
-        (r"^roi_head\.semantic_head\.conv_logits\.", "cascade.semantic_head.logits."),
-    ]
+_NAMES = [
+    ("neck.lateral_convs.#.conv.", "neck.lateral_convs.#."),
+    ("neck.fpn_convs.#.conv.", "neck.output_convs.#."),
+    ("neck.rfp_modules.#.", "rfp.backbones.#."),
+    ("neck.rfp_aspp.aspp.#.", "rfp.aspp.branches.#."),
+    ("neck.rfp_weight.", "rfp.fusion."),
+    ("rpn_head.rpn_conv.", "rpn.conv."),
+    ("rpn_head.rpn_cls.", "rpn.objectness."),
+    ("rpn_head.rpn_reg.", "rpn.deltas."),
+    ("roi_head.bbox_head.#.shared_fcs.0.", "cascade.box_stages.#.head.fc1."),
+    ("roi_head.bbox_head.#.shared_fcs.1.", "cascade.box_stages.#.head.fc2."),
+    ("roi_head.bbox_head.#.fc_cls.", "cascade.box_stages.#.head.classifier."),
+    ("roi_head.bbox_head.#.fc_reg.", "cascade.box_stages.#.head.regressor."),
+    ("roi_head.bbox_head.#.conv_res.conv.", "cascade.box_stages.#.head.fusion.conv."),
+    ("roi_head.bbox_head.#.conv_res.bn.", "cascade.box_stages.#.head.fusion.norm."),
+    ("roi_head.mpn.#.convs.#.conv.", "cascade.mask_stages.#.convs.#."),
+    ("roi_head.mpn.#.conv_res.conv.", "cascade.mask_stages.#.fusion.conv."),
+    ("roi_head.mpn.#.conv_res.bn.", "cascade.mask_stages.#.fusion.norm."),
+    ("roi_head.mpn.#.conv_logits.", "cascade.mask_stages.#.logits."),
+    ("roi_head.mpn.#.upsample.", "cascade.mask_stages.#.upsample."),
+    ("roi_head.mask_head.convs.#.conv.", "cascade.mask_head.convs.#."),
+    ("roi_head.mask_head.conv_res.conv.", "cascade.mask_head.fusion.conv."),
+    ("roi_head.mask_head.conv_res.bn.", "cascade.mask_head.fusion.norm."),
+    ("roi_head.mask_head.conv_logits.", "cascade.mask_head.logits."),
+    ("roi_head.mask_head.upsample.", "cascade.mask_head.upsample."),
+    ("roi_head.mask_head.#.convs.#.conv.", "cascade.mask_heads.#.convs.#."),
+    ("roi_head.mask_head.#.conv_res.conv.", "cascade.mask_heads.#.fusion.conv."),
+    ("roi_head.mask_head.#.conv_logits.", "cascade.mask_heads.#.logits."),
+    ("roi_head.mask_head.#.upsample.", "cascade.mask_heads.#.upsample."),
+    ("roi_head.semantic_head.lateral_convs.#.conv.", "cascade.semantic_head.lateral_convs.#."),
+    ("roi_head.semantic_head.convs.#.conv.", "cascade.semantic_head.convs.#."),
+    ("roi_head.semantic_head.conv_embedding.conv.", "cascade.semantic_head.embedding."),
+    ("roi_head.semantic_head.conv_logits.", "cascade.semantic_head.logits."),
 ]
+"""How names begin that differ: published ones (mmdet from 2.0 on), and this project's. # is a number."""
+
+
+def _rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
+    rules = []
+    for before, after in pairs:
+        numbers = iter(range(1, after.count("#") + 1))
+        pattern = re.escape(before).replace(r"\#", r"(\d+)")
+        rules.append((re.compile(f"^{pattern}"), re.sub("#", lambda _, n=numbers: rf"\g<{next(n)}>", after)))  # type: ignore[misc]
+    return rules
+
+
+_TO_OURS = _rules(_NAMES)
+_TO_PUBLISHED = _rules((ours, published) for published, ours in _NAMES)
 
 
 def rename(name: str) -> str:
     """This project's name of a published parameter; names that are the same in both stay."""
-    for pattern, replacement in _RULES:
+    return _renamed(name, _TO_OURS)
+
+
+def published_name(name: str) -> str:
+    """The published name of a parameter of this project: what :func:`rename` undoes."""
+    return _renamed(name, _TO_PUBLISHED)
+
+
+def _renamed(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in rules:
         renamed, count = pattern.subn(replacement, name)
         if count:
             return renamed

@@ -100,9 +100,9 @@ def test_other_files(tmp_path: Path, content: bytes) -> None:
         load_checkpoint(tmp_path / "x.pt")
 
 
-def test_a_published_file(tmp_path: Path) -> None:
+def test_a_file_of_another_program(tmp_path: Path) -> None:
     torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "htc.pth")
-    with pytest.raises(CheckpointError, match=r"htc\.pth: not a dsctool checkpoint.*best\.pt"):
+    with pytest.raises(CheckpointError, match=r"htc\.pth: not the weights of a cascade"):
         load_checkpoint(tmp_path / "htc.pth")
 
 

@@ -1,0 +1,87 @@
+"""``dsctool convert``, and published files where a checkpoint is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dsctool.cli.app import app
+from dsctool.config.limits import fit_limits
+from dsctool.config.loading import load_config
+from dsctool.data.records import Category
+from dsctool.interop.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dsctool.models.build import build_detector
+
+CATEGORIES = [Category(number, name) for number, name in enumerate(("plum", "date", "fig"), start=1)]
+
+
+def run(*words: str | Path) -> str:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def fails(*words: str | Path) -> str:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 1, result.output
+    return result.output
+
+
+@pytest.fixture(params=["htc_tiny", "detectors_tiny"])
+def own(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A checkpoint of this project, of a shipped configuration."""
+    torch.manual_seed(0)
+    config = fit_limits(load_config(request.param, ["model.num_classes=3"]))
+    save_checkpoint(tmp_path / "own.pt", Checkpoint(config, CATEGORIES, build_detector(config).state_dict()))
+    return tmp_path / "own.pt"
+
+
+def test_there_and_back(own: Path) -> None:
+    published, again = own.with_name("published.pth"), own.with_name("again.pt")
+    assert "tensors by the names of mmdet" in run("convert", own, "--to", "mmdet", "--output", published)
+    said = run("convert", published, "--output", again)
+    assert "layout: mmdet 2.x or 3.x" in said
+    assert "categories: 3 of the file" in said
+    before, after = load_checkpoint(own), load_checkpoint(again)
+    assert all(torch.equal(value, after.model[name]) for name, value in before.model.items())
+    assert before.categories == after.categories
+    assert before.config.model == after.config.model
+    assert re.search(r"configuration: (htc|detectors)_tiny, by the shapes", said)
+    assert "is a dsctool checkpoint already" in fails("convert", again, "--output", own.with_name("x.pt"))
+
+
+def test_a_published_file_predicts_as_its_checkpoint(own: Path, synthetic_root: Path) -> None:
+    published = own.with_name("published.pth")
+    run("convert", own, "--to", "mmdet", "--output", published)
+    image = next((synthetic_root / "val").iterdir())
+    found = []
+    for source in (own, published):
+        output = own.with_name(f"found-{source.stem}")
+        run("predict", source, image, "--output", output, "--device", "cpu")
+        found.append(json.loads((output / "predictions.json").read_text()))
+    assert found[0] == found[1]
+    assert found[0]
+
+
+def test_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
+    config = fit_limits(load_config("fast_dsc_tiny", ["model.num_classes=3"]))
+    save_checkpoint(tmp_path / "own.pt", Checkpoint(config, CATEGORIES, build_detector(config).state_dict()))
+    run("convert", tmp_path / "own.pt", "--to", "mmdet", "--output", tmp_path / "f.pth")
+    said = " ".join(fails("convert", tmp_path / "f.pth", "--output", tmp_path / "x.pt").split())
+    assert "fit 2 different models" in said
+    assert "--config NAME" in said
+    assert not (tmp_path / "x.pt").exists()
+    run("convert", tmp_path / "f.pth", "--config", "fast_dsc_tiny", "--output", tmp_path / "x.pt")
+    assert load_checkpoint(tmp_path / "x.pt").config.model == config.model
+
+
+def test_the_source_is_never_written_over(own: Path) -> None:
+    before = own.read_bytes()
+    result = CliRunner().invoke(app, ["convert", str(own), "--to", "mmdet", "--output", str(own)])
+    assert result.exit_code != 0
+    assert own.read_bytes() == before
