@@ -22,19 +22,60 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, 
 
 
 @app.command("list")
-def list_(json_file: JsonFile = None) -> None:
+def list_(
+    published: Annotated[
+        bool, typer.Option("--published", help="Those with published weights: their AP on COCO val2017 and files.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
     """List the shipped configurations.
 
-    Example:
+    Examples:
 
         dsctool configs list
+
+        dsctool configs list --published
     """
     from dsctool.config.names import list_configs
 
+    if published:
+        _list_published(json_file)
+        return
     configs = list_configs()
     _write(json_file, [{"name": each.name, "family": each.family, "description": each.description} for each in configs])
     with beside(json_file):
         print_table(["name", "description"], [[config.name, config.description] for config in configs])
+
+
+def _list_published(json_file: Path | None) -> None:
+    from dsctool.config.loading import load_config
+    from dsctool.config.published import PUBLISHED
+
+    epochs = {name: load_config(name).train.epochs for name in PUBLISHED}
+    rows = [{"name": name, "epochs": epochs[name], **row._asdict()} for name, row in PUBLISHED.items()]
+    _write(json_file, rows)
+    with beside(json_file):
+        header = ["name", "box AP", "mask AP", "epochs", "GB", "by", "file"]
+        table = [
+            [
+                name,
+                f"{row.box:.1f}",
+                _number(row.mask),
+                str(epochs[name]),
+                _number(row.memory),
+                row.by,
+                row.file.split("/")[-1],
+            ]
+            for name, row in PUBLISHED.items()
+        ]
+        print_table(header, table)
+        typer.echo(
+            "AP on COCO val2017, one scale, no flip. GB: of training, a GPU. The others have no published weights."
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 @app.command()
@@ -54,6 +95,7 @@ def show(
     """
     from dsctool.config.dump import annotated_yaml, config_to_yaml
     from dsctool.config.loading import resolve_config
+    from dsctool.config.published import PUBLISHED
 
     resolved = resolve_config(config, overrides or ())
     values = resolved.config.model_dump(mode="json")
@@ -62,6 +104,9 @@ def show(
         if plain:
             typer.echo(config_to_yaml(resolved.config), nl=False)
         else:
+            if (row := PUBLISHED.get(config)) is not None:
+                masks = "" if row.mask is None else f", mask {row.mask}"
+                typer.echo(f"# published by {row.by}: box {row.box}{masks} AP on COCO val2017; weights: {row.file}")
             _print_yaml(annotated_yaml(resolved))
 
 

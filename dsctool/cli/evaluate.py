@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint: Annotated[Path | None, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP)] = None,
     overrides: Overrides = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Published weights of the shipped configuration that is named in the place of CHECKPOINT.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Data set to run the checkpoint on.")
     ] = None,
@@ -108,6 +116,8 @@ def evaluate(
 
         dsctool eval runs/first/best.pt postprocess.nms=mask --data datasets/coco --huddle
 
+        dsctool eval htc_r50_fpn_1x_coco --weights htc_r50_fpn_1x_coco_20200317-7332cf16.pth --data datasets/coco
+
         dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
 
         dsctool eval --ground-truth cells.json --predictions results.json --max-dets auto
@@ -119,6 +129,7 @@ def evaluate(
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
+    name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
     settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=score_threshold)
@@ -133,7 +144,8 @@ def evaluate(
     else:
         assert checkpoint is not None
         assert data is not None
-        run = _run(checkpoint, overrides or [], data, split, device, predictions=predictions, candidates=candidates)
+        model = _Model(checkpoint, name, overrides or [], device)
+        run = _run(model, data, split, predictions=predictions, candidates=candidates)
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
         protocol = protocol_from(max_dets, areas, otherwise=run.protocol)
     compared = compare(source, results, protocol=protocol)
@@ -144,6 +156,8 @@ def evaluate(
         write_json(json_file, _as_json(evaluation, huddles, mistakes, per_class=per_class), indent=2)
     with beside(json_file):
         _show(evaluation, per_class)
+        if name is not None:
+            _show_published(name, evaluation)
         if huddles is not None:
             typer.echo()
             show_huddles(huddles, said=evaluation.notes)
@@ -185,19 +199,26 @@ def _prepare(
         clear_results(errors, made, overwrite=overwrite, keep=read)
 
 
-def _run(
-    checkpoint: Path,
-    overrides: list[str],
-    data: Path,
-    split: Split,
-    device: str,
-    *,
-    predictions: Path | None,
-    candidates: Path | None,
-) -> SplitResults:
+class _Model(NamedTuple):
+    """What is run. config: the name of published weights' configuration."""
+
+    path: Path
+    config: str | None
+    overrides: list[str]
+    device: str
+
+
+def _run(model: _Model, data: Path, split: Split, *, predictions: Path | None, candidates: Path | None) -> SplitResults:
     """A checkpoint's results, and where they are asked for its candidates, which are written to the files named."""
     run = run_checkpoint(
-        checkpoint, overrides, data, split, device=device, task="eval", candidates=candidates is not None
+        model.path,
+        model.overrides,
+        data,
+        split,
+        device=model.device,
+        task="eval",
+        candidates=candidates is not None,
+        config=model.config,
     )
     if predictions is not None:
         write_json(predictions, run.results)
@@ -257,6 +278,24 @@ def _show(evaluation: Evaluation, per_class: bool) -> None:
     show_limit(evaluation.protocol.limits[-1])
     for note in evaluation.notes:
         typer.echo(note)
+
+
+def _show_published(name: str, evaluation: Evaluation) -> None:
+    """AP beside the published one, in points."""
+    from dsctool.config.published import PUBLISHED
+
+    if (row := PUBLISHED.get(name)) is None:
+        typer.echo(f"nothing is published about {name}")
+        return
+    typer.echo()
+    sides = [("box", row.box, evaluation.stats["bbox"]), ("mask", row.mask, evaluation.stats["segm"])]
+    table = [
+        [kind, f"{published:.1f}", f"{100 * numbers['AP']:.1f}", f"{100 * numbers['AP'] - published:+.1f}"]
+        for kind, published, numbers in sides
+        if published is not None and numbers is not None
+    ]
+    print_table(["AP", "published", "measured", "difference"], table)
+    typer.echo(f"published by {row.by}, on COCO val2017")
 
 
 def _meanings(protocol: Protocol) -> dict[str, str]:

@@ -24,14 +24,18 @@ def run_checkpoint(
     device: str,
     task: str,
     candidates: bool = False,
+    config: str | None = None,
 ) -> SplitResults:
-    """Its results, while progress is shown. task: what that is called. candidates: also the boxes before NMS."""
+    """Its results, while progress is shown. task: what that is called. candidates: also the boxes before NMS.
+
+    config: of a published file.
+    """
     from dsctool.engine.environment import pick_device
     from dsctool.engine.inference import keep_candidates
     from dsctool.engine.split_results import run_on_split
     from dsctool.interop.checkpoint import load_model
 
-    model = load_model(path, overrides=overrides, device=pick_device(device))
+    model = load_model(path, overrides=overrides, device=pick_device(device), config=config)
     if candidates:
         keep_candidates(model)
     with counting() as progress:

@@ -97,8 +97,10 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         torch.save(payload, file)
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint, with every tensor on the CPU; published ones too, where the weights say of which model.
+def load_checkpoint(path: Path | str, *, config: str | None = None) -> Checkpoint:
+    """Read a checkpoint, with every tensor on the CPU; published ones too.
+
+    config: of a published one; None where the weights say of which model they are.
 
     Raises CheckpointError when the file is missing, damaged, from a newer release, or neither a checkpoint of this
     project nor one that :func:`dsctool.interop.conversion.convert` takes.
@@ -106,7 +108,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     payload = read_tensors(path)
     if not is_own(payload):
-        return as_checkpoint(convert(payload, path))
+        return as_checkpoint(convert(payload, path, config=config))
+    if config is not None:
+        raise CheckpointError(f"{path}: is a dsctool checkpoint, which has a configuration of its own.")
     if news := _news(payload):
         raise CheckpointError(f"{path}: written by a newer dsctool: {news}. Update dsctool to read it.")
     try:
@@ -135,21 +139,27 @@ def as_checkpoint(conversion: Conversion) -> Checkpoint:
     return Checkpoint(conversion.config, conversion.categories, conversion.state)
 
 
-def load_model(path: Path | str, *, overrides: Sequence[str] = (), device: torch.device | str = "cpu") -> Detector:
+def load_model(
+    path: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    config: str | None = None,
+) -> Detector:
     """The detector of a checkpoint in eval mode.
 
-    overrides: ``key=value`` changes of its configuration, such as ``postprocess.nms=mask``. ``data.semantic`` stays as
-    it is: it says which branch there are weights for.
+    config: as in :func:`load_checkpoint`. overrides: ``key=value`` changes of its configuration, such as
+    ``postprocess.nms=mask``. ``data.semantic`` stays as it is: it says which branch there are weights for.
 
     Raises CheckpointError as :func:`load_checkpoint`, and when the weights do not fit the configuration; ConfigError
     for overrides that are none.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, config=config)
     if overrides:
-        config = override_config(checkpoint.config, overrides, source=str(path))
-        _refuse_open_limits(config, checkpoint.config)
-        data = config.data.model_copy(update={"semantic": checkpoint.config.data.semantic})
-        checkpoint = replace(checkpoint, config=config.model_copy(update={"data": data}))
+        changed = override_config(checkpoint.config, overrides, source=str(path))
+        _refuse_open_limits(changed, checkpoint.config)
+        data = changed.data.model_copy(update={"semantic": checkpoint.config.data.semantic})
+        checkpoint = replace(checkpoint, config=changed.model_copy(update={"data": data}))
     return detector_from(checkpoint, source=path).to(device)
 
 

@@ -89,3 +89,21 @@ def test_validate_names_all_problems_of_all_files(tmp_path: Path, monkeypatch: p
         "  a.yaml:4: train.sead = 1: unknown key; did you mean train.seed?",
     ]
     assert lines[3].startswith("dsctool: error: b.yaml: no such file")
+
+
+def test_what_is_published(tmp_path: Path) -> None:
+    result = configs("list", "--published", "--json", str(tmp_path / "rows.json"))
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
+    assert set(rows) <= shipped_paths().keys()
+    assert rows["detectors_htc_r50_1x_coco"] == {
+        "name": "detectors_htc_r50_1x_coco",
+        "epochs": 12,
+        "box": 49.1,
+        "mask": 42.6,
+        "file": "detectors/detectors_htc_r50_1x_coco/detectors_htc_r50_1x_coco-329b1453.pth",
+        "memory": 13.6,
+        "by": "mmdet",
+    }
+    assert "# published by mmdet: box 49.1, mask 42.6 AP on" in configs("show", "detectors_htc_r50_1x_coco").output
+    assert "# published" not in configs("show", "htc_tiny").output

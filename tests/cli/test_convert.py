@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from dsctool.cli.app import app
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
+from dsctool.config.published import PUBLISHED, Published
 from dsctool.data.records import Category
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
@@ -66,6 +68,37 @@ def test_a_published_file_predicts_as_its_checkpoint(own: Path, synthetic_root: 
         found.append(json.loads((output / "predictions.json").read_text()))
     assert found[0] == found[1]
     assert found[0]
+
+
+@pytest.mark.parametrize("published", [Published(90.0, None, "x.pth"), Published(9.5, 90.0, "x.pth"), None])
+def test_measured_beside_published(
+    own: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch, published: Published | None
+) -> None:
+    file = own.with_name("published.pth")
+    checkpoint = load_checkpoint(own)
+    save_checkpoint(own, replace(checkpoint, categories=read_categories(synthetic_root)))
+    run("convert", own, "--to", "mmdet", "--output", file)
+    name = "detectors_tiny" if any("rfp" in key for key in checkpoint.model) else "htc_tiny"
+    if published is not None:
+        monkeypatch.setitem(PUBLISHED, name, published)
+    words = ["eval", name, "--weights", file, "--data", synthetic_root, "--device", "cpu", "--json", own.with_name("n")]
+    said = run(*words)
+    if published is None:
+        assert f"nothing is published about {name}" in said
+        return
+    stats = json.loads(own.with_name("n").read_text())
+    rows = [line.split() for line in said.split("published by")[0].splitlines() if line.startswith(("box", "mask"))]
+    shown = [("box", published.box, "bbox"), ("mask", published.mask, "segm")]
+    assert rows == [
+        [kind, f"{value:.1f}", f"{100 * stats[key]['AP']:.1f}", f"{100 * stats[key]['AP'] - value:+.1f}"]
+        for kind, value, key in shown
+        if value is not None
+    ]
+
+
+def read_categories(root: Path) -> list[Category]:
+    content = json.loads((root / "annotations/instances_val.json").read_text())
+    return [Category(entry["id"], entry["name"]) for entry in content["categories"]]
 
 
 def test_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
