@@ -13,6 +13,7 @@ from dsctool.cli.error_table import show_errors
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import (
     CHECKPOINT_HELP,
+    TTA,
     Areas,
     Device,
     JsonFile,
@@ -22,6 +23,7 @@ from dsctool.cli.options import (
     Split,
     SplitName,
     protocol_from,
+    with_tta,
 )
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.run_model import run_checkpoint
@@ -59,6 +61,7 @@ def evaluate(
         typer.Option("--predictions", metavar="FILE", help="COCO results: read with --ground-truth, else written."),
     ] = None,
     json_file: JsonFile = None,
+    tta: TTA = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the AP of every category.")] = False,
     max_dets: MaxDets = None,
     areas: Areas = None,
@@ -116,6 +119,8 @@ def evaluate(
 
         dsctool eval runs/first/best.pt postprocess.nms=mask --data datasets/coco --huddle
 
+        dsctool eval runs/first/best.pt --data datasets/coco --tta data.tta.merge=average
+
         dsctool eval htc_r50_fpn_1x_coco --weights htc_r50_fpn_1x_coco_20200317-7332cf16.pth --data datasets/coco
 
         dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
@@ -139,12 +144,14 @@ def evaluate(
     source: GroundTruthSource
     results: PredictionsSource
     before: PredictionsSource | None
+    if tta and ground_truth is not None:
+        raise typer.BadParameter("--tta is for running a checkpoint: --ground-truth compares files")
     if ground_truth is not None and predictions is not None:
         source, results, before = ground_truth, predictions, candidates
     else:
         assert checkpoint is not None
         assert data is not None
-        model = _Model(checkpoint, name, overrides or [], device)
+        model = _Model(checkpoint, name, with_tta(overrides or [], tta), device)
         run = _run(model, data, split, predictions=predictions, candidates=candidates)
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
         protocol = protocol_from(max_dets, areas, otherwise=run.protocol)

@@ -23,6 +23,11 @@ def shipped_names(incomplete: str) -> list[str]:
     return [name for name in shipped_paths() if name.startswith(incomplete)]
 
 
+def with_tta(overrides: Sequence[str], tta: bool) -> list[str]:
+    """The values to change, which may change test-time augmentation itself."""
+    return [*(["data.tta={}"] if tta else []), *overrides]
+
+
 class Split(StrEnum):
     """Which part of the data set."""
 
@@ -37,6 +42,12 @@ ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, a
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values to change, as in optim.lr=0.01 postprocess.nms=mask"),
+]
+TTA = Annotated[
+    bool,
+    typer.Option(
+        "--tta", help="See every image in several views: the ten of the DetectoRS paper, or as data.tta.KEY=VALUE says."
+    ),
 ]
 IMAGES_HELP = (
     "Image files, and folders of them; and values to change, as in postprocess.nms=mask: "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import IMAGES_HELP, Checkpoint, Device, Overwrite, images_and_overrides
+from dsctool.cli.options import IMAGES_HELP, TTA, Checkpoint, Device, Overwrite, images_and_overrides, with_tta
 from dsctool.cli.output import clear_results, counted, keep_apart, prepare_file, prepare_folder
 from dsctool.errors import DsctoolError
 
@@ -47,6 +47,7 @@ def predict(
         bool,
         typer.Option("--stages", help="Also draw the masks of every stage side by side (DIR/stages/)."),
     ] = False,
+    tta: TTA = False,
     no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Draw no overlays.")] = False,
     keep_candidates: Annotated[
         bool,
@@ -81,7 +82,8 @@ def predict(
     from dsctool.engine.work_file import WorkFile, describe_run
     from dsctool.interop.checkpoint import load_model
 
-    paths, overrides = images_and_overrides(images)
+    paths, words = images_and_overrides(images)
+    overrides = with_tta(words, tta)
     if not paths:
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     if resume and overwrite:
@@ -95,6 +97,8 @@ def predict(
     model = load_model(checkpoint, overrides=overrides, device=chosen)
     if keep_candidates:
         keep(model)
+    if stages and model.config.data.tta is not None:
+        raise DsctoolError("--stages shows the stages of one view: set data.tta=null")
     if stages and not model.has_masks:
         raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
     targets = _Targets(

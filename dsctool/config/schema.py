@@ -58,6 +58,21 @@ class ResizeConfig(Block):
     """The longer side never exceeds this, in pixels."""
 
 
+class TTAConfig(Block):
+    """Test-time augmentation: every image is seen in several views. The defaults are the ten of the DetectoRS paper."""
+
+    short_sides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (800, 1000, 1200, 1400, 1600)
+    """Lengths of the shorter side, in pixels: a view of each."""
+    long_side: PositiveInt | None = None
+    """The longer side never exceeds this, in pixels; null: ``ratio`` times the shorter one."""
+    ratio: Annotated[float, Field(ge=1)] = 1.5
+    flip: bool = True
+    """Every view also left for right."""
+    merge: Literal["union", "average"] = "union"
+    """``union``: suppression chooses among the detections of all views (the papers'). ``average``: boxes and scores of
+    the same proposals are averaged over the views (mmdet's)."""
+
+
 class DataConfig(Block):
     """Images and annotations."""
 
@@ -71,6 +86,8 @@ class DataConfig(Block):
     """Faulty images or annotations stop the command, or are left out and counted."""
     train_resize: ResizeConfig = ResizeConfig()
     test_resize: ResizeConfig = ResizeConfig()
+    tta: TTAConfig | None = None
+    """Test-time augmentation, in place of ``test_resize``: several times slower, and better."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
     pad_divisor: PositiveInt = 32

@@ -26,7 +26,15 @@ from dsctool.data.rules import Needs
 from dsctool.data.samplers import SampleKey
 from dsctool.data.semantic import read_semantic_map
 from dsctool.data.shapes import Shapes
-from dsctool.data.transforms import Annotated, Sample, SampleInfo, Transform, inference_transform, train_transform
+from dsctool.data.transforms import (
+    Annotated,
+    Sample,
+    SampleInfo,
+    Transform,
+    Unchanged,
+    inference_transform,
+    train_transform,
+)
 from dsctool.data.usage import Usage
 from dsctool.errors import DataError
 from dsctool.rle import Bools, Ints
@@ -52,7 +60,7 @@ class CocoDataset(Dataset[Sample]):
         files: SplitFiles,
         reading: Reading,
         *,
-        transform: Transform,
+        transform: Transform | Unchanged,
         semantic: Literal["stuffthingmaps", "instances", "none"],
         masks: bool,
         keep_empty: bool,

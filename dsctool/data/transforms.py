@@ -162,6 +162,18 @@ class Flip:
         return sample
 
 
+class Unchanged:
+    """Leaves an image as it is, for those who look at it in several ways."""
+
+    def __call__(self, sample: Annotated) -> tuple[Tensor, Targets]:
+        """The image, ``(3, h, w)`` uint8 RGB, and its targets."""
+        return sample.image, sample.targets()
+
+    def image(self, image: Tensor) -> Tensor:
+        """The same."""
+        return image
+
+
 class Transform:
     """Steps over an annotated image, and then the network's input."""
 
@@ -187,8 +199,10 @@ def train_transform(config: DataConfig) -> Transform:
     return Transform([Resize(config.train_resize), Flip(config.flip)], mean=config.mean, std=config.std)
 
 
-def inference_transform(config: DataConfig) -> Transform:
-    """The one test size, no flip."""
+def inference_transform(config: DataConfig) -> Transform | Unchanged:
+    """The one test size, no flip; with test-time augmentation nothing yet."""
+    if config.tta is not None:
+        return Unchanged()
     return Transform([Resize(config.test_resize)], mean=config.mean, std=config.std)
 
 

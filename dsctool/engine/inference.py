@@ -18,6 +18,7 @@ from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.environment import pick_device
+from dsctool.engine.views import detect_augmented
 from dsctool.errors import memory_for
 from dsctool.interop.checkpoint import load_model
 from dsctool.models.detector import Detector, to_instances
@@ -60,19 +61,23 @@ def detections(
     """What ``model`` finds in every image of ``batches``, in their order: the one loop that runs a model over images.
 
     model: on ``device``; it runs in eval mode, and is back in the mode it came in when the iteration ends or is closed.
-    stage_masks: give the masks of every stage as well.
+    stage_masks: give the masks of every stage as well; with test-time augmentation there are none.
     """
     with _evaluating(model):
         for images, _, infos in batches:
             height, width = images.tensor.shape[-2:]
             task = f"detecting in {', '.join(info.file_name for info in infos)} on {width} x {height} pixels"
             with memory_for(task, remedy="Lower data.test_resize, or cut large images into smaller ones."):
-                found = model.detect(
-                    images.tensor.to(device, non_blocking=True),
-                    images.sizes,
-                    [info.original_size for info in infos],
-                    stage_masks=stage_masks,
-                )
+                originals = [info.original_size for info in infos]
+                if isinstance(model, Detector) and model.config.data.tta is not None:
+                    pictures = (
+                        picture[:, :height, :width]
+                        for picture, (height, width) in zip(images.tensor, images.sizes, strict=True)
+                    )
+                    found = [detect_augmented(model, *each) for each in zip(pictures, originals, strict=True)]
+                else:
+                    tensor = images.tensor.to(device, non_blocking=True)
+                    found = model.detect(tensor, images.sizes, originals, stage_masks=stage_masks)
             yield from zip(infos, found, strict=True)
 
 

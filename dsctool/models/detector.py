@@ -177,14 +177,14 @@ class Detector(nn.Module):
         stage_masks: bool = False,
     ) -> list[Detections]:
         """:meth:`detect` from features P2..P6 and every image's proposals ``(n_i, 4)``, wherever they came from."""
-        scored = self._cascade.score(features, proposals, sizes)
+        scored = self.score(features, proposals, sizes)
         selected = [
             self.postprocess(scale_boxes(boxes, source=size, target=original), scores)
             for boxes, scores, size, original in zip(scored.boxes, scored.scores, sizes, original_sizes, strict=True)
         ]
         masks = self._masks(features, scored, selected, sizes, original_sizes)
         found = [
-            Detections(s.boxes, s.scores, s.labels, None, original, candidates=_candidates(s.candidates, original))
+            replace(without_masks(s, original), candidates=_candidates(s.candidates, original))
             for s, original in zip(selected, original_sizes, strict=True)
         ]
         if masks is not None:
@@ -215,9 +215,22 @@ class Detector(nn.Module):
                 for s, size, original in zip(selected, sizes, original_sizes, strict=True)
             ]
         )
+        return self.roi_masks(features, scored, rows, rois, labels).split([len(s.boxes) for s in selected])
+
+    def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[Any]:
+        """What the cascade makes of proposals ``(n_i, 4)`` of every image, before suppression."""
+        return self._cascade.score(features, proposals, sizes)
+
+    def roi_masks(
+        self, features: Sequence[Tensor], scored: Scored[Any], rows: Tensor, rois: Tensor, labels: Tensor
+    ) -> RoiMasks:
+        """Masks of the classes ``labels (R,)`` in ``rois (R, 5)``, which came of the ``rows (R,)`` of ``scored``."""
         parts = zip(*(column.split(rois_at_once(rois.device)) for column in (rows, rois, labels)), strict=True)
-        masks = RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
-        return masks.split([len(s.boxes) for s in selected])
+        return RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
+
+    def masks_for(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> RoiMasks:
+        """Masks of any boxes ``(n_i, 4)`` and classes ``(n_i,)`` of every image, wherever they came from."""
+        return self._cascade.masks_for(features, boxes, labels)
 
     @torch.no_grad()
     def predict(
@@ -294,4 +307,9 @@ def _with_masks(found: Detections, masks: RoiMasks, size: Size, *, stages: bool)
 
 
 def _candidates(kept: Selected | None, size: Size) -> Detections | None:
-    return None if kept is None else Detections(kept.boxes, kept.scores, kept.labels, None, size)
+    return None if kept is None else without_masks(kept, size)
+
+
+def without_masks(selected: Selected, size: Size) -> Detections:
+    """What was selected in an image of ``size``."""
+    return Detections(selected.boxes, selected.scores, selected.labels, None, size)

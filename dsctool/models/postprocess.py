@@ -67,12 +67,19 @@ class Postprocess:
         order = scores[rows, labels].argsort(descending=True, stable=True)
         rows, labels = rows[order], labels[order]
         candidates = Selected(boxes[rows], scores[rows, labels], labels, rows)
-        chosen = self._choose(candidates)
+        return self._chosen(candidates)
+
+    def choose(self, candidates: Selected) -> Selected:
+        """Select from candidates that have boxes of their own, in any order."""
+        return self._chosen(_select(candidates, candidates.scores.argsort(descending=True, stable=True)))
+
+    def _chosen(self, candidates: Selected) -> Selected:
+        chosen = self._suppressed(candidates)
         if not self.keep_candidates:
             return chosen
         return replace(chosen, candidates=_select(candidates, slice(self.keep_candidates)))
 
-    def _choose(self, candidates: Selected) -> Selected:
+    def _suppressed(self, candidates: Selected) -> Selected:
         match self.nms:
             case "box":
                 return _select(candidates, self._survivors(candidates))

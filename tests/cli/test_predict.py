@@ -242,3 +242,19 @@ def checkpoint_of(folder: Path, name: str, *overrides: str) -> Path:
     path = folder / "best.pt"
     save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))
     return path
+
+
+def test_several_views(checkpoint: Path, tmp_path: Path) -> None:
+    save_image(tmp_path / "photos" / "a.png")
+    sides = ["data.tta.short_sides=[48,64]", "data.test_resize.short_sides=[48]"]
+    boxes = []
+    for name, words in (("plain", [sides[1]]), ("union", ["--tta", *sides]), ("average", ["--tta", *sides])):
+        merge = ["data.tta.merge=average"] if name == "average" else []
+        result = run(checkpoint, tmp_path / "photos", *words, *merge, "--output", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+        boxes.append([entry["bbox"] for entry in read(tmp_path / name / "predictions.json")])
+    assert all(boxes)
+    assert boxes[0] != boxes[1] != boxes[2] != boxes[0]
+    result = run(checkpoint, tmp_path / "photos", "--tta", "--stages", "--output", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "--stages shows the stages of one view" in result.stderr

@@ -1,0 +1,50 @@
+"""The views in which test-time augmentation shows an image to a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from dsctool.config.schema import DataConfig, ResizeConfig, TTAConfig
+from dsctool.data.transforms import Resize, Transform, pad_images
+from dsctool.models.detector import Detector
+from dsctool.models.views import View, detect_in_views
+from dsctool.structures import Detections
+from dsctool.terms import Size
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Views of one picture ``(3, h, w)`` uint8 RGB, made anew each time: size by size, as it is and mirrored."""
+
+    picture: Tensor
+    config: DataConfig
+    tta: TTAConfig
+    device: torch.device
+
+    def __iter__(self) -> Iterator[View]:
+        for short_side in self.tta.short_sides:
+            long_side = self.tta.long_side or round(self.tta.ratio * short_side)
+            resize = Resize(ResizeConfig(short_sides=(short_side,), long_side=long_side))
+            image = Transform([resize], mean=self.config.mean, std=self.config.std).image(self.picture)
+            for flipped in (False, True) if self.tta.flip else (False,):
+                turned = functional.horizontal_flip(image) if flipped else image
+                batch = pad_images([turned], self.config.pad_divisor)
+                yield View(batch.tensor.to(self.device), batch.sizes[0], flipped)
+
+
+def detect_augmented(model: Detector, picture: Tensor, original: Size) -> Detections:
+    """What is in a picture ``(3, h, w)`` uint8 RGB, in the pixels of its size ``original``, by ``data.tta``."""
+    data = model.config.data
+    assert data.tta is not None
+    device = next(model.parameters()).device
+    return detect_in_views(model, ImageViews(picture, data, data.tta, device), original, data.tta.merge)
+
+
+def count_views(tta: TTAConfig) -> int:
+    """How many views there are of an image."""
+    return len(tta.short_sides) * (2 if tta.flip else 1)

@@ -1,0 +1,175 @@
+"""One image seen in several views (test-time augmentation), and what a detector finds in all of them together.
+
+``average`` (mmdet's way): the proposals of all views go through the cascade in every view; boxes and class
+probabilities are averaged row by row, and suppressed once. ``union`` (detectron2's, by which the papers' numbers were
+made): every view is detected in by itself, and suppression chooses among all detections. Either way the masks of what
+is kept are worked out in every view and averaged as probabilities.
+
+A view is at hand only while it is looked at, so it is made, and its features are computed, once for every look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from dsctool.models.detector import Detector, without_masks
+from dsctool.models.postprocess import Selected
+from dsctool.models.roi.extractors import rois_at_once
+from dsctool.ops.boxes import scale_boxes
+from dsctool.ops.roi_align import boxes_to_rois
+from dsctool.structures import Detections, LimitName, Scored
+from dsctool.terms import Size
+
+Merge = Literal["average", "union"]
+
+
+@dataclass(frozen=True)
+class View:
+    """An image as the network sees it.
+
+    image: ``(1, 3, H, W)``, normalised and padded. size: ``(h, w)`` without the padding. flipped: left for right,
+    before it was padded.
+    """
+
+    image: Tensor
+    size: Size
+    flipped: bool
+
+    def boxes_in(self, boxes: Tensor, original: Size) -> Tensor:
+        """Boxes ``(n, 4)`` of the image of size ``original``, in the view's pixels."""
+        return self._mirrored(scale_boxes(boxes, source=original, target=self.size))
+
+    def boxes_out(self, boxes: Tensor, original: Size) -> Tensor:
+        """Boxes ``(n, 4)`` of the view, in the pixels of the image."""
+        return scale_boxes(self._mirrored(boxes), source=self.size, target=original)
+
+    def masks_out(self, probs: Tensor) -> Tensor:
+        """Masks ``(n, s, s)`` as the image has them."""
+        return probs.flip(-1) if self.flipped else probs
+
+    def _mirrored(self, boxes: Tensor) -> Tensor:
+        if not self.flipped:
+            return boxes
+        left, top, right, bottom = boxes.unbind(dim=1)
+        return torch.stack([self.size[1] - right, top, self.size[1] - left, bottom], dim=1)
+
+
+@torch.no_grad()
+def detect_in_views(model: Detector, views: Iterable[View], original: Size, merge: Merge) -> Detections:
+    """What is in one image, in the pixels of its size ``original``, from all views of it.
+
+    views: gone through several times; each time they are the same, at least one. A single one gives what the detector
+    finds in it without augmentation.
+    """
+    looking = _Looking(model, views, original)
+    first, *more = islice(views, 2)
+    if not more:
+        return looking.single(first)
+    return looking.average() if merge == "average" else looking.union()
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """A detector, and the views of one image."""
+
+    model: Detector
+    views: Iterable[View]
+    original: Size
+
+    def single(self, view: View) -> Detections:
+        """Of one view."""
+        (found,) = self.model.detect(view.image, [view.size], [self.original])
+        out = replace(view, size=self.original)  # only mirrored
+        masks = found.mask_probs
+        return replace(
+            found,
+            boxes=out.boxes_out(found.boxes, self.original),
+            mask_probs=None if masks is None else view.masks_out(masks),
+        )
+
+    def average(self) -> Detections:
+        """Rows of all views correspond: each is one proposal."""
+        proposals, reached = self._proposals()
+        boxes, scores, stateful = [], [], False
+        for view, features in self._features():
+            scored = self._scored(view, features, proposals)
+            boxes.append(view.boxes_out(scored.boxes[0], self.original))
+            scores.append(scored.scores[0])
+            stateful = scored.state is not None
+        selected = self.model.postprocess(torch.stack(boxes).mean(dim=0), torch.stack(scores).mean(dim=0))
+
+        def masks(view: View, features: list[Tensor]) -> Tensor:
+            # DSC's masks follow from what its stages made of the proposals in this view; others need none.
+            scored = self._scored(view, features, proposals if stateful else proposals[:0])
+            rois = boxes_to_rois([view.boxes_in(selected.boxes, self.original)])
+            return self.model.roi_masks(features, scored, selected.rois, rois, selected.labels).probs
+
+        return self._finished(selected, reached, masks)
+
+    def union(self) -> Detections:
+        """Every view is detected in by itself, without masks; a box keeps its own place and score."""
+        parts: list[Selected] = []
+        reached: frozenset[LimitName] = frozenset()
+        for view, features in self._features():
+            (proposals,) = self.model.rpn.propose(features, [view.size])
+            scored = self._scored_in(view, features, proposals.boxes)
+            out = view.boxes_out(scored.boxes[0], self.original)
+            parts.append(self.model.postprocess(out, scored.scores[0]))
+            reached |= self.model.rpn.test_limits.reached(proposals)
+        columns = [(part.boxes, part.scores, part.labels, part.rois) for part in parts]
+        boxes, scores, labels, rois = (torch.cat(column) for column in zip(*columns, strict=True))
+        joined = Selected(boxes, scores, labels, rois)
+        selected = self.model.postprocess.choose(joined)
+
+        def masks(view: View, features: list[Tensor]) -> Tensor:
+            boxes = view.boxes_in(selected.boxes, self.original)
+            step = rois_at_once(boxes.device)
+            rows = zip(boxes.split(step), selected.labels.split(step), strict=True)
+            return torch.cat([self.model.masks_for(features, [some], [labels]).probs for some, labels in rows])
+
+        return self._finished(selected, reached, masks)
+
+    def _features(self) -> Iterator[tuple[View, list[Tensor]]]:
+        for view in self.views:
+            yield view, self.model.extract_features(view.image)
+
+    def _proposals(self) -> tuple[Tensor, frozenset[LimitName]]:
+        """``(n, 4)`` of all views in the pixels of the image, the best that do not overlap; and limits that bound."""
+        rpn = self.model.rpn
+        boxes, scores = [], []
+        reached: frozenset[LimitName] = frozenset()
+        for view, features in self._features():
+            (found,) = rpn.propose(features, [view.size])
+            boxes.append(view.boxes_out(found.boxes, self.original))
+            scores.append(found.scores)
+            reached |= rpn.test_limits.reached(found)
+        joined, objectness = torch.cat(boxes), torch.cat(scores)
+        return joined[nms(joined, objectness, rpn.nms_iou)[: rpn.test_limits.max_proposals]], reached
+
+    def _scored(self, view: View, features: list[Tensor], proposals: Tensor) -> Scored[Any]:
+        """proposals: in the pixels of the image."""
+        return self._scored_in(view, features, view.boxes_in(proposals, self.original))
+
+    def _scored_in(self, view: View, features: list[Tensor], proposals: Tensor) -> Scored[Any]:
+        return self.model.score(features, [proposals], [view.size])
+
+    def _finished(
+        self, selected: Selected, reached: frozenset[LimitName], masks: Callable[[View, list[Tensor]], Tensor]
+    ) -> Detections:
+        """With the mean of the masks ``(n, s, s)`` that the views have."""
+        found = without_masks(selected, self.original)
+        if selected.candidates is not None:
+            found = replace(found, candidates=without_masks(selected.candidates, self.original))
+        if self.model.has_masks:
+            total, count = torch.zeros(()), 0
+            for view, features in self._features():
+                total, count = total.to(found.boxes.device) + view.masks_out(masks(view, features)), count + 1
+            found = self.model.postprocess.suppress_masks(replace(found, mask_probs=total / count))
+        return replace(found, reached=reached | self.model.postprocess.reached(selected, found))
