@@ -218,10 +218,10 @@ def _batches(ranking: Ranking, levels: int, found: _Marked, ignored: _Marked, pl
     start, until = np.searchsorted(places, begin), np.searchsorted(places, found.rows + 1)
     order = np.argsort(np.diff(edges), kind="stable")
     sizes = np.diff(edges)[order]
-    first = 0
+    first, room = 0, _AT_ONCE // _SAMPLES
     while first < len(sizes):
-        room = sizes[first:] * np.arange(1, len(sizes) - first + 1)
-        count = max(1, int(np.searchsorted(room, _AT_ONCE // _SAMPLES, side="right")))
+        taken = sizes[first : first + room + 1]
+        count = max(1, int(np.searchsorted(taken * np.arange(1, len(taken) + 1), room, side="right")))
         chosen, size = order[first : first + count], sizes[first : first + count, None]
         first += count
         place = np.arange(size[-1, 0])
