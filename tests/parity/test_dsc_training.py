@@ -188,7 +188,7 @@ def check_mask_targets(iteration: Iteration, prefix: str, samples: list[Samples]
 
 
 def test_a_batch_without_instances_leaves_the_mask_heads_statistics() -> None:
-    model = filled_model("fast_dsc_r50_fpn_1x_coco", RECORDED_SAMPLING).train()
+    model = filled_model("fast_dsc_r50_fpn_1x_coco", ["model.rpn.train_max_proposals=50"]).train()
     before = copy.deepcopy(model.state_dict())
     empty = Targets(
         boxes=torch.zeros(0, 4),

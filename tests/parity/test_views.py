@@ -21,7 +21,17 @@ NAME = "htc_r50_fpn_1x_coco"
 
 @pytest.fixture(scope="module")
 def model() -> Detector:
-    return filled_model(NAME)
+    """Which computes the features of a view once: they are slow."""
+    model, known = filled_model(NAME), {}
+    extract = model.extract_features
+
+    def remembered(images: Tensor) -> list[Tensor]:
+        if images.data_ptr() not in known:
+            known[images.data_ptr()] = extract(images)
+        return known[images.data_ptr()]
+
+    model.extract_features = remembered  # type: ignore[method-assign]
+    return model
 
 
 def recorded_views(recorded: dict[str, np.ndarray]) -> tuple[list[View], tuple[int, int]]:
