@@ -17,7 +17,8 @@ from dsctool.config.loading import load_config
 from dsctool.errors import CheckpointError
 from dsctool.interop.checkpoint import load_checkpoint, load_model, read_weights
 from dsctool.interop.coco_categories import COCO_CATEGORIES
-from dsctool.interop.conversion import as_published, convert
+from dsctool.interop.conversion import _recognised, as_published, convert
+from dsctool.interop.layouts import unify
 from dsctool.interop.loading import read_tensors
 from dsctool.interop.published import published_name, rename
 from dsctool.models.build import build_detector
@@ -94,6 +95,26 @@ def test_a_model_from_a_published_file_detects(tmp_path: Path, models: dict[str,
 def test_names_there_and_back(name: str) -> None:
     keys = published_keys(name)
     assert [published_name(rename(key)) for key in keys] == list(keys)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cascade_rcnn_r50_rfp_1x_coco",
+        "detectors_htc_r50_1x_coco",
+        "htc_without_semantic_r50_fpn_1x_coco",
+        "htc_x101_64x4d_fpn_dconv_c3-c5_mstrain_400_1400_16x1_20e_coco",
+    ],
+)
+def test_published_models_are_recognised(name: str) -> None:
+    state = {key: torch.empty(shape, device="meta") for key, shape in published_keys(name).items()}
+    assert _recognised(unify(state), 80, Path("weights.pth")) == name
+
+
+def test_of_equal_models_the_one_in_the_name_is_taken() -> None:
+    state = {key: torch.empty(shape, device="meta") for key, shape in published_keys("htc_r50_fpn_1x_coco").items()}
+    for name in ("htc_r50_fpn_1x_coco", "htc_r50_fpn_20e_coco"):
+        assert _recognised(unify(state), 80, Path(f"{name}_2020-01234567.pth")) == name
 
 
 def test_dsc_files_do_not_say_which_they_are(models: dict[str, dict[str, Tensor]]) -> None:
