@@ -134,6 +134,8 @@ def evaluate(
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
+    if ground_truth is not None and (tta or weights is not None):
+        raise typer.BadParameter("--tta and --weights are for running a model: --ground-truth compares files")
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
@@ -144,8 +146,6 @@ def evaluate(
     source: GroundTruthSource
     results: PredictionsSource
     before: PredictionsSource | None
-    if tta and ground_truth is not None:
-        raise typer.BadParameter("--tta is for running a checkpoint: --ground-truth compares files")
     if ground_truth is not None and predictions is not None:
         source, results, before = ground_truth, predictions, candidates
     else:

@@ -162,9 +162,9 @@ RESULTS = ("predictions.json", "baseline.json")
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """By what is in it: torch writes zip files, which no JSON is."""
+    """By what is in it: torch writes zip files, and wrote pickles, which no JSON is."""
     with path.open("rb") as file:
-        return file.read(2) == b"PK"
+        return file.read(2) in (b"PK", b"\x80\x02")
 
 
 def _check_usage(models: list[Path], overrides: list[str] | None, data: Path | None) -> None:

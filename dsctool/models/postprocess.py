@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -67,17 +68,18 @@ class Postprocess:
         order = scores[rows, labels].argsort(descending=True, stable=True)
         rows, labels = rows[order], labels[order]
         candidates = Selected(boxes[rows], scores[rows, labels], labels, rows)
-        return self._chosen(candidates)
-
-    def choose(self, candidates: Selected) -> Selected:
-        """Select from candidates that have boxes of their own, in any order."""
-        return self._chosen(_select(candidates, candidates.scores.argsort(descending=True, stable=True)))
-
-    def _chosen(self, candidates: Selected) -> Selected:
         chosen = self._suppressed(candidates)
         if not self.keep_candidates:
             return chosen
         return replace(chosen, candidates=_select(candidates, slice(self.keep_candidates)))
+
+    def unite(self, parts: Sequence[Selected]) -> Selected:
+        """Select from what was selected in several views; what these were selected from are the candidates."""
+        chosen = self._suppressed(_joined(parts))
+        if not self.keep_candidates:
+            return chosen
+        before = _joined([part.candidates for part in parts if part.candidates is not None])
+        return replace(chosen, candidates=_select(before, slice(self.keep_candidates)))
 
     def _suppressed(self, candidates: Selected) -> Selected:
         match self.nms:
@@ -148,6 +150,13 @@ class Postprocess:
 
 def _is_full(scores: Tensor, limit: int) -> bool:
     return len(scores) >= limit and bool(scores[-1] >= LIKELY_SCORE)
+
+
+def _joined(parts: Sequence[Selected]) -> Selected:
+    """All of them, by descending score."""
+    columns = [(part.boxes, part.scores, part.labels, part.rois) for part in parts]
+    boxes, scores, labels, rois = (torch.cat(column) for column in zip(*columns, strict=True))
+    return _select(Selected(boxes, scores, labels, rois), scores.argsort(descending=True, stable=True))
 
 
 def _select(candidates: Selected, rows: Tensor | slice) -> Selected:

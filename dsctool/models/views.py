@@ -123,10 +123,7 @@ class _Looking:
             out = view.boxes_out(scored.boxes[0], self.original)
             parts.append(self.model.postprocess(out, scored.scores[0]))
             reached |= self.model.rpn.test_limits.reached(proposals)
-        columns = [(part.boxes, part.scores, part.labels, part.rois) for part in parts]
-        boxes, scores, labels, rois = (torch.cat(column) for column in zip(*columns, strict=True))
-        joined = Selected(boxes, scores, labels, rois)
-        selected = self.model.postprocess.choose(joined)
+        selected = self.model.postprocess.unite(parts)
 
         def masks(view: View, features: list[Tensor]) -> Tensor:
             boxes = view.boxes_in(selected.boxes, self.original)

@@ -16,6 +16,7 @@ from dsctool.config.loading import load_config
 from dsctool.config.published import PUBLISHED, Published
 from dsctool.data.records import Category
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dsctool.interop.conversion import as_published
 from dsctool.models.build import build_detector
 
 CATEGORIES = [Category(number, name) for number, name in enumerate(("plum", "date", "fig"), start=1)]
@@ -113,3 +114,23 @@ def test_the_source_is_never_written_over(own: Path) -> None:
     result = CliRunner().invoke(app, ["convert", str(own), "--to", "mmdet", "--output", str(own)])
     assert result.exit_code != 0
     assert own.read_bytes() == before
+
+
+def test_a_published_file_of_the_old_kind_is_no_results_file(tmp_path: Path, synthetic_root: Path) -> None:
+    """Which is no zip file."""
+    content = json.loads((synthetic_root / "annotations/instances_val.json").read_text())
+    config = fit_limits(load_config("htc_tiny", [f"model.num_classes={len(content['categories'])}"]))
+    categories = [Category(entry["id"], entry["name"]) for entry in content["categories"]]
+    published = as_published(categories, build_detector(config).state_dict())
+    torch.save(published, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    words = ["--predictions", tmp_path / "old.pth", "--data", synthetic_root, "--output", tmp_path / "report"]
+    run("huddle-report", *words, "data.test_resize.short_sides=[64]", "--device", "cpu")
+    assert (tmp_path / "report/report.html").exists()
+
+
+def test_what_is_for_models_is_refused_with_files(tmp_path: Path) -> None:
+    files = ["--ground-truth", "gt.json", "--predictions", "dt.json"]
+    for words in (["--tta"], ["--weights", "x.pth"]):
+        result = CliRunner().invoke(app, ["eval", *files, *words])
+        assert result.exit_code == 2
+        assert "for running a model" in " ".join(result.output.split())

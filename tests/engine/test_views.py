@@ -131,6 +131,27 @@ def test_a_mirrored_picture_has_mirrored_results(name: str, merge: str) -> None:
     assert (one.masks != other.masks[order].flip(-1)).float().mean() < 1e-3
 
 
+@pytest.mark.parametrize("merge", ["average", "union"])
+def test_without_masks_without_results_and_with_candidates(merge: str) -> None:
+    tta = [*SIDES, "data.tta.short_sides=[64,96]", f"data.tta.merge={merge}", "postprocess.keep_candidates=50"]
+    views = TTAConfig(short_sides=(64, 96))
+    for name, overrides in (
+        ("htc_tiny", []),
+        ("dsc_tiny", ["postprocess.score_threshold=1.0"]),
+        ("cascade_mask_rcnn_tiny", ["model.cascade.mask_head=null"]),
+    ):
+        model = tiny_detector(name, [*tta, *overrides]).eval()
+        seen = detect_in_views(model, _views(model, views, picture()), (60, 90), model.config.data.tta.merge)  # type: ignore[union-attr]
+        assert (len(seen) == 0) == ("score_threshold" in str(overrides))
+        assert (seen.mask_probs is None) == ("mask_head" in str(overrides))
+        assert seen.mask_probs is None or len(seen.mask_probs) == len(seen)
+        candidates = seen.candidates
+        assert candidates is not None
+        assert len(candidates) == (0 if len(seen) == 0 else 50)
+        assert candidates.scores.tolist() == sorted(candidates.scores.tolist(), reverse=True)
+        assert len(seen) == 0 or seen.scores.max() == candidates.scores.max()
+
+
 def test_views() -> None:
     model = tiny_detector("htc_tiny", SIDES)
     tta = TTAConfig(short_sides=(64, 128))
