@@ -91,6 +91,12 @@ class RfpConfig(Block):
     """All passes use one backbone's weights; published: each pass has its own."""
     aspp_dilations: tuple[PositiveInt, ...] = (1, 3, 6, 1)
     """Dilations of the ASPP branches: the first is a 1x1 convolution, the last is globally pooled."""
+    aspp_init: Literal["default", "kaiming"] = "default"
+    """ASPP's first weights: PyTorch's default (mmdet 2.28), or Kaiming normal, fan out, with zero biases (by which the
+    published weights were trained)."""
+    feedback_init: Literal["default", "zeros"] = "default"
+    """First weights of the 1x1 convolutions through which the pyramid enters the backbone (``rfp_conv``): PyTorch's
+    default (mmdet 2.28), or zeros (by which the published weights were trained): every pass starts as the first."""
 
 
 class NeckConfig(Block):
@@ -160,7 +166,8 @@ class MaskHeadConfig(Block):
     channels: PositiveInt = 256
     """Channels of those convolutions."""
     init: Literal["default", "kaiming"] = "default"
-    """Up-sampling and logits: PyTorch's default (HTC as published) or Kaiming normal (DSC)."""
+    """First weights of up-sampling and logits: PyTorch's default (mmdet since 2.12), or Kaiming normal, fan out, with
+    zero biases (by which the published weights were trained)."""
 
 
 STUFFTHINGMAPS_CLASSES = 183
@@ -177,7 +184,8 @@ class SemanticHeadConfig(Block):
     loss_weight: PositiveFloat = 0.2
     """Weight of the cross entropy."""
     loss_average: Literal["all_pixels", "valid_pixels"] = "all_pixels"
-    """Divide by all cells, ignored ones included (HTC as published), or by the labelled ones (DSC)."""
+    """Divide by all cells, ignored ones included (mmdet since August 2021), or by the labelled ones (by which the
+    published weights were trained)."""
 
 
 BoxStd = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]

@@ -60,7 +60,7 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     num_classes = model.num_classes or num_classes or COCO_CLASSES
     rfp, channels = model.neck.rfp, model.neck.channels
     shares = rfp is not None and rfp.share_backbone
-    backbone = _backbone(model.backbone, ops=model.ops, feedback_channels=channels if shares else None)
+    backbone = _backbone(model.backbone, ops=model.ops, channels=channels, feedback=rfp if shares else None)
     return Detector(
         backbone=backbone,
         neck=FPN(backbone.channels, channels),
@@ -73,7 +73,8 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     )
 
 
-def _backbone(config: BackboneConfig, *, ops: str, feedback_channels: int | None) -> ResNet:
+def _backbone(config: BackboneConfig, *, ops: str, channels: int, feedback: RfpConfig | None) -> ResNet:
+    """channels: of the pyramid. feedback: how it is fed back into this backbone; None: it is not."""
     conv: ConvFactory = StandardisedConv if config.weight_standardisation else plain_conv
     conv3x3: list[ConvFactory] = [conv] * 4
     sample = _deformable_conv(ops)
@@ -93,7 +94,8 @@ def _backbone(config: BackboneConfig, *, ops: str, feedback_channels: int | None
         norm=batch_norm if config.norm == "batch" else group_norm,
         frozen_stages=config.frozen_stages,
         freeze_norm_statistics=config.freeze_norm_statistics,
-        feedback_channels=feedback_channels,
+        feedback_channels=None if feedback is None else channels,
+        zero_feedback=feedback is not None and feedback.feedback_init == "zeros",
     )
 
 
@@ -108,8 +110,9 @@ def _rfp(config: RfpConfig, backbone: BackboneConfig, *, ops: str, channels: int
     return RFP(
         channels=channels,
         aspp_dilations=config.aspp_dilations,
+        aspp_init=config.aspp_init,
         backbones=[
-            None if config.share_backbone else _backbone(backbone, ops=ops, feedback_channels=channels)
+            None if config.share_backbone else _backbone(backbone, ops=ops, channels=channels, feedback=config)
             for _ in range(config.steps - 1)
         ],
     )

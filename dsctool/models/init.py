@@ -32,6 +32,14 @@ def init_normal(*layers: nn.Module, std: float) -> None:
             nn.init.zeros_(bias)
 
 
+def init_zeros(*layers: nn.Module) -> None:
+    """Zero weights, zero biases."""
+    for layer in layers:
+        for parameter in _parameters(layer):
+            if parameter is not None:
+                nn.init.zeros_(parameter)
+
+
 def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     parameters = dict(layer.named_parameters(recurse=False))
     return parameters["weight"], parameters.get("bias")

@@ -84,4 +84,6 @@ def test_differences_are_told_leaf_by_leaf() -> None:
         Difference("model.neck.rfp.steps", Absent.ABSENT, 3),
         Difference("model.neck.rfp.share_backbone", Absent.ABSENT, False),
         Difference("model.neck.rfp.aspp_dilations", Absent.ABSENT, (1, 3, 6, 1)),
+        Difference("model.neck.rfp.aspp_init", Absent.ABSENT, "default"),
+        Difference("model.neck.rfp.feedback_init", Absent.ABSENT, "default"),
     ]

@@ -12,6 +12,8 @@ from typing import Protocol, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.init import init_zeros
+
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Residual blocks per stage, by depth."""
 
@@ -177,6 +179,7 @@ class ResNet(nn.Module):
         frozen_stages: -1 none, 0 the stem, s the stem and the first s stages: no gradients.
         freeze_norm_statistics: batch norm always uses its running statistics.
         feedback_channels: of the pyramid that is fed back into stages 2 to 4; None without feedback.
+        zero_feedback: what is fed back counts nothing until training moves its weights.
     """
 
     def __init__(
@@ -192,6 +195,7 @@ class ResNet(nn.Module):
         frozen_stages: int = 1,
         freeze_norm_statistics: bool = True,
         feedback_channels: int | None = None,
+        zero_feedback: bool = False,
     ) -> None:
         super().__init__()
         self.frozen_stages = frozen_stages
@@ -218,6 +222,8 @@ class ResNet(nn.Module):
             stages.append(Stage(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = tuple(stem_channels * 2**stage * block.expansion for stage in range(4))
+        if zero_feedback:
+            init_zeros(*(module for name, module in self.named_modules() if name.endswith(".rfp_conv")))
         self._freeze()
 
     @property

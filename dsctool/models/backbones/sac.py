@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import every
+from dsctool.models.init import init_zeros
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
 from dsctool.ops.precision import at_least_float32, full_precision
 
@@ -159,10 +160,8 @@ class SwitchableAtrousConv(nn.Module):
         self.post_context = nn.Conv2d(out_channels, out_channels, 1)
         self.offset_s = nn.Conv2d(in_channels, 2 * taps, 3, stride=stride, padding=1) if deformable else None
         self.offset_l = nn.Conv2d(in_channels, 2 * taps, 3, stride=stride, padding=1) if deformable else None
-        for conv in (self.switch, self.pre_context, self.post_context, self.offset_s, self.offset_l):
-            if conv is not None:
-                nn.init.zeros_(conv.get_parameter("weight"))
-                nn.init.zeros_(conv.get_parameter("bias"))
+        added = (self.switch, self.pre_context, self.post_context, self.offset_s, self.offset_l)
+        init_zeros(*(conv for conv in added if conv is not None))
         nn.init.ones_(self.switch.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,8 +206,7 @@ class DeformableConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.conv_offset = nn.Conv2d(in_channels, 2 * kernel_size**2, kernel_size, stride=stride, padding=self.padding)
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.get_parameter("bias"))
+        init_zeros(self.conv_offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, h, w)`` -> ``(N, O, h / stride, w / stride)`` float32."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import ResNet
+from dsctool.models.init import init_kaiming, init_zeros
 from dsctool.models.modules import module_list
 from dsctool.models.necks.fpn import FPN
 
@@ -22,7 +24,14 @@ class ASPP(nn.Module):
     A branch of dilation 1 is a 1x1 convolution; the last branch sees the global average.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, dilations: Sequence[int]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dilations: Sequence[int],
+        init: Literal["default", "kaiming"] = "default",
+    ) -> None:
         super().__init__()
         if out_channels % len(dilations):
             raise ValueError(f"{out_channels} channels do not divide into {len(dilations)} branches")
@@ -33,6 +42,8 @@ class ASPP(nn.Module):
             )
             for d in dilations
         )  # fmt: skip
+        if init == "kaiming":
+            init_kaiming(*self.branches)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, h, w)`` -> ``(N, out_channels, h, w)``."""
@@ -47,15 +58,21 @@ class RFP(nn.Module):
     The FPN, ASPP and the fusion are shared by all passes.
     """
 
-    def __init__(self, *, channels: int, aspp_dilations: Sequence[int], backbones: Sequence[ResNet | None]) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        aspp_dilations: Sequence[int],
+        backbones: Sequence[ResNet | None],
+        aspp_init: Literal["default", "kaiming"] = "default",
+    ) -> None:
         """``backbones``: one per further pass, each with feedback inputs; None stands for the detector's own."""
         super().__init__()
         self.further_passes = len(backbones)
         self.backbones = module_list(b for b in backbones if b is not None)
-        self.aspp = ASPP(channels, channels, dilations=aspp_dilations)
+        self.aspp = ASPP(channels, channels, dilations=aspp_dilations, init=aspp_init)
         self.fusion = nn.Conv2d(channels, 1, 1)
-        nn.init.zeros_(self.fusion.weight)
-        nn.init.zeros_(self.fusion.get_parameter("bias"))
+        init_zeros(self.fusion)
 
     def forward(self, images: Tensor, levels: Sequence[Tensor], *, fpn: FPN, backbone: ResNet) -> list[Tensor]:
         """The first pass's P2..P6 -> the last pass's, same shapes; ``backbone`` is used where none of its own is."""
