@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, 
 @app.command("list")
 def list_(
     published: Annotated[
-        bool, typer.Option("--published", help="Those with published weights: their AP on COCO val2017 and files.")
+        bool, typer.Option("--published", help="Those with published weights: their AP on COCO and files.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -55,22 +55,23 @@ def _list_published(json_file: Path | None) -> None:
     rows = [{"name": name, "epochs": epochs[name], **row._asdict()} for name, row in PUBLISHED.items()]
     _write(json_file, rows)
     with beside(json_file):
-        header = ["name", "box AP", "mask AP", "epochs", "GB", "by", "file"]
+        header = ["name", "box AP", "mask AP", "split", "epochs", "GB", "by", "file"]
         table = [
             [
                 name,
                 f"{row.box:.1f}",
                 _number(row.mask),
+                row.split,
                 str(epochs[name]),
                 _number(row.memory),
                 row.by,
-                row.file.split("/")[-1],
+                row.file_name,
             ]
             for name, row in PUBLISHED.items()
         ]
         print_table(header, table)
         typer.echo(
-            "AP on COCO val2017, one scale, no flip. GB: of training, a GPU. The others have no published weights."
+            "AP on COCO, one scale, no flip. GB: of training, a GPU. Of the others no published file is known by name."
         )
 
 
@@ -106,7 +107,7 @@ def show(
         else:
             if (row := PUBLISHED.get(config)) is not None:
                 masks = "" if row.mask is None else f", mask {row.mask}"
-                typer.echo(f"# published by {row.by}: box {row.box}{masks} AP on COCO val2017; weights: {row.file}")
+                typer.echo(f"# published by {row.by}: box {row.box}{masks} AP on COCO {row.split}; weights: {row.file}")
             _print_yaml(annotated_yaml(resolved))
 
 

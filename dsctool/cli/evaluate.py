@@ -302,7 +302,7 @@ def _show_published(name: str, evaluation: Evaluation) -> None:
         if published is not None and numbers is not None
     ]
     print_table(["AP", "published", "measured", "difference"], table)
-    typer.echo(f"published by {row.by}, on COCO val2017")
+    typer.echo(f"published by {row.by}, on COCO {row.split}")
 
 
 def _meanings(protocol: Protocol) -> dict[str, str]:

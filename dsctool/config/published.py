@@ -1,4 +1,4 @@
-"""What is published about the shipped configurations: average precision on COCO val2017, and files of weights.
+"""What is published about the shipped configurations: average precision on COCO, and files of weights.
 
 One scale, no flip. Sources: the model zoo of mmdet 2.28.2 (its READMEs where the zoo's index lacks a file), and the
 READMEs of the DetectoRS and DSC authors.
@@ -6,13 +6,14 @@ READMEs of the DetectoRS and DSC authors.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Published(NamedTuple):
     """box, mask: AP, from 0 to 100; mask is None where there are none. file: the end of its address, or its name.
 
-    memory: of training, GB a GPU, where it is known. by: whose it is.
+    memory: of training, GB a GPU, where it is known. by: whose it is. split: of COCO, on which AP was measured;
+    test-dev has no public ground truth, and numbers on val2017 differ from it.
     """
 
     box: float
@@ -20,6 +21,12 @@ class Published(NamedTuple):
     file: str
     memory: float | None = None
     by: str = "mmdet"
+    split: Literal["val2017", "test-dev"] = "val2017"
+
+    @property
+    def file_name(self) -> str:
+        """What a download is called."""
+        return self.file.rpartition("/")[2]
 
 
 _DCONV = "fpn_dconv_c3-c5_mstrain_400_1400_16x1_20e_coco"
@@ -57,6 +64,13 @@ PUBLISHED: dict[str, Published] = {
         )
     },
     **{
+        name: Published(box, mask, file, by="DetectoRS's authors", split="test-dev")
+        for name, box, mask, file in (
+            ("detectors_htc_r50_mstrain_40e_coco", 51.3, 44.4, "DetectoRS_R50-0f1c8080.pth"),
+            ("detectors_htc_x101_32x4d_mstrain_40e_coco", 53.3, 45.8, "DetectoRS_X101-ed983634.pth"),
+        )
+    },
+    **{
         name: Published(box, mask, file, by="DSC's authors")
         for name, box, mask, file in (
             ("fast_dsc_r50_fpn_1x_coco", 44.5, 39.5, "f_dsc_r50_fpn_1x_coco"),
@@ -68,4 +82,4 @@ PUBLISHED: dict[str, Published] = {
         )
     },
 }
-"""By configuration. Of the other shipped ones no weights are published."""
+"""By configuration. Of the other shipped ones no weights are published, or no file is known by name."""

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.config.names import list_configs
+from dsctool.config.published import PUBLISHED
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError
@@ -86,28 +88,28 @@ def _number_of_classes(unified: Unified, path: Path) -> int:
 
 
 def _recognised(unified: Unified, classes: int, path: Path) -> str:
-    """The configuration that the weights fit; of several that give the same results, the one the file is named by."""
+    """The configuration that the weights fit; of several, the one that the file is published for or named by."""
     ours = {rename(name): tuple(value.shape) for name, value in unified.state.items()}
     candidates = {each.name: load_config(each.name, [f"model.num_classes={classes}"]) for each in list_configs()}
-    fitting = {
-        name: _as_run(config)
-        for name, config in candidates.items()
-        if _has_same_parts(config, unified.state) and _fits(config, classes, ours)
-    }
+    alike: dict[str, list[str]] = {}
+    for name, config in candidates.items():
+        if _has_same_parts(config, unified.state):
+            alike.setdefault(_as_run(config), []).append(name)
+    fitting = [names for names in alike.values() if _fits(candidates[names[0]], classes, ours)]
     if not fitting:
         raise CheckpointError(
             f"{path}: the weights fit none of the shipped configurations. Name the nearest one with --config NAME to "
             "see where they differ (dsctool configs list has all)."
         )
-    alike: dict[str, list[str]] = {}
-    for name, as_run in fitting.items():
-        alike.setdefault(as_run, []).append(name)
-    if len(alike) > 1:
+    for name in chain(*fitting):
+        if name in PUBLISHED and PUBLISHED[name].file_name == path.name:
+            return name
+    if len(fitting) > 1:
         raise CheckpointError(
-            f"{path}: its weights fit {len(alike)} different models, and the file does not say of which it is: "
-            f"{', '.join(names[0] for names in alike.values())}. Give --config NAME."
+            f"{path}: its weights fit {len(fitting)} different models, and the file does not say of which it is: "
+            f"{', '.join(names[0] for names in fitting)}. Give --config NAME."
         )
-    (names,) = alike.values()
+    (names,) = fitting
     return max(names, key=lambda name: len(name) if path.name.startswith(name) else 0)
 
 
@@ -137,14 +139,14 @@ def _fits(config: Config, classes: int, shapes: Mapping[str, tuple[int, ...]]) -
 
 
 def _as_run(config: Config) -> str:
-    """All that results depend on, once a model is trained."""
+    """The layers, and all else that results depend on once a model is trained."""
     model = config.model.model_dump(mode="json")
     model["backbone"].pop("weights")
     shown = {key: value for key, value in config.data.model_dump(mode="json").items() if key in _SEEN}
     return repr((model, config.postprocess, shown))
 
 
-_SEEN = ("test_resize", "pad_divisor", "mean", "std")
+_SEEN = ("semantic", "test_resize", "pad_divisor", "mean", "std")
 
 
 def _expected(config: Config, classes: int) -> dict[str, Tensor]:

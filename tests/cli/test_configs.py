@@ -104,6 +104,23 @@ def test_what_is_published(tmp_path: Path) -> None:
         "file": "detectors/detectors_htc_r50_1x_coco/detectors_htc_r50_1x_coco-329b1453.pth",
         "memory": 13.6,
         "by": "mmdet",
+        "split": "val2017",
     }
     assert "# published by mmdet: box 49.1, mask 42.6 AP on" in configs("show", "detectors_htc_r50_1x_coco").output
     assert "# published" not in configs("show", "htc_tiny").output
+
+
+def test_published_numbers_say_which_images_they_are_of(tmp_path: Path) -> None:
+    result = configs("list", "--published", "--json", str(tmp_path / "rows.json"))
+    assert result.exit_code == 0, result.output
+    splits = {row["name"]: row["split"] for row in json.loads((tmp_path / "rows.json").read_text())}
+    other = {"detectors_htc_r50_mstrain_40e_coco", "detectors_htc_x101_32x4d_mstrain_40e_coco"}
+    assert {name for name, split in splits.items() if split == "test-dev"} == other
+    assert set(splits.values()) == {"val2017", "test-dev"}
+    lines = configs("list", "--published").stdout.splitlines()
+    (line,) = (line for line in lines if line.startswith("detectors_htc_r50_mstrain_40e_coco"))
+    _, _, cells = " ".join(line.split()).partition(" ")
+    assert cells == "51.3 44.4 test-dev 40 - DetectoRS's authors DetectoRS_R50-0f1c8080.pth"
+    shown = configs("show", "detectors_htc_x101_32x4d_mstrain_40e_coco").stdout
+    assert "box 53.3, mask 45.8 AP on COCO test-dev; weights: DetectoRS_X101-ed983634.pth" in shown
+    assert "  nms: soft " in shown

@@ -7,6 +7,7 @@ import pytest
 from dsctool.config.loading import load_config
 from dsctool.config.model_schema import CascadeRcnnConfig, HtcConfig
 from dsctool.config.names import list_configs, shipped_paths
+from dsctool.config.schema import ResizeConfig
 
 NAMES = list(shipped_paths())
 PUBLISHED = [name for name in NAMES if name.endswith("_coco")]
@@ -41,14 +42,72 @@ def test_files_are_short_and_gradients_are_clipped(name: str) -> None:
     assert load_config(name).optim.clip_norm == 35
 
 
+SCHEDULES = {"_1x_": (12, (8, 11)), "_20e_": (20, (16, 19)), "_3x_": (36, (27, 33)), "_40e_": (40, (36, 39))}
+"""Epochs, and those after which the rate drops."""
+SEVERAL_SIZES = {
+    "_3x_": ((640, 800), 1333),
+    "mstrain_40e": ((400, 1200), 1333),
+    "mstrain_400_1400": ((400, 1400), 1600),
+}
+"""Shorter sides, any whole number between them, and the longest longer one."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    data = load_config(name).data
+    one = ResizeConfig(short_sides=(800,), long_side=1333)
+    several = [
+        ResizeConfig(short_sides=sides, sample="range", long_side=longest)
+        for words, (sides, longest) in SEVERAL_SIZES.items()
+        if words in name
+    ]
+    assert data.train_resize == (several or [one])[0]
+    assert data.test_resize == one, "also after training on several sizes"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TINY])
+def test_training_starts_and_averages_as_that_of_the_published_weights(name: str) -> None:
+    config = load_config(name)
+    cascade, rfp = config.model.cascade, config.model.neck.rfp
+    choices = {
+        "mask head": getattr(getattr(cascade, "mask_head", None), "init", None),
+        "semantic": None if cascade.semantic_branch is None else cascade.semantic_branch.loss_average,
+        "ASPP": None if rfp is None else rfp.aspp_init,
+        "feedback": None if rfp is None else rfp.feedback_init,
+    }
+    boxes_only = name.startswith(("cascade_rcnn", "detectors_cascade_rcnn"))
+    semantic = not boxes_only and not name.startswith("cascade_mask_rcnn")
+    recursive = "detectors" in name or "_rfp_" in name
+    assert choices == {
+        "mask head": None if boxes_only else "kaiming",
+        "semantic": "valid_pixels" if semantic else None,
+        "ASPP": "kaiming" if recursive else None,
+        "feedback": "zeros" if recursive else None,
+    }
+
+
+@pytest.mark.parametrize("name", ["htc_r50_fpn_1x_coco", "dsc_r50_fpn_1x_coco"])
+def test_another_key_of_a_block_leaves_these_choices(name: str) -> None:
+    changed = load_config(name, ["model.cascade.mask_head.convs=2", "model.cascade.semantic.convs=2"]).model.cascade
+    assert not isinstance(changed, CascadeRcnnConfig)
+    assert (changed.mask_head.init, changed.semantic.loss_average) == ("kaiming", "valid_pixels")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_one_is_measured_with_soft_suppression(name: str) -> None:
+    soft = name == "detectors_htc_x101_32x4d_mstrain_40e_coco"
+    assert load_config(name).postprocess.nms == ("soft" if soft else "box")
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_recipe(name: str) -> None:
     config = load_config(name)
-    epochs, milestones = (20, (16, 19)) if "_20e_" in name else (12, (8, 11))
+    epochs, milestones = next(schedule for words, schedule in SCHEDULES.items() if words in name)
     assert (config.train.epochs, config.optim.milestones) == (epochs, milestones)
     assert (config.optim.kind, config.optim.lr, config.optim.reference_batch) == ("sgd", 0.02, 16)
     assert (config.optim.momentum, config.optim.weight_decay, config.optim.warmup_steps) == (0.9, 1e-4, 500)
-    assert config.train.batch_size == (1 if "_16x1_" in name else 2)
+    assert config.optim.warmup_factor == (1 / 3 if "_40e_" in name else 0.001)
+    assert config.train.batch_size == (1 if "_16x1_" in name or "x101_32x4d_mstrain_40e" in name else 2)
     assert (config.model.num_classes, config.model.backbone.frozen_stages) == (80, 1)
     assert (config.data.keep_empty, config.model.backbone.norm) == (False, "batch")
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from dsctool.config.loading import load_config
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.semantic import draw_semantic_map
 from dsctool.data.transforms import (
@@ -128,6 +129,26 @@ def test_scales_are_drawn(sample: str, allowed: set[int]) -> None:
     sides = {transform.image(torch.zeros(3, 20, 30, dtype=torch.uint8)).shape[1] for _ in range(40)}
     assert sides <= allowed
     assert len(sides) >= min(len(allowed), 10)
+
+
+def test_a_range_includes_both_its_ends() -> None:
+    resize = Resize(ResizeConfig(short_sides=(42, 40), sample="range"))
+    torch.manual_seed(0)
+    sides = [
+        resize(Annotated(torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0))) for _ in range(40)
+    ]
+    assert {sample.size for sample in sides} == {(40, 60), (41, 62), (42, 63)}
+
+
+@pytest.mark.parametrize(("end", "expected"), [("smallest", (400, 600)), ("largest", (889, 1333))])
+def test_ends_of_the_sizes_that_detectors_is_trained_on(
+    monkeypatch: pytest.MonkeyPatch, end: str, expected: tuple[int, int]
+) -> None:
+    """400 to 1200; of a 2:3 image the longer side, 1333, binds at 1200."""
+    monkeypatch.setattr(torch, "randint", lambda low, high, _: torch.tensor(low if end == "smallest" else high - 1))
+    resize = Resize(load_config("detectors_htc_r50_mstrain_40e_coco").data.train_resize)
+    image = Annotated(torch.zeros(3, 60, 90, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0))
+    assert resize(image).size == expected
 
 
 def test_the_test_transform_draws_nothing() -> None:

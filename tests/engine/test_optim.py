@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dsctool.config.loading import load_config
 from dsctool.config.schema import OptimConfig
 from dsctool.engine.optim import build_optimizer, build_schedule, clip_gradients, gradient_norm
 
@@ -30,6 +31,47 @@ def test_published_schedule_step_by_step() -> None:
     assert schedule.at(0) == pytest.approx(0.02 * 0.001)
     for step, rate in {500: 0.02, 7999: 0.02, 8000: 0.002, 10999: 0.002, 11000: 0.0002, 11999: 0.0002}.items():
         assert schedule.at(step) == pytest.approx(rate), step
+
+
+EPOCH = 7330
+"""Steps of 16 images in an epoch of COCO."""
+LONG = {
+    "detectors_htc_r50_mstrain_40e_coco": {
+        0: 0.02 / 3, 250: 0.04 / 3, 499: 0.02 * (1 - 2 / 1500), 500: 0.02,
+        263_879: 0.02, 263_880: 0.002, 285_869: 0.002, 285_870: 0.0002, 293_199: 0.0002,
+    },
+    "cascade_mask_rcnn_r50_fpn_3x_coco": {
+        0: 0.00002, 250: 0.01001, 499: 0.02 * (1 - 0.999 / 500), 500: 0.02,
+        197_909: 0.02, 197_910: 0.002, 241_889: 0.002, 241_890: 0.0002, 263_879: 0.0002,
+    },
+    "cascade_rcnn_r50_fpn_20e_coco": {0: 0.00002, 117_279: 0.02, 117_280: 0.002, 139_269: 0.002, 139_270: 0.0002},
+}  # fmt: skip
+"""Learning rates by step, counted by hand: the warm-up's start, middle and end, and both sides of each drop."""
+ALIKE = {
+    "detectors_htc_r50_mstrain_40e_coco": "detectors_htc_x101_32x4d_mstrain_40e_coco",
+    "cascade_mask_rcnn_r50_fpn_3x_coco": "cascade_rcnn_r50_fpn_3x_coco",
+    "cascade_rcnn_r50_fpn_20e_coco": "cascade_mask_rcnn_r50_fpn_20e_coco",
+}
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("name", LONG)
+def test_long_schedules_of_shipped_configurations(name: str, other: bool) -> None:
+    config = load_config(ALIKE[name] if other else name)
+    schedule = build_schedule(config.optim, effective_batch=16, steps_per_epoch=EPOCH, epochs=config.train.epochs)
+    for step, rate in LONG[name].items():
+        assert schedule.at(step) == pytest.approx(rate, rel=1e-9), step
+    alone = build_schedule(config.optim, effective_batch=1, steps_per_epoch=16 * EPOCH, epochs=config.train.epochs)
+    assert alone.at(500) == pytest.approx(0.02 / 16)
+
+
+def test_detectors_long_recipe_clips() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([42.0, 56.0])  # norm 70
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    limit = load_config("detectors_htc_r50_mstrain_40e_coco").optim.clip_norm
+    clip_gradients(optimizer, norm=gradient_norm(optimizer), max_norm=limit)
+    assert parameter.grad.tolist() == pytest.approx([21.0, 28.0])
 
 
 def test_linear_decay_ends_at_zero_and_knows_no_milestones() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
+from dsctool.config.published import PUBLISHED, Published
 from dsctool.errors import CheckpointError
 from dsctool.interop.checkpoint import load_checkpoint, load_model, read_weights
 from dsctool.interop.coco_categories import COCO_CATEGORIES
@@ -115,6 +116,22 @@ def test_of_equal_models_the_one_in_the_name_is_taken() -> None:
     state = {key: torch.empty(shape, device="meta") for key, shape in published_keys("htc_r50_fpn_1x_coco").items()}
     for name in ("htc_r50_fpn_1x_coco", "htc_r50_fpn_20e_coco"):
         assert _recognised(unify(state), 80, Path(f"{name}_2020-01234567.pth")) == name
+
+
+def test_of_equal_models_the_one_that_the_file_is_published_for_is_taken() -> None:
+    keys = published_keys("detectors_htc_r50_1x_coco")
+    state = {key: torch.empty(shape, device="meta") for key, shape in keys.items()}
+    name = _recognised(unify(state), 80, Path("DetectoRS_R50-0f1c8080.pth"))
+    assert name == "detectors_htc_r50_mstrain_40e_coco"
+
+
+def test_a_published_file_of_two_models_with_the_same_layers(
+    models: dict[str, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As X-101's of the DetectoRS authors, which is measured with soft suppression."""
+    monkeypatch.setitem(PUBLISHED, "fast_dsc_tiny", Published(1.0, 1.0, "folder/f-01234567.pth"))
+    found = convert(content(models["fast_dsc_tiny"]), Path("f-01234567.pth"))
+    assert "configuration: fast_dsc_tiny, by the shapes of the weights" in found.account
 
 
 def test_dsc_files_do_not_say_which_they_are(models: dict[str, dict[str, Tensor]]) -> None:
