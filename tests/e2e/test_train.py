@@ -128,6 +128,28 @@ def test_stopped_by_a_signal_and_resumed(
             assert torch.equal(value, ours.model[key]), (name, key)
 
 
+RECIPE = ["model.cascade.mask_head.init=kaiming", "model.neck.rfp={aspp_init: kaiming, feedback_init: zeros}"]
+"""How the published weights of 2020 started."""
+
+
+@pytest.mark.parametrize("name", ["detectors_tiny", "dsc_detectors_tiny", "cascade_mask_rcnn_tiny"])
+def test_the_long_recipe_of_detectors_on_a_small_model(tmp_path: Path, synthetic_root: Path, name: str) -> None:
+    """Its first steps: images of a size drawn between two, and a third of the rate, which is 0.01 for 8 images."""
+    (tmp_path / "long.yaml").write_text(f"base: [{name}, _base_/schedule_40e.yaml]\n")
+    sizes = ["data.train_resize.short_sides=[48, 64]", "data.train_resize.long_side=100"]
+    once = ["train.epochs=1", "train.batch_size=8", "train.eval_interval=0", "optim.warmup_steps=500", "data.workers=0"]
+    semantic = [] if name.startswith("cascade") else ["model.cascade.semantic.loss_average=valid_pixels"]
+    words = [*SMALL, *RECIPE, *semantic, *sizes, *once]
+    dsctool("train", tmp_path / "long.yaml", *words, "--data", synthetic_root, "--output", tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if line["kind"] == "train"]
+    assert rates == pytest.approx([0.01 * (1 + 2 * step / 500) / 3 for step in range(len(rates))])
+    trained = load_checkpoint(tmp_path / "run/last.pt").model
+    inputs = [value for key, value in trained.items() if key.endswith("rfp_conv.weight")]
+    assert len(inputs) == 3
+    assert all(bool(value.any()) for value in inputs), "zero before the first step"
+
+
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, synthetic_root: Path) -> None:
     before = sorted(synthetic_root.rglob("*"))
     shown = dsctool(
