@@ -198,6 +198,7 @@ class Detections(_Movable):
     stages: the masks of every stage of the cascade, first to last, where they were asked for.
     candidates: the best of what suppression chose from, without masks, where the configuration keeps them.
     reached: the limits of the detector that left out what is likely to be something.
+    whole_pixels: how the masks are to be pasted; see :func:`dsctool.ops.masks.paste_masks`.
     """
 
     boxes: Tensor
@@ -208,6 +209,7 @@ class Detections(_Movable):
     stages: tuple[StageMasks, ...] = ()
     candidates: Detections | None = None
     reached: frozenset[LimitName] = frozenset()
+    whole_pixels: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -223,6 +225,7 @@ class Detections(_Movable):
             stages=tuple(StageMasks(stage.name, stage.boxes[rows], stage.probs[rows]) for stage in self.stages),
             candidates=self.candidates,
             reached=self.reached,
+            whole_pixels=self.whole_pixels,
         )
 
 

@@ -303,6 +303,9 @@ class DscConfig(CascadeBase):
 Cascade = Annotated[CascadeRcnnConfig | HtcConfig | DscConfig, Field(discriminator="kind")]
 
 
+GeometryName = Literal["current", "mmdet1"]
+
+
 class ModelConfig(Block):
     """The detector."""
 
@@ -312,5 +315,12 @@ class ModelConfig(Block):
     neck: NeckConfig = NeckConfig()
     rpn: RpnConfig = RpnConfig()
     cascade: Cascade
+    geometry: GeometryName = "current"
+    """How boxes and pixels meet. ``current``: as in mmdet from 2.0 on. ``mmdet1``: as in mmdet 1.x, with which the
+    DetectoRS authors' own files (51.3 and 53.3 box AP) and HTC's of 2019 were trained and measured: boxes hold their
+    last pixel, anchors and masks lie on whole pixels, RoIAlign takes 2 x 2 samples a bin and is not shifted by half a
+    cell, one factor resizes both axes. It also keeps proposals without area, matches of low quality in every stage and
+    the semantic loss averaged over labelled cells, whatever ``rpn.keep_zero_area``, ``cascade.low_quality_matches`` and
+    ``cascade.semantic.loss_average`` say. For any cascade; results stay half-open boxes."""
     ops: Literal["torchvision", "mmcv"] = "torchvision"
     """Who computes deformable convolutions: torchvision (on a CPU a faster equivalent), or mmcv where it imports."""

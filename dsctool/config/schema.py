@@ -72,13 +72,21 @@ class TTAConfig(Block):
     """``union``: suppression chooses among the detections of all views (the papers'). ``average``: boxes and scores of
     the same proposals are averaged over the views (mmdet's)."""
 
+    @property
+    def resizes(self) -> tuple[tuple[int, int], ...]:
+        """The limits of the shorter and of the longer side, in pixels, of every size."""
+        return tuple((short, self.long_side or round(self.ratio * short)) for short in self.short_sides)
+
+
+SemanticData = Literal["stuffthingmaps", "instances", "none"]
+
 
 class DataConfig(Block):
     """Images and annotations."""
 
     train: SplitConfig = SplitConfig()
     val: SplitConfig = SplitConfig()
-    semantic: Literal["stuffthingmaps", "instances", "none"] = "instances"
+    semantic: SemanticData = "instances"
     """Supervision of the semantic branch: COCO stuff maps, a map drawn from the instance masks, or no branch."""
     keep_empty: bool = True
     """Train on images without instances; published configurations drop them."""
@@ -100,6 +108,13 @@ class DataConfig(Block):
     """Batches hold images of one orientation."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes, which live as long as a run and load ahead; 0 loads in the main process."""
+
+    @property
+    def test_resizes(self) -> tuple[tuple[int, int], ...]:
+        """The limits of the shorter and of the longer side, in pixels, of every size in which images are tested."""
+        if self.tta is not None:
+            return self.tta.resizes
+        return ((self.test_resize.short_sides[0], self.test_resize.long_side),)
 
     @model_validator(mode="after")
     def _one_test_size(self) -> Self:

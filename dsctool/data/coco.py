@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dsctool.config.model_schema import GeometryName
 from dsctool.config.schema import DataConfig
 from dsctool.data.columns import Annotations, Reading, read_columns
 from dsctool.data.faults import Exclusions, exclusions
@@ -99,9 +100,11 @@ class CocoDataset(Dataset[Sample]):
         masks: bool = True,
         exclude: Exclusions | None = None,
         reading: Reading | None = None,
+        geometry: GeometryName = "current",
     ) -> Self:
         """The training images, randomly scaled and flipped.
 
+        geometry: of the model, ``model.geometry``.
         masks: give masks, and the semantic map of ``data.semantic``; False for detectors of boxes, whose data
             need no segmentations.
         exclude, reading: from a check of the same entries with the same ``masks``
@@ -115,7 +118,7 @@ class CocoDataset(Dataset[Sample]):
         dataset = cls(
             files,
             reading,
-            transform=train_transform(config),
+            transform=train_transform(config, geometry),
             semantic=config.semantic if masks else "none",
             masks=masks,
             keep_empty=config.keep_empty,

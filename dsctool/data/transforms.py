@@ -19,9 +19,11 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
+from dsctool.config.model_schema import GeometryName
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.semantic import SEMANTIC_IGNORED, SEMANTIC_STRIDE, draw_semantic_map
 from dsctool.ops.boxes import clip_boxes
+from dsctool.ops.geometry import Mmdet1Geometry, resize_factor, resized
 from dsctool.structures import ImageBatch, Targets, mask_areas
 from dsctool.terms import Size
 
@@ -137,7 +139,10 @@ class Resize:
 
     def __call__(self, sample: Annotated) -> Annotated:
         """Resize an annotated image."""
-        size = resized(sample.size, self._draw_short_side(), self.config.long_side)
+        return self._to(sample, self._draw_short_side())
+
+    def _to(self, sample: Annotated, short_side: int) -> Annotated:
+        size = resized(sample.size, short_side, self.config.long_side)
         return sample.moved(lambda part: functional.resize(part, list(size), antialias=False))
 
     def _draw_short_side(self) -> int:
@@ -147,6 +152,24 @@ class Resize:
         if self.config.sample == "range":
             return int(torch.randint(min(sides), max(sides) + 1, ()))
         return sides[int(torch.randint(len(sides), ()))]
+
+
+class ResizeByOneFactor(Resize):
+    """As mmdet 1.x resized: first and last pixel of a box follow the factor itself, and stay in the image.
+
+    Boxes of less than a pixel count as one. Pixels are resized as ever. See :mod:`dsctool.ops.geometry`.
+    """
+
+    def _to(self, sample: Annotated, short_side: int) -> Annotated:
+        moved = super()._to(sample, short_side)
+        geometry, factor = Mmdet1Geometry(), resize_factor(sample.size, short_side, self.config.long_side)
+
+        def scaled(boxes: Tensor) -> Tensor:
+            whole = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)], dim=1)
+            return geometry.clip(geometry.scale_by(whole, factor), moved.size)
+
+        crowd = None if sample.crowd is None else scaled(sample.crowd)
+        return replace(moved, boxes=scaled(sample.boxes), crowd=crowd)
 
 
 class Flip:
@@ -194,9 +217,10 @@ class Transform:
         return self(Annotated(image, boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)))[0]
 
 
-def train_transform(config: DataConfig) -> Transform:
-    """Random scale and flip, as ``config`` says."""
-    return Transform([Resize(config.train_resize), Flip(config.flip)], mean=config.mean, std=config.std)
+def train_transform(config: DataConfig, geometry: GeometryName = "current") -> Transform:
+    """Random scale and flip, as ``config`` says; geometry: of the model, ``model.geometry``."""
+    resize = ResizeByOneFactor if geometry == "mmdet1" else Resize
+    return Transform([resize(config.train_resize), Flip(config.flip)], mean=config.mean, std=config.std)
 
 
 def inference_transform(config: DataConfig) -> Transform | Unchanged:
@@ -204,12 +228,6 @@ def inference_transform(config: DataConfig) -> Transform | Unchanged:
     if config.tta is not None:
         return Unchanged()
     return Transform([Resize(config.test_resize)], mean=config.mean, std=config.std)
-
-
-def resized(size: Size, short_side: int, long_side: int) -> Size:
-    """The largest size of the same aspect ratio that exceeds neither side's limit, in pixels."""
-    scale = min(long_side / max(size), short_side / min(size))
-    return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
 
 
 def pad_images(images: Sequence[Tensor], divisor: int) -> ImageBatch:

@@ -139,11 +139,13 @@ def keep_candidates(model: Detector, count: int = 1000) -> None:
 
 def to_results(detections: Detections, image_id: int, categories: Sequence[Category]) -> list[Result]:
     """The detections of one image as COCO results."""
-    probs = detections.mask_probs
+    probs, whole_pixels = detections.mask_probs, detections.whole_pixels
     return coco_results(
         boxes=detections.boxes,
         scores=detections.scores,
-        masks=None if probs is None else encode_masks(probs, detections.boxes, detections.size),
+        masks=None
+        if probs is None
+        else encode_masks(probs, detections.boxes, detections.size, whole_pixels=whole_pixels),
         category_ids=[categories[label].id for label in detections.labels.tolist()],
         image_id=image_id,
     )

@@ -84,7 +84,14 @@ def open_sets(config: Config, checked: CheckedSets) -> RunData:
     """The second half of :func:`open_data`, for every process: annotations are read where none came along."""
     masks, data, train = config.model.cascade.has_masks, _used_by_model(config), checked.train
     reading = train.read()
-    train_set = CocoDataset.for_training(train.files, data, masks=masks, exclude=train.exclude, reading=reading)
+    train_set = CocoDataset.for_training(
+        train.files,
+        data,
+        masks=masks,
+        exclude=train.exclude,
+        reading=reading,
+        geometry=config.model.geometry,
+    )
     val = None if checked.val is None else _open_evaluation_set(checked.val, data)
     derived = (f"{train.files.annotations}: {note}" for note in reading.notes)
     notes = (*_notes(train), *derived, *train_set.notes)

@@ -27,8 +27,7 @@ class ImageViews:
     device: torch.device
 
     def __iter__(self) -> Iterator[View]:
-        for short_side in self.tta.short_sides:
-            long_side = self.tta.long_side or round(self.tta.ratio * short_side)
+        for short_side, long_side in self.tta.resizes:
             resize = Resize(ResizeConfig(short_sides=(short_side,), long_side=long_side))
             image = Transform([resize], mean=self.config.mean, std=self.config.std).image(self.picture)
             for flipped in (False, True) if self.tta.flip else (False,):

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
+from dsctool.config.model_schema import GeometryName
 from dsctool.config.names import list_configs
 from dsctool.config.published import PUBLISHED
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
 from dsctool.errors import CheckpointError
 from dsctool.interop.coco_categories import COCO_CATEGORIES
-from dsctool.interop.layouts import Unified, unify
+from dsctool.interop.layouts import FIRST_VERSION, Unified, unify
 from dsctool.interop.loading import state_dict_in
 from dsctool.interop.published import load_published, published_name, rename
 
@@ -60,6 +61,7 @@ def convert(content: object, path: Path, *, config: str | None = None) -> Conver
         *unified.changes,
         f"configuration: {name}" + ("" if config else ", by the shapes of the weights"),
         f"categories: {said}",
+        *_geometry(built, unified),
         *_checked_hash(path),
     ]
     return Conversion(built, name, categories, state, tuple(account))
@@ -88,7 +90,8 @@ def _number_of_classes(unified: Unified, path: Path) -> int:
 
 
 def _recognised(unified: Unified, classes: int, path: Path) -> str:
-    """The configuration that the weights fit; of several, the one that the file is published for or named by."""
+    """The configuration that the weights fit: the one that the file is published for; else, of those with the geometry
+    of the file's program where there are some, the one that it is named by."""
     ours = {rename(name): tuple(value.shape) for name, value in unified.state.items()}
     candidates = {each.name: load_config(each.name, [f"model.num_classes={classes}"]) for each in list_configs()}
     alike: dict[str, list[str]] = {}
@@ -104,6 +107,8 @@ def _recognised(unified: Unified, classes: int, path: Path) -> str:
     for name in chain(*fitting):
         if name in PUBLISHED and PUBLISHED[name].file_name == path.name:
             return name
+    meant = _geometry_of(unified)
+    fitting = [names for names in fitting if candidates[names[0]].model.geometry == meant] or fitting
     if len(fitting) > 1:
         raise CheckpointError(
             f"{path}: its weights fit {len(fitting)} different models, and the file does not say of which it is: "
@@ -172,6 +177,26 @@ def _fitted(config: Config, classes: int, unified: Unified, path: Path, name: st
     except CheckpointError as error:
         raise CheckpointError(f"{path}: not weights of {name}. {error}") from None
     return model.state_dict()
+
+
+def _geometry_of(unified: Unified) -> GeometryName:
+    return "mmdet1" if unified.layout == FIRST_VERSION else "current"
+
+
+def _geometry(config: Config, unified: Unified) -> list[str]:
+    """What brings the published numbers, where boxes and pixels met otherwise when the weights were trained."""
+    model = config.model
+    if unified.layout != FIRST_VERSION:
+        return []
+    if model.geometry == "mmdet1":
+        return ["geometry: mmdet1, in which these weights were trained"]
+    wanted = ["model.geometry=mmdet1"]
+    if model.neck.rfp is not None and model.backbone.groups > 1:  # DetectoRS with X101
+        wanted += ["postprocess.nms=soft", "postprocess.score_threshold=0.001"]
+    return [
+        "geometry: current, but these weights were trained and measured in that of mmdet 1.x. For the published "
+        f"numbers (up to 1 AP more) give predict and eval {' '.join(wanted)}"
+    ]
 
 
 # --- what is around the weights ---------------------------------------------------------------------

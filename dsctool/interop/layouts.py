@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
+FIRST_VERSION, LATER_VERSIONS = "mmdet 1.x", "mmdet 2.x or 3.x"
 
 _OLD_OFFSET = re.compile(r"\.(conv\d+)_offset\.(weight|bias)$")
 _OLD_HEAD = re.compile(r"^(bbox_head|mask_head)\.\d+\.")
@@ -42,7 +43,7 @@ def unify(state: Mapping[str, Tensor]) -> Unified:
     for step in steps:
         unified, change = step(unified)
         changes += [change] if change else []
-    return Unified(unified, "mmdet 1.x" if old else "mmdet 2.x or 3.x", tuple(changes))
+    return Unified(unified, FIRST_VERSION if old else LATER_VERSIONS, tuple(changes))
 
 
 def _without_wrapper(state: State) -> tuple[State, str]:

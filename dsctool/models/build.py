@@ -14,11 +14,12 @@ from dsctool.config.model_schema import (
     DscConfig,
     HtcConfig,
     MaskHeadConfig,
+    ModelConfig,
     RfpConfig,
     RpnConfig,
     SemanticHeadConfig,
 )
-from dsctool.config.schema import Config, PostprocessConfig
+from dsctool.config.schema import Config, PostprocessConfig, SemanticData
 from dsctool.data.records import Category
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
@@ -38,6 +39,7 @@ from dsctool.models.rpn import RPN, AnchorSampling, ProposalLimits
 from dsctool.models.targets import RoiSampling
 from dsctool.ops import mmcv_backend
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
+from dsctool.ops.geometry import CURRENT, Geometry, Mmdet1Geometry
 
 COCO_CLASSES = 80
 
@@ -56,7 +58,7 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
         ConfigError: ``model.ops`` names a backend that is not installed.
     """
     config = fit_limits(config)
-    model = config.model
+    model, geometry = _settled(config.model), _geometry(config)
     num_classes = model.num_classes or num_classes or COCO_CLASSES
     rfp, channels = model.neck.rfp, model.neck.channels
     shares = rfp is not None and rfp.share_backbone
@@ -65,12 +67,28 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
         backbone=backbone,
         neck=FPN(backbone.channels, channels),
         rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels),
-        rpn=_rpn(model.rpn, channels=channels),
-        cascade=_cascade(config, num_classes),
+        rpn=_rpn(model.rpn, channels=channels, geometry=geometry),
+        cascade=_cascade(model, config.data.semantic, num_classes, geometry),
         postprocess=_postprocess(config.postprocess),
         config=config,
+        geometry=geometry,
         categories=[Category(label + 1, f"class {label + 1}") for label in range(num_classes)],
     )
+
+
+def _geometry(config: Config) -> Geometry:
+    return Mmdet1Geometry(resizes=config.data.test_resizes) if config.model.geometry == "mmdet1" else CURRENT
+
+
+def _settled(model: ModelConfig) -> ModelConfig:
+    """With the settings that come with a geometry: mmdet 1.x left no choice where later versions have a key."""
+    if model.geometry == "current":
+        return model
+    cascade: dict[str, object] = {"low_quality_matches": True}
+    if (branch := model.cascade.semantic_branch) is not None:
+        cascade["semantic"] = branch.model_copy(update={"loss_average": "valid_pixels"})
+    rpn = model.rpn.model_copy(update={"keep_zero_area": True})
+    return model.model_copy(update={"rpn": rpn, "cascade": model.cascade.model_copy(update=cascade)})
 
 
 def _backbone(config: BackboneConfig, *, ops: str, channels: int, feedback: RfpConfig | None) -> ResNet:
@@ -118,7 +136,7 @@ def _rfp(config: RfpConfig, backbone: BackboneConfig, *, ops: str, channels: int
     )
 
 
-def _rpn(config: RpnConfig, *, channels: int) -> RPN:
+def _rpn(config: RpnConfig, *, channels: int, geometry: Geometry) -> RPN:
     return RPN(
         channels=channels,
         strides=STRIDES,
@@ -136,16 +154,17 @@ def _rpn(config: RpnConfig, *, channels: int) -> RPN:
         train_limits=ProposalLimits(int(config.train_pre_nms), int(config.train_max_proposals)),
         test_limits=ProposalLimits(int(config.test_pre_nms), int(config.test_max_proposals)),
         keep_zero_area=config.keep_zero_area,
+        geometry=geometry,
     )
 
 
-def _cascade(config: Config, num_classes: int) -> nn.Module:
-    channels = config.model.neck.channels
-    match config.model.cascade:
+def _cascade(model: ModelConfig, semantic: SemanticData, num_classes: int, geometry: Geometry) -> nn.Module:
+    channels = model.neck.channels
+    match model.cascade:
         case CascadeRcnnConfig() as cascade:
             head = cascade.mask_head
             return CascadeRCNN(
-                box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes),
+                box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes, geometry=geometry),
                 mask_heads=[]
                 if head is None
                 else [
@@ -154,23 +173,25 @@ def _cascade(config: Config, num_classes: int) -> nn.Module:
                 ],
                 mask_roi_size=14 if head is None else head.roi_size,
                 stage_loss_weights=cascade.stage_loss_weights,
+                geometry=geometry,
             )
         case HtcConfig() as cascade:
             return HTC(
-                box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes),
+                box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes, geometry=geometry),
                 mask_heads=[
                     _mask_head(cascade.mask_head, in_channels=channels, num_classes=num_classes, fused=t > 0)
                     for t in range(cascade.num_stages)
                 ],
                 mask_roi_size=cascade.mask_head.roi_size,
                 stage_loss_weights=cascade.stage_loss_weights,
-                semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
+                semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels, num_classes=num_classes),
+                geometry=geometry,
             )
         case DscConfig() as cascade:
-            return _dsc(config, cascade, channels=channels, num_classes=num_classes)
+            return _dsc(semantic, cascade, channels=channels, num_classes=num_classes, geometry=geometry)
 
 
-def _dsc(config: Config, cascade: DscConfig, *, channels: int, num_classes: int) -> DSC:
+def _dsc(semantic: SemanticData, cascade: DscConfig, *, channels: int, num_classes: int, geometry: Geometry) -> DSC:
     ratios = cascade.enlarge_ratios
     mask_head = partial(_mask_head, cascade.mask_head, in_channels=channels, norm=True)
     return DSC(
@@ -180,6 +201,7 @@ def _dsc(config: Config, cascade: DscConfig, *, channels: int, num_classes: int)
             channels=channels,
             num_classes=num_classes,
             mask_channels=cascade.mask_head.channels if cascade.implicit_guidance else None,
+            geometry=geometry,
         ),
         mask_head=mask_head(num_classes=num_classes, fused=True),
         mask_roi_size=cascade.roi_size,
@@ -193,7 +215,8 @@ def _dsc(config: Config, cascade: DscConfig, *, channels: int, num_classes: int)
         ),
         box_loss_weights=cascade.box_loss_weights,
         averaged_stages=cascade.averaged_stages,
-        semantic_head=_semantic_head(config, cascade.semantic, channels=channels, num_classes=num_classes),
+        semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels, num_classes=num_classes),
+        geometry=geometry,
     )
 
 
@@ -202,6 +225,7 @@ def _box_stages(
     *,
     channels: int,
     num_classes: int,
+    geometry: Geometry,
     mask_channels: int | None = None,
 ) -> list[BoxStage]:
     """mask_channels: of the mask feature that DSC fuses into the box heads."""
@@ -226,6 +250,7 @@ def _box_stages(
                 positive_fraction=cascade.positive_fraction,
             ),
             num_classes=num_classes,
+            geometry=geometry,
         )
         for stds, iou_threshold in zip(cascade.box_stds, cascade.iou_thresholds, strict=True)
     ]
@@ -244,10 +269,12 @@ def _mask_head(
     )
 
 
-def _semantic_head(config: Config, head: SemanticHeadConfig, *, channels: int, num_classes: int) -> SemanticHead | None:
-    if config.data.semantic == "none":
+def _semantic_head(
+    semantic: SemanticData, head: SemanticHeadConfig, *, channels: int, num_classes: int
+) -> SemanticHead | None:
+    if semantic == "none":
         return None
-    derived = STUFFTHINGMAPS_CLASSES if config.data.semantic == "stuffthingmaps" else num_classes + 1
+    derived = STUFFTHINGMAPS_CLASSES if semantic == "stuffthingmaps" else num_classes + 1
     return SemanticHead(
         channels=channels,
         num_levels=len(STRIDES),

@@ -17,7 +17,7 @@ from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
 from dsctool.models.roi.extractors import rois_at_once
 from dsctool.models.rpn import RPN
-from dsctool.ops.boxes import scale_boxes
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.masks import paste_masks
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Detections, Instances, RoiMasks, Scored, StageMasks, State, Targets
@@ -67,16 +67,18 @@ class Detector(nn.Module):
     config: the configuration it was built from.
     categories: the class of each label.
     postprocess: what is kept of what overlaps; may be replaced at any time.
+    geometry: how boxes and pixels meet.
     """
 
     def __init__(
         self, *, backbone: ResNet, neck: FPN, rfp: RFP | None, rpn: RPN, cascade: nn.Module, postprocess: Postprocess,
-        config: Config, categories: Sequence[Category],
+        config: Config, categories: Sequence[Category], geometry: Geometry = CURRENT,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
         self.categories = list(categories)
         self.postprocess = postprocess
+        self.geometry = geometry
         self.backbone = backbone
         self.neck = neck
         self.rfp = rfp
@@ -179,7 +181,7 @@ class Detector(nn.Module):
         """:meth:`detect` from features P2..P6 and every image's proposals ``(n_i, 4)``, wherever they came from."""
         scored = self.score(features, proposals, sizes)
         selected = [
-            self.postprocess(scale_boxes(boxes, source=size, target=original), scores)
+            self.postprocess(self.geometry.scale(boxes, source=size, target=original), scores)
             for boxes, scores, size, original in zip(scored.boxes, scored.scores, sizes, original_sizes, strict=True)
         ]
         masks = self._masks(features, scored, selected, sizes, original_sizes)
@@ -189,7 +191,7 @@ class Detector(nn.Module):
         ]
         if masks is not None:
             found = [
-                self.postprocess.suppress_masks(_with_masks(each, mask, size, stages=stage_masks))
+                self.postprocess.suppress_masks(self._with_masks(each, mask, size, stages=stage_masks))
                 for each, mask, size in zip(found, masks, sizes, strict=True)
             ]
         reached = (self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True))
@@ -211,11 +213,21 @@ class Detector(nn.Module):
         labels = torch.cat([s.labels for s in selected])
         rois = boxes_to_rois(
             [
-                scale_boxes(s.boxes, source=original, target=size)
+                self.geometry.scale(s.boxes, source=original, target=size)
                 for s, size, original in zip(selected, sizes, original_sizes, strict=True)
             ]
         )
         return self.roi_masks(features, scored, rows, rois, labels).split([len(s.boxes) for s in selected])
+
+    def _with_masks(self, found: Detections, masks: RoiMasks, size: Size, *, stages: bool) -> Detections:
+        """``found`` with its masks; those of the stages, where asked for, move from pixels of ``size`` to its own."""
+        moved = (
+            StageMasks(stage.name, self.geometry.scale(stage.boxes, source=size, target=found.size), stage.probs)
+            for stage in masks.stages
+            if stages
+        )
+        whole_pixels = self.geometry.whole_pixels
+        return replace(found, mask_probs=masks.probs, stages=tuple(moved), whole_pixels=whole_pixels)
 
     def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[Any]:
         """What the cascade makes of proposals ``(n_i, 4)`` of every image, before suppression."""
@@ -280,11 +292,12 @@ class Detector(nn.Module):
 
 def to_instances(found: Detections, *, categories: Sequence[Category] = (), image: Tensor | None = None) -> Instances:
     """Detections with their masks pasted to bitmaps; ``image`` ``(3, h, w)`` uint8 is kept with them."""
+    probs = found.mask_probs
     return Instances(
         boxes=found.boxes,
         scores=found.scores,
         labels=found.labels,
-        masks=None if found.mask_probs is None else paste_masks(found.mask_probs, found.boxes, found.size),
+        masks=None if probs is None else paste_masks(probs, found.boxes, found.size, whole_pixels=found.whole_pixels),
         size=found.size,
         categories=tuple(categories),
         image=image,
@@ -294,16 +307,6 @@ def to_instances(found: Detections, *, categories: Sequence[Category] = (), imag
 def _sizes(images: Tensor, sizes: Sequence[Size] | None) -> list[Size]:
     height, width = images.shape[-2:]
     return [(height, width)] * len(images) if sizes is None else [(int(h), int(w)) for h, w in sizes]
-
-
-def _with_masks(found: Detections, masks: RoiMasks, size: Size, *, stages: bool) -> Detections:
-    """``found`` with its masks; those of the stages, where asked for, move from the pixels of ``size`` to its own."""
-    moved = (
-        StageMasks(stage.name, scale_boxes(stage.boxes, source=size, target=found.size), stage.probs)
-        for stage in masks.stages
-        if stages
-    )
-    return replace(found, mask_probs=masks.probs, stages=tuple(moved))
 
 
 def _candidates(kept: Selected | None, size: Size) -> Detections | None:

@@ -103,7 +103,7 @@ class Postprocess:
         """Greedy suppression by IoU of masks, as they are pasted into the image, where ``nms`` is ``mask``."""
         if self.nms != "mask" or found.mask_probs is None or len(found) == 0:
             return found
-        masks = encode_masks(found.mask_probs, found.boxes, found.size)
+        masks = encode_masks(found.mask_probs, found.boxes, found.size, whole_pixels=found.whole_pixels)
         overlap = torch.from_numpy(coco_mask.iou(masks, masks, [0] * len(masks)))
         labels = found.labels.cpu()
         rivals = (overlap > self.nms_iou) & (labels[:, None] == labels[None])

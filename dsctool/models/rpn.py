@@ -13,7 +13,8 @@ from torchvision.ops import batched_nms
 from dsctool.models.init import init_normal
 from dsctool.models.losses import box_loss
 from dsctool.models.targets import assign, sample
-from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
+from dsctool.ops.boxes import decode_boxes, encode_boxes
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.structures import LimitName, Proposals, Targets
 from dsctool.terms import Size
 
@@ -74,7 +75,7 @@ def base_anchors(stride: int, *, scale: float, ratios: Sequence[float]) -> Tenso
 def grid_anchors(base: Tensor, size: Size, stride: int) -> Tensor:
     """Anchors ``(h * w * A, 4)`` of a level: row-major over cells, ratios innermost.
 
-    The anchors of cell (i, j) are centred at ``(x, y) = (j * stride, i * stride)``.
+    The anchors of cell (i, j) lie ``(x, y) = (j * stride, i * stride)`` from those of the first one, ``base (A, 4)``.
     """
     ys = torch.arange(size[0], device=base.device, dtype=base.dtype) * stride
     xs = torch.arange(size[1], device=base.device, dtype=base.dtype) * stride
@@ -99,6 +100,7 @@ class RPN(nn.Module):
         train_limits: ProposalLimits,
         test_limits: ProposalLimits,
         keep_zero_area: bool = False,
+        geometry: Geometry = CURRENT,
     ) -> None:
         super().__init__()
         self.strides = tuple(strides)
@@ -108,13 +110,14 @@ class RPN(nn.Module):
         self.train_limits = train_limits
         self.test_limits = test_limits
         self.keep_zero_area = keep_zero_area
+        self.geometry = geometry
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(anchor_ratios), 1)
         self.deltas = nn.Conv2d(channels, 4 * len(anchor_ratios), 1)
         init_normal(self.conv, self.objectness, self.deltas, std=0.01)
         for level, stride in enumerate(self.strides):
             base = base_anchors(stride, scale=anchor_scale, ratios=anchor_ratios)
-            self.register_buffer(f"base{level}", base, persistent=False)
+            self.register_buffer(f"base{level}", geometry.anchors(base, stride), persistent=False)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """P2..P6 -> objectness logits ``(N, A, h, w)`` and deltas ``(N, 4 A, h, w)`` per level."""
@@ -152,7 +155,7 @@ class RPN(nn.Module):
     ) -> dict[str, Tensor]:
         sampled_logits, labels, sampled_deltas, delta_targets, count = [], [], [], [], 0
         for image, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-            inside = torch.nonzero(_inside(anchors, size)).flatten()
+            inside = torch.nonzero(self.geometry.inside(anchors, size)).flatten()
             positives, gt, negatives = self.sampling(anchors[inside], target.boxes)
             positives, negatives = inside[positives], inside[negatives]
             sampled_logits.append(logits[image, torch.cat([positives, negatives])])
@@ -203,7 +206,8 @@ class RPN(nn.Module):
             levels.append(torch.full_like(top.indices, level))
             if len(score) > limits.pre_nms:
                 left_out = left_out.maximum(top.values[-1])
-        score, box, level_index = torch.cat(kept_scores), clip_boxes(torch.cat(kept_boxes), size), torch.cat(levels)
+        score, level_index = torch.cat(kept_scores), torch.cat(levels)
+        box = self.geometry.clip(torch.cat(kept_boxes), size)
         if not self.keep_zero_area:
             proper = torch.nonzero((box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])).flatten()
             score, box, level_index = score[proper], box[proper], level_index[proper]
@@ -214,9 +218,3 @@ class RPN(nn.Module):
 def _flatten(x: Tensor, values: int) -> Tensor:
     """``(N, A * values, h, w)`` -> ``(N, h * w * A, values)``."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, values)
-
-
-def _inside(anchors: Tensor, size: Size) -> Tensor:
-    """``(n,)`` bool: the anchor lies inside an image of ``size``."""
-    height, width = size
-    return (anchors[:, 0] >= 0) & (anchors[:, 1] >= 0) & (anchors[:, 2] < width) & (anchors[:, 3] < height)

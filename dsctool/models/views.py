@@ -22,7 +22,7 @@ from torchvision.ops import nms
 from dsctool.models.detector import Detector, without_masks
 from dsctool.models.postprocess import Selected
 from dsctool.models.roi.extractors import rois_at_once
-from dsctool.ops.boxes import scale_boxes
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Detections, LimitName, Scored
 from dsctool.terms import Size
@@ -42,13 +42,13 @@ class View:
     size: Size
     flipped: bool
 
-    def boxes_in(self, boxes: Tensor, original: Size) -> Tensor:
+    def boxes_in(self, boxes: Tensor, original: Size, geometry: Geometry = CURRENT) -> Tensor:
         """Boxes ``(n, 4)`` of the image of size ``original``, in the view's pixels."""
-        return self._mirrored(scale_boxes(boxes, source=original, target=self.size))
+        return self._mirrored(geometry.scale(boxes, source=original, target=self.size))
 
-    def boxes_out(self, boxes: Tensor, original: Size) -> Tensor:
+    def boxes_out(self, boxes: Tensor, original: Size, geometry: Geometry = CURRENT) -> Tensor:
         """Boxes ``(n, 4)`` of the view, in the pixels of the image."""
-        return scale_boxes(self._mirrored(boxes), source=self.size, target=original)
+        return geometry.scale(self._mirrored(boxes), source=self.size, target=original)
 
     def masks_out(self, probs: Tensor) -> Tensor:
         """Masks ``(n, s, s)`` as the image has them."""
@@ -100,7 +100,7 @@ class _Looking:
         boxes, scores, stateful = [], [], False
         for view, features in self._features():
             scored = self._scored(view, features, proposals)
-            boxes.append(view.boxes_out(scored.boxes[0], self.original))
+            boxes.append(self._out(view, scored.boxes[0]))
             scores.append(scored.scores[0])
             stateful = scored.state is not None
         selected = self.model.postprocess(torch.stack(boxes).mean(dim=0), torch.stack(scores).mean(dim=0))
@@ -108,7 +108,7 @@ class _Looking:
         def masks(view: View, features: list[Tensor]) -> Tensor:
             # DSC's masks follow from what its stages made of the proposals in this view; others need none.
             scored = self._scored(view, features, proposals if stateful else proposals[:0])
-            rois = boxes_to_rois([view.boxes_in(selected.boxes, self.original)])
+            rois = boxes_to_rois([self._in(view, selected.boxes)])
             return self.model.roi_masks(features, scored, selected.rois, rois, selected.labels).probs
 
         return self._finished(selected, reached, masks)
@@ -120,18 +120,23 @@ class _Looking:
         for view, features in self._features():
             (proposals,) = self.model.rpn.propose(features, [view.size])
             scored = self._scored_in(view, features, proposals.boxes)
-            out = view.boxes_out(scored.boxes[0], self.original)
-            parts.append(self.model.postprocess(out, scored.scores[0]))
+            parts.append(self.model.postprocess(self._out(view, scored.boxes[0]), scored.scores[0]))
             reached |= self.model.rpn.test_limits.reached(proposals)
         selected = self.model.postprocess.unite(parts)
 
         def masks(view: View, features: list[Tensor]) -> Tensor:
-            boxes = view.boxes_in(selected.boxes, self.original)
+            boxes = self._in(view, selected.boxes)
             step = rois_at_once(boxes.device)
             rows = zip(boxes.split(step), selected.labels.split(step), strict=True)
             return torch.cat([self.model.masks_for(features, [some], [labels]).probs for some, labels in rows])
 
         return self._finished(selected, reached, masks)
+
+    def _in(self, view: View, boxes: Tensor) -> Tensor:
+        return view.boxes_in(boxes, self.original, self.model.geometry)
+
+    def _out(self, view: View, boxes: Tensor) -> Tensor:
+        return view.boxes_out(boxes, self.original, self.model.geometry)
 
     def _features(self) -> Iterator[tuple[View, list[Tensor]]]:
         for view in self.views:
@@ -144,7 +149,7 @@ class _Looking:
         reached: frozenset[LimitName] = frozenset()
         for view, features in self._features():
             (found,) = rpn.propose(features, [view.size])
-            boxes.append(view.boxes_out(found.boxes, self.original))
+            boxes.append(self._out(view, found.boxes))
             scores.append(found.scores)
             reached |= rpn.test_limits.reached(found)
         joined, objectness = torch.cat(boxes), torch.cat(scores)
@@ -152,7 +157,7 @@ class _Looking:
 
     def _scored(self, view: View, features: list[Tensor], proposals: Tensor) -> Scored[Any]:
         """proposals: in the pixels of the image."""
-        return self._scored_in(view, features, view.boxes_in(proposals, self.original))
+        return self._scored_in(view, features, self._in(view, proposals))
 
     def _scored_in(self, view: View, features: list[Tensor], proposals: Tensor) -> Scored[Any]:
         return self.model.score(features, [proposals], [view.size])
@@ -168,5 +173,6 @@ class _Looking:
             total, count = torch.zeros(()), 0
             for view, features in self._features():
                 total, count = total.to(found.boxes.device) + view.masks_out(masks(view, features)), count + 1
-            found = self.model.postprocess.suppress_masks(replace(found, mask_probs=total / count))
+            found = replace(found, mask_probs=total / count, whole_pixels=self.model.geometry.whole_pixels)
+            found = self.model.postprocess.suppress_masks(found)
         return replace(found, reached=reached | self.model.postprocess.reached(selected, found))

@@ -4,6 +4,10 @@ A detector's mask is a small map of probabilities stretched over its box. Pixel 
 is foreground when the map, sampled bilinearly at the pixel's centre ``(x + 0.5, y + 0.5)``, reaches the
 threshold. Everything here samples each mask only near its box, in tiles of bounded size, and computes
 in float32 whatever the inputs are.
+
+mmdet 1.x worked with whole pixels: a box covered those from ``int(x1)`` to ``int(x2 - 1)`` (half-open ``x2``), a mask
+was resized to them by OpenCV's bilinear interpolation, which repeats what lies at the border, and was foreground where
+it was above the threshold. ``whole_pixels`` and :func:`resized_crops` do so.
 """
 
 from __future__ import annotations
@@ -26,25 +30,32 @@ TILE_PIXELS = 1 << 21
 """Most pixels sampled at once; about 16 bytes each are alive at the peak."""
 BITMAP_VALUES = 1 << 25
 """Most bitmap pixels that :func:`mask_targets` holds as float32 at once."""
+FIXED_POINT = 1 << 11
+"""What OpenCV's interpolation of bytes counts its weights in."""
 
 
-def paste_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5) -> Tensor:
+def paste_masks(
+    probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5, whole_pixels: bool = False
+) -> Tensor:
     """Masks at image size.
 
     probs: ``(n, s, s)`` probabilities, each spread over its box. boxes: ``(n, 4)`` in pixels of the image
-    of ``size`` ``(h, w)``. Returns ``(n, h, w)`` bool, true where the probability is at least ``threshold``.
+    of ``size`` ``(h, w)``. Returns ``(n, h, w)`` bool, true where the probability is at least ``threshold``; with
+    ``whole_pixels`` (as mmdet 1.x did) more than it, and only on the whole pixels of the box, over which it is spread.
     Nothing is painted further than two pixels outside a box, which matters for thresholds below 0.5 only.
     For results on disk use :func:`encode_masks`, which never holds this array.
     """
     pasted = torch.zeros((len(boxes), *size), dtype=torch.bool, device=boxes.device)
     for tiles in _tiles(boxes, size):
-        sampled = _sample(probs, boxes, tiles) >= threshold
+        sampled = _foreground(probs, boxes, tiles, threshold, whole_pixels)
         for columns, (mask, x1, y1, x2, y2) in zip(sampled, tiles.tolist(), strict=True):
             pasted[mask, y1:y2, x1:x2] = columns[: x2 - x1, : y2 - y1].T
     return pasted
 
 
-def encode_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5) -> list[Rle]:
+def encode_masks(
+    probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5, whole_pixels: bool = False
+) -> list[Rle]:
     """:func:`paste_masks` followed by COCO's run-length encoding, without the full-size masks.
 
     Memory does not grow with the image: the ends of the runs are found on the tensors' device, tile by
@@ -52,7 +63,10 @@ def encode_masks(probs: Tensor, boxes: Tensor, size: Size, *, threshold: float =
     """
     height, width = size
     pixels = height * width
-    keys = [_run_ends(_sample(probs, boxes, tiles) >= threshold, tiles, size) for tiles in _tiles(boxes, size)]
+    keys = [
+        _run_ends(_foreground(probs, boxes, tiles, threshold, whole_pixels), tiles, size)
+        for tiles in _tiles(boxes, size)
+    ]
     ends = torch.cat(keys).sort().values if keys else torch.empty(0, dtype=torch.int64)
     # A run that goes on from the last row of a column to the first row of the next ends and starts at one place.
     repeated = torch.zeros(len(ends) + 1, dtype=torch.bool, device=ends.device)
@@ -91,6 +105,46 @@ def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) ->
             shares = roi_align(bitmaps, shifted, (size, size), spatial_scale=1.0, sampling_ratio=0, aligned=True)
         targets[chosen] = (shares[:, 0] >= 0.5).float()
     return targets
+
+
+def resized_crops(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) -> Tensor:
+    """What the mask head should predict for positive boxes, as mmdet 1.x had it; arguments and result as above.
+
+    The bitmap under the whole pixels of the box is resized to ``(size, size)`` in bytes by OpenCV's ``INTER_LINEAR``:
+    without anti-aliasing, the border repeated, weights in units of 2^-11, the result rounded, and a half is rounded up.
+    Of a bitmap of 0 and 1 that is 1 where the weights of the foreground add up to a half.
+    """
+    height, width = masks.shape[-2:]
+    pixels = _whole_pixels(boxes)
+    first, last = pixels[:, :2].clamp(min=0), (pixels[:, 2:] - 1).minimum(pixels.new_tensor([width - 1, height - 1]))
+    (x, x_weight), (y, y_weight) = (_taps(first[:, axis], last[:, axis], size) for axis in (0, 1))
+    total = torch.zeros((len(boxes), size, size), dtype=torch.int32, device=boxes.device)
+    for row in (0, 1):
+        for column in (0, 1):
+            on = masks[gt_indices[:, None, None], y[row][:, :, None], x[column][:, None, :]] != 0
+            total += on * y_weight[row][:, :, None] * x_weight[column][:, None, :]
+    return (total >= FIXED_POINT**2 // 2).float()
+
+
+def _taps(first: Tensor, last: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Bilinear interpolation of the pixels ``first..last (P,)`` of an axis to ``size``.
+
+    Returns the lower and the upper pixel, ``(P, size)`` int64 each, and their weights, int32 in units of
+    1 / ``FIXED_POINT``.
+    """
+    length = (last - first + 1)[:, None]
+    position = ((2 * torch.arange(size, device=first.device) + 1) * length - size) / (2 * size)
+    position = position.clamp(min=0).minimum(length - 1)
+    low = position.floor()
+    upper_weight = ((position - low) * FIXED_POINT).round().int()
+    lower = first[:, None] + low.long()
+    return (lower, torch.minimum(lower + 1, last[:, None])), (FIXED_POINT - upper_weight, upper_weight)
+
+
+def _whole_pixels(boxes: Tensor) -> Tensor:
+    """``(n, 4)`` int64, half-open: from the first pixel of each box to its last, both cut off, at least one."""
+    first, last = boxes[:, :2].float().trunc(), (boxes[:, 2:].float() - 1).trunc()
+    return torch.cat([first, torch.maximum(last, first) + 1], dim=1).long()
 
 
 # --- tiles: the part of the image in which one mask is sampled -----------------------------------
@@ -158,11 +212,23 @@ def _split(windows: list[list[int]]) -> Iterator[list[int]]:
             yield [mask, left, y1, min(left + step, x2), y2]
 
 
-def _sample(probs: Tensor, boxes: Tensor, tiles: _Tiles) -> Tensor:
-    """Probabilities ``(tiles, width, height)``, columns first, zero where a smaller tile is padded."""
+def _foreground(probs: Tensor, boxes: Tensor, tiles: _Tiles, threshold: float, whole_pixels: bool) -> Tensor:
+    """``(tiles, width, height)`` bool, columns first, false where a smaller tile is padded."""
+    if whole_pixels:
+        return _sample(probs, _whole_pixels(boxes), tiles, within=True) > threshold
+    return _sample(probs, boxes, tiles) >= threshold
+
+
+def _sample(probs: Tensor, boxes: Tensor, tiles: _Tiles, *, within: bool = False) -> Tensor:
+    """Probabilities ``(tiles, width, height)``, columns first, zero where a smaller tile is padded.
+
+    within: zero outside the boxes, while towards their borders the outermost cells stay as they are.
+    """
     x1, y1, x2, y2 = boxes[tiles.mask].float().unbind(dim=1)
     u = _grid_coordinates(tiles.x1, tiles.x2, tiles.width, x1, x2)
     v = _grid_coordinates(tiles.y1, tiles.y2, tiles.height, y1, y2)
+    if within:
+        u, v = (_kept_within(c, cells) for c, cells in ((u, probs.shape[-1]), (v, probs.shape[-2])))
     shape = (len(u), tiles.width, tiles.height)
     grid = torch.stack([u[:, :, None].expand(shape), v[:, None, :].expand(shape)], dim=-1)
     with full_precision(probs.device):
@@ -178,6 +244,12 @@ def _grid_coordinates(start: Tensor, stop: Tensor, length: int, low: Tensor, hig
     coordinates = (pixels.float() + 0.5 - low[:, None]) / (high - low)[:, None] * 2 - 1
     coordinates = coordinates.nan_to_num(nan=_OUTSIDE, posinf=0.0, neginf=0.0)
     return coordinates.where(pixels < stop[:, None], _OUTSIDE)
+
+
+def _kept_within(coordinates: Tensor, cells: int) -> Tensor:
+    """Coordinates of a side: those in the box no further out than the centres of its outermost cells."""
+    centre = 1 - 1 / cells
+    return coordinates.clamp(-centre, centre).where(coordinates.abs() < 1, _OUTSIDE)
 
 
 def _run_ends(on: Tensor, tiles: _Tiles, size: Size) -> Tensor:

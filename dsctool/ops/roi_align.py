@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dsctool.ops.boxes import box_area
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.precision import full_precision
 from dsctool.ops.roi_align_operator import aligned
 
@@ -30,8 +31,10 @@ def roi_levels(boxes: Tensor, *, num_levels: int, finest_size: float = 56.0) -> 
     return torch.floor(torch.log2(scale / finest_size + 1e-6)).clamp(0, num_levels - 1).long()
 
 
-def roi_align(features: Tensor, rois: Tensor, *, output_size: int, stride: float, pool: int = 1) -> Tensor:
-    """Aligned RoIAlign with ``ceil(roi / bins)`` samples a side of each bin.
+def roi_align(
+    features: Tensor, rois: Tensor, *, output_size: int, stride: float, pool: int = 1, geometry: Geometry = CURRENT
+) -> Tensor:
+    """Aligned RoIAlign with ``ceil(roi / bins)`` samples a side of each bin, or as ``geometry`` has it.
 
     Args:
         features: ``(N, C, h, w)``, one cell per ``stride`` pixels.
@@ -43,27 +46,49 @@ def roi_align(features: Tensor, rois: Tensor, *, output_size: int, stride: float
         ``(R, C, output_size, output_size)`` float32, also under autocast.
     """
     levels = rois.new_zeros(rois.shape[0], dtype=torch.int64)
-    return _aligned([features], rois, levels, output_size=output_size, strides=[stride], pool=pool)
+    return _aligned([features], rois, levels, output_size=output_size, strides=[stride], pool=pool, geometry=geometry)
 
 
 def pyramid_roi_align(
-    features: Sequence[Tensor], rois: Tensor, *, output_size: int, strides: Sequence[float]
+    features: Sequence[Tensor],
+    rois: Tensor,
+    *,
+    output_size: int,
+    strides: Sequence[float],
+    geometry: Geometry = CURRENT,
 ) -> Tensor:
     """:func:`roi_align` of each RoI on its :func:`roi_levels` level: ``(R, C, output_size, output_size)``.
 
     Every level is part of the graph, also one without RoIs.
     """
     levels = roi_levels(rois[:, 1:], num_levels=len(features))
-    return _aligned(features, rois, levels, output_size=output_size, strides=strides, pool=1)
+    return _aligned(features, rois, levels, output_size=output_size, strides=strides, pool=1, geometry=geometry)
 
 
 def _aligned(
-    features: Sequence[Tensor], rois: Tensor, levels: Tensor, *, output_size: int, strides: Sequence[float], pool: int
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    *,
+    output_size: int,
+    strides: Sequence[float],
+    pool: int,
+    geometry: Geometry,
 ) -> Tensor:
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in features)
     keep = trains and not torch.compiler.is_compiling()  # how much is kept depends on the data, which traces do without
+    if geometry.roi_shift:
+        shift = geometry.roi_shift * rois.new_tensor(strides)[levels]
+        rois = torch.cat([rois[:, :1], rois[:, 1:] + shift[:, None]], dim=1)
     with full_precision(rois.device):
         pooled: Tensor = aligned(
-            [x.float() for x in features], rois.float(), levels, output_size, [float(s) for s in strides], pool, keep
+            [x.float() for x in features],
+            rois.float(),
+            levels,
+            output_size,
+            [float(s) for s in strides],
+            pool,
+            geometry.roi_samples,
+            keep,
         )[0]
     return pooled

@@ -33,6 +33,7 @@ def sparse_roi_align(
     output_size: int,
     strides: Sequence[float],
     pool: int,
+    samples: int,
     keep: bool,
 ) -> Aligned:
     """Aligned RoIAlign of each RoI on its level; see :func:`dsctool.ops.roi_align.roi_align`.
@@ -41,6 +42,7 @@ def sparse_roi_align(
         features: per level ``(N, C, h, w)`` float32.
         rois: ``(R, 5)``; levels: ``(R,)`` int64 index into ``features``.
         strides: pixels per cell of each level.
+        samples: a side of each bin; 0: as many as it has cells.
         keep: give the matrix as well, where it has at most ``KEPT_TERMS`` terms.
 
     Returns:
@@ -50,9 +52,8 @@ def sparse_roi_align(
     """
     parts = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in features]
     table = parts[0] if len(parts) == 1 else torch.cat(parts)  # (cells of all levels and images, C)
-    bins = _Bins.of(
-        rois, levels, [(x.shape[0], x.shape[2], x.shape[3]) for x in features], strides, size=output_size, pool=pool
-    )
+    shapes = [(x.shape[0], x.shape[2], x.shape[3]) for x in features]
+    bins = _Bins.of(rois, levels, shapes, strides, size=output_size, pool=pool, samples=samples)
     kept: list[_Terms] = []
     rows, sums, count = [levels.new_zeros(0, 2)], [table.new_zeros(0, table.shape[1])], 0
     for terms in bins.terms():
@@ -78,6 +79,7 @@ def sparse_roi_align_backward(
     shapes: Sequence[tuple[int, int, int]],
     strides: Sequence[float],
     pool: int,
+    samples: int,
 ) -> Tensor:
     """The gradient of every cell, ``(cells of all levels and images, C)``, from that of the result ``(R, C, s, s)``.
 
@@ -88,7 +90,7 @@ def sparse_roi_align_backward(
     cells = sum(images * height * width for images, height, width in shapes)
     table_grad = grad.new_zeros(cells, channels)
     kept = [_Terms(*matrix, size)] if len(matrix[0]) else None
-    for terms in kept or _Bins.of(rois, levels, shapes, strides, size=size, pool=pool).terms():
+    for terms in kept or _Bins.of(rois, levels, shapes, strides, size=size, pool=pool, samples=samples).terms():
         table_grad += terms.transposed_times(flat, cells)
     return table_grad
 
@@ -125,29 +127,30 @@ class _Axis:
     support: Tensor
 
     @staticmethod
-    def of(start: Tensor, stop: Tensor, extent: Tensor, *, bins: int, pool: int) -> _Axis:
+    def of(start: Tensor, stop: Tensor, extent: Tensor, *, bins: int, pool: int, samples: int) -> _Axis:
         """From RoI borders ``(R,)`` in cells and the map's extent ``(R,)``.
 
         Samples outside ``[-1, extent]`` count as zero; those within half a cell of the border repeat it.
         """
         length = stop - start
-        samples = (length / (bins * pool)).ceil().clamp(min=0).long() * pool  # per bin
-        step = (length / bins / samples.clamp(min=1))[:, None, None]
-        index = torch.arange(int(samples.max()) if len(samples) else 1)
+        wanted = (length / (bins * pool)).ceil().clamp(min=0).long()
+        per_bin = (torch.full_like(wanted, samples) if samples else wanted) * pool
+        step = (length / bins / per_bin.clamp(min=1))[:, None, None]
+        index = torch.arange(int(per_bin.max()) if len(per_bin) else 1)
         position = (
             start[:, None, None]
             + torch.arange(bins)[None, :, None] * (length / bins)[:, None, None]
             + (index + 0.5) * step
         )  # (R, P, S)
         extent = extent[:, None, None]
-        valid = (index < samples[:, None, None]) & (position >= -1) & (position <= extent)
+        valid = (index < per_bin[:, None, None]) & (position >= -1) & (position <= extent)
         position = torch.minimum(position.clamp(min=0), (extent - 1).float())
         low = position.floor()
         fraction = position - low
         first = low.amin(dim=2, keepdim=True) if low.shape[2] else low.new_zeros(*low.shape[:2], 1)
         offset = torch.where(valid, low - first, 0).long()
         support = offset.flatten(1).amax(dim=1) + 2 if offset.numel() else torch.full((len(start),), 2)
-        share = valid / samples.clamp(min=1)[:, None, None]
+        share = valid / per_bin.clamp(min=1)[:, None, None]
         weights = start.new_zeros(len(start), bins, int(support.max()) if len(support) else 2)
         weights.scatter_add_(2, offset, (1 - fraction) * share)
         weights.scatter_add_(2, offset + 1, fraction * share)
@@ -212,12 +215,13 @@ class _Bins:
         *,
         size: int,
         pool: int,
+        samples: int,
     ) -> _Bins:
         grid = _Grid.of(shapes, strides, levels, rois[:, 0])
         corners = rois[:, 1:] * (1 / grid.stride)[:, None] - 0.5
         return _Bins(
-            y=_Axis.of(corners[:, 1], corners[:, 3], grid.height, bins=size, pool=pool),
-            x=_Axis.of(corners[:, 0], corners[:, 2], grid.width, bins=size, pool=pool),
+            y=_Axis.of(corners[:, 1], corners[:, 3], grid.height, bins=size, pool=pool, samples=samples),
+            x=_Axis.of(corners[:, 0], corners[:, 2], grid.width, bins=size, pool=pool, samples=samples),
             grid=grid,
             size=size,
         )

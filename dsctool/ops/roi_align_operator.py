@@ -25,12 +25,13 @@ def dense_roi_align(
     output_size: int,
     strides: Sequence[float],
     pool: int,
+    samples: int,
     keep: bool,
 ) -> Aligned:
     """As :func:`~dsctool.ops.roi_align_cpu.sparse_roi_align`, by torchvision; there is no matrix to keep."""
     order, counts = _by_level(levels, len(features))
     parts = [
-        torchvision_roi_align(x, rois[rows], output_size * pool, 1 / stride, sampling_ratio=0, aligned=True)
+        torchvision_roi_align(x, rois[rows], output_size * pool, 1 / stride, sampling_ratio=samples, aligned=True)
         for x, stride, rows in zip(features, strides, order.split(counts), strict=True)
     ]
     pooled = torch.cat(parts)[order.argsort()]
@@ -49,6 +50,7 @@ def dense_roi_align_backward(
     shapes: Sequence[int],
     strides: Sequence[float],
     pool: int,
+    samples: int,
 ) -> Tensor:
     """As :func:`~dsctool.ops.roi_align_cpu.sparse_roi_align_backward`, by torchvision."""
     channels, bins = grad.shape[1], grad.shape[2] * pool
@@ -56,7 +58,17 @@ def dense_roi_align_backward(
     order, counts = _by_level(levels, len(strides))
     parts = [
         torch.ops.torchvision._roi_align_backward(
-            grad[chosen].contiguous(), rois[chosen], 1 / stride, bins, bins, images, channels, height, width, 0, True
+            grad[chosen].contiguous(),
+            rois[chosen],
+            1 / stride,
+            bins,
+            bins,
+            images,
+            channels,
+            height,
+            width,
+            samples,
+            True,
         )
         for (images, height, width), stride, chosen in zip(_triples(shapes), strides, order.split(counts), strict=True)
     ]
@@ -74,8 +86,8 @@ aligned = torch.library.custom_op(
     "dsctool::roi_align",
     dense_roi_align,
     mutates_args=(),
-    schema="(Tensor[] features, Tensor rois, Tensor levels, int output_size, float[] strides, int pool, bool keep)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    schema="(Tensor[] features, Tensor rois, Tensor levels, int output_size, float[] strides, int pool, int samples,"
+    " bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 aligned.register_kernel("cpu")(sparse_roi_align)
 aligned_backward = torch.library.custom_op(
@@ -83,7 +95,7 @@ aligned_backward = torch.library.custom_op(
     dense_roi_align_backward,
     mutates_args=(),
     schema="(Tensor grad, Tensor rois, Tensor levels, Tensor cells, Tensor weights, Tensor rows, SymInt[] shapes,"
-    " float[] strides, int pool) -> Tensor",
+    " float[] strides, int pool, int samples) -> Tensor",
 )
 
 
@@ -98,8 +110,11 @@ def _(
     shapes: Sequence[int],
     strides: Sequence[float],
     pool: int,
+    samples: int,
 ) -> Tensor:
-    return sparse_roi_align_backward(grad, rois, levels, (cells, weights, rows), _triples(shapes), strides, pool)
+    return sparse_roi_align_backward(
+        grad, rois, levels, (cells, weights, rows), _triples(shapes), strides, pool, samples
+    )
 
 
 @aligned.register_fake
@@ -110,6 +125,7 @@ def _(
     output_size: int,
     strides: Sequence[float],
     pool: int,
+    samples: int,
     keep: bool,
 ) -> Aligned:
     pooled = features[0].new_empty(rois.shape[0], output_size, output_size, features[0].shape[1]).permute(0, 3, 1, 2)
@@ -129,23 +145,24 @@ def _(
     shapes: Sequence[int],
     strides: Sequence[float],
     pool: int,
+    samples: int,
 ) -> Tensor:
     return grad.new_empty(sum(n * h * w for n, h, w in _triples(shapes)), grad.shape[1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Aligned) -> None:
-    features, rois, levels, _, ctx.strides, ctx.pool, _ = inputs
+    features, rois, levels, _, ctx.strides, ctx.pool, ctx.samples, _ = inputs
     ctx.shapes = [side for x in features for side in (x.shape[0], x.shape[2], x.shape[3])]
     ctx.save_for_backward(rois, levels, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[list[Tensor] | None, ...]:
-    table = aligned_backward(grad, *ctx.saved_tensors, ctx.shapes, ctx.strides, ctx.pool)
+    table = aligned_backward(grad, *ctx.saved_tensors, ctx.shapes, ctx.strides, ctx.pool, ctx.samples)
     shapes = _triples(ctx.shapes)
     maps = table.split([n * h * w for n, h, w in shapes])
     gradients = [x.view(*shape, grad.shape[1]).permute(0, 3, 1, 2) for x, shape in zip(maps, shapes, strict=True)]
-    return gradients, None, None, None, None, None, None
+    return gradients, None, None, None, None, None, None, None
 
 
 aligned.register_autograd(_gradients, setup_context=_setup)

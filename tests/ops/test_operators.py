@@ -30,20 +30,20 @@ def pyramid(device: torch.device, *, trains: bool = True) -> list[Tensor]:
     return [x.contiguous(memory_format=torch.channels_last).requires_grad_(trains) for x in maps]
 
 
-@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize(("pool", "samples"), [(1, 0), (2, 0), (2, 2)])
 @pytest.mark.parametrize("keep", [False, True])
-def test_roi_align_passes_opcheck(keep: bool, pool: int, device: torch.device) -> None:
+def test_roi_align_passes_opcheck(keep: bool, pool: int, samples: int, device: torch.device) -> None:
     rois = some_rois(9).to(device)
     levels = roi_levels(rois[:, 1:], num_levels=4)
     floats = [float(s) for s in STRIDES]
-    inputs = (pyramid(device), rois, levels, 7, floats, pool, keep)
+    inputs = (pyramid(device), rois, levels, 7, floats, pool, samples, keep)
     # A matrix that is kept has a size that depends on the data, of which the program of the last check cannot know.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(aligned, inputs, test_utils=checks[:3] if keep else checks)
     _, cells, weights, rows = aligned(*inputs)
     shapes = [side for s in STRIDES for side in (2, 128 // s, 160 // s)]
     grad = torch.randn(9, 3, 7, 7, device=device)
-    torch.library.opcheck(aligned_backward, (grad, rois, levels, cells, weights, rows, shapes, floats, pool))
+    torch.library.opcheck(aligned_backward, (grad, rois, levels, cells, weights, rows, shapes, floats, pool, samples))
 
 
 def test_gathering_passes_opcheck(device: torch.device) -> None:
@@ -56,19 +56,19 @@ def test_gathering_passes_opcheck(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 4])
-@pytest.mark.parametrize(("count", "pool"), [(30, 1), (30, 2), (0, 1)])
-def test_the_kernel_of_other_devices_gives_the_same(levels: int, count: int, pool: int) -> None:
+@pytest.mark.parametrize(("count", "pool", "samples"), [(30, 1, 0), (30, 2, 0), (0, 1, 0), (30, 1, 2), (30, 2, 2)])
+def test_the_kernel_of_other_devices_gives_the_same(levels: int, count: int, pool: int, samples: int) -> None:
     rois, features = some_rois(30)[:count], pyramid(torch.device("cpu"), trains=False)[:levels]
     level = roi_levels(rois[:, 1:], num_levels=levels)
     strides = STRIDES[:levels]
-    ours, *matrix = sparse_roi_align(features, rois, level, 7, strides, pool, True)
-    theirs, *nothing = dense_roi_align(features, rois, level, 7, strides, pool, True)
+    ours, *matrix = sparse_roi_align(features, rois, level, 7, strides, pool, samples, True)
+    theirs, *nothing = dense_roi_align(features, rois, level, 7, strides, pool, samples, True)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert ours.stride() == theirs.stride()
     grad, shapes = torch.randn_like(ours), [(x.shape[0], x.shape[2], x.shape[3]) for x in features]
-    a = sparse_roi_align_backward(grad, rois, level, (matrix[0], matrix[1], matrix[2]), shapes, strides, pool)
+    a = sparse_roi_align_backward(grad, rois, level, (matrix[0], matrix[1], matrix[2]), shapes, strides, pool, samples)
     flat = [side for shape in shapes for side in shape]
-    b = dense_roi_align_backward(grad, rois, level, nothing[0], nothing[1], nothing[2], flat, strides, pool)
+    b = dense_roi_align_backward(grad, rois, level, nothing[0], nothing[1], nothing[2], flat, strides, pool, samples)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

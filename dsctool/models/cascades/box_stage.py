@@ -11,7 +11,8 @@ from dsctool.models.losses import box_loss, classification_loss
 from dsctool.models.roi.box_head import BoxHead
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.targets import RoiSampling, Samples
-from dsctool.ops.boxes import clip_boxes, decode_boxes, encode_boxes
+from dsctool.ops.boxes import decode_boxes, encode_boxes
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Targets
 from dsctool.terms import Size
@@ -22,7 +23,7 @@ class BoxStage(nn.Module):
 
     def __init__(
         self, *, head: BoxHead, roi_size: int, stds: tuple[float, float, float, float], sampling: RoiSampling,
-        num_classes: int,
+        num_classes: int, geometry: Geometry = CURRENT,
     ) -> None:  # fmt: skip
         super().__init__()
         self.head = head
@@ -30,10 +31,11 @@ class BoxStage(nn.Module):
         self.stds = stds
         self.sampling = sampling
         self.num_classes = num_classes
+        self.geometry = geometry
 
     def forward(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits ``(R, K+1)`` and normalised deltas ``(R, 4)`` of RoIs ``(R, 5)``."""
-        return self.head(roi_feature(features, semantic, rois, output_size=self.roi_size))
+        return self.head(roi_feature(features, semantic, rois, output_size=self.roi_size, geometry=self.geometry))
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[Samples]:
         """Assign and sample the proposals ``(n_i, 4)`` of every image; annotated boxes join them."""
@@ -74,7 +76,7 @@ class BoxStage(nn.Module):
         deltas = deltas.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         moved = decode_boxes(torch.cat(list(boxes)), deltas, self.stds)
         parts = moved.split([len(b) for b in boxes])
-        return [clip_boxes(part, size) for part, size in zip(parts, sizes, strict=True)]
+        return [self.geometry.clip(part, size) for part, size in zip(parts, sizes, strict=True)]
 
     def next_proposals(self, samples: Sequence[Samples], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
         """Refined samples without those that were annotated boxes: the training proposals of the next stage."""

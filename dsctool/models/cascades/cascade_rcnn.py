@@ -14,6 +14,7 @@ from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.targets import Samples
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import RoiMasks, Scored, Targets
 from dsctool.terms import Size
@@ -29,12 +30,14 @@ class CascadeRCNN(nn.Module):
         mask_heads: Sequence[MaskHead],
         mask_roi_size: int,
         stage_loss_weights: Sequence[float],
+        geometry: Geometry = CURRENT,
     ) -> None:
         super().__init__()
         self.box_stages = module_list(box_stages)
         self.mask_heads = module_list(mask_heads)
         self.mask_roi_size = mask_roi_size
         self.stage_loss_weights = tuple(stage_loss_weights)
+        self.geometry = geometry
 
     @property
     def has_masks(self) -> bool:
@@ -76,11 +79,12 @@ class CascadeRCNN(nn.Module):
         self, head: MaskHead, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Targets]
     ) -> Tensor:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
-        x = roi_feature(features, None, rois, output_size=self.mask_roi_size)
+        x = roi_feature(features, None, rois, output_size=self.mask_roi_size, geometry=self.geometry)
         logits = head.predict_classes(head.feature(x), positive_labels(samples, targets))
-        return mask_loss(logits, positive_masks(samples, targets, size=2 * self.mask_roi_size))
+        wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size, geometry=self.geometry)
+        return mask_loss(logits, wanted)
 
     def _masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RoiMasks:
         """The mean of the stages' masks."""
-        x = roi_feature(features, None, rois, output_size=self.mask_roi_size)
+        x = roi_feature(features, None, rois, output_size=self.mask_roi_size, geometry=self.geometry)
         return mean_masks(rois, [head.predict_classes(head.feature(x), labels) for head in self.mask_heads])

@@ -28,6 +28,7 @@ from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch, semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
 from dsctool.models.targets import Samples
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import RoiMasks, Scored, StageMasks, Targets
 from dsctool.terms import Size
@@ -104,6 +105,7 @@ class DSC(nn.Module):
         box_loss_weights: Sequence[float],
         averaged_stages: Sequence[int],
         semantic_head: SemanticHead | None,
+        geometry: Geometry = CURRENT,
     ) -> None:
         super().__init__()
         self.mask_stages = module_list(mask_stages)
@@ -114,6 +116,7 @@ class DSC(nn.Module):
         self.switches = switches
         self.box_loss_weights = tuple(box_loss_weights)
         self.averaged_stages = tuple(averaged_stages)
+        self.geometry = geometry
 
     @property
     def has_masks(self) -> bool:
@@ -137,7 +140,7 @@ class DSC(nn.Module):
             stage_losses = stage.losses(logits, deltas, samples, targets)
             stage_losses["loss_bbox"] = box_weight * stage_losses["loss_bbox"]
             positives = torch.cat([s.positives for s in samples])
-            wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size)
+            wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size, geometry=self.geometry)
             stage_losses["loss_mpn"] = mask_loss(guidance.mask_logits[positives], wanted)
             losses |= {f"s{t}.{name}": value for name, value in stage_losses.items()}
             boxes = self._refine_samples(t, samples, deltas, sizes, guidance)
@@ -200,7 +203,7 @@ class DSC(nn.Module):
         switches, head, last = self.switches, self.box_stages[t].head, t == len(self.box_stages) - 1
         box_roi_size = self.box_stages[t].roi_size
         enlarged = enlarge_rois(rois, switches.enlarge_ratios[t])  # B^e_t
-        x = roi_feature(features, semantic, enlarged, output_size=self.mask_roi_size, semantic_rois=rois)
+        x = self._roi_feature(features, semantic, rois, enlarged, self.mask_roi_size)
         aligned = self._align(t, features, semantic, rois, enlarged, previous)  # a(F^-_{t-1}, B^e_{t-1}, B^e_t)
         feature = self.mask_stages[t].feature(x, aligned)  # F^m_t (+) w^m_t a(...)
         mask_logits = self.mask_stages[t].predict(feature)[:, 0]  # (M_t, F^-_t) = m_t(...)
@@ -208,12 +211,17 @@ class DSC(nn.Module):
         if switches.explicit:  # F^b_{t+1} = f^s(B^e_t, F, M_t)
             probs = mask_logits.float().sigmoid()
             y = shape_guided_roi_align(
-                features, pooled_rois, probs, output_size=box_roi_size, plus_one=switches.plus_one
+                features,
+                pooled_rois,
+                probs,
+                output_size=box_roi_size,
+                plus_one=switches.plus_one,
+                geometry=self.geometry,
             )
         else:
-            y = roi_feature(features, None, pooled_rois, output_size=box_roi_size)
+            y = roi_feature(features, None, pooled_rois, output_size=box_roi_size, geometry=self.geometry)
         if semantic is not None:
-            y = y + semantic_roi_feature(semantic, rois, output_size=box_roi_size)
+            y = y + semantic_roi_feature(semantic, rois, output_size=box_roi_size, geometry=self.geometry)
         logits, deltas = head(y, feature)  # B_{t+1} = b_t(B_t, F^b_{t+1} (+) w^b_{t+1} F^-_t)
         return Guidance(enlarged, feature, mask_logits), logits, deltas
 
@@ -223,9 +231,17 @@ class DSC(nn.Module):
         """Mask logits ``(R, 2s, 2s)`` of each RoI's class; ``previous`` is the last stage's guidance for these rows."""
         last = len(self.box_stages)
         enlarged = enlarge_rois(rois, self.switches.enlarge_ratios[last])
-        x = roi_feature(features, semantic, enlarged, output_size=self.final_roi_size, semantic_rois=rois)
+        x = self._roi_feature(features, semantic, rois, enlarged, self.final_roi_size)
         aligned = self._align(last, features, semantic, rois, enlarged, previous)
         return self.mask_head.predict_classes(self.mask_head.feature(x, aligned), labels)
+
+    def _roi_feature(
+        self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, enlarged: Tensor, output_size: int
+    ) -> Tensor:
+        """F^m_t = f(B^e_t, F), with the semantic feature of the RoIs as they are."""
+        return roi_feature(
+            features, semantic, enlarged, output_size=output_size, semantic_rois=rois, geometry=self.geometry
+        )
 
     def _align(
         self,
@@ -244,7 +260,7 @@ class DSC(nn.Module):
             case "none":
                 return previous.feature
             case "recompute":  # the mask stages so far, one after the other, on the new RoIs
-                x = roi_feature(features, semantic, enlarged, output_size=self.mask_roi_size, semantic_rois=rois)
+                x = self._roi_feature(features, semantic, rois, enlarged, self.mask_roi_size)
                 feature = None
                 for head in self.mask_stages[:t]:
                     feature = head.feature(x, feature)
@@ -292,7 +308,8 @@ class DSC(nn.Module):
         rois = boxes_to_rois([s.positive_boxes for s in samples])
         positives = torch.cat([s.positives for s in samples])
         logits = self.final_masks(features, semantic, rois, positive_labels(samples, targets), guidance[positives])
-        return mask_loss(logits, positive_masks(samples, targets, size=2 * self.final_roi_size))
+        wanted = positive_masks(samples, targets, size=2 * self.final_roi_size, geometry=self.geometry)
+        return mask_loss(logits, wanted)
 
 
 def _picked(trails: Sequence[Trail], rows: Tensor) -> tuple[Guidance, tuple[StageMasks, ...]]:

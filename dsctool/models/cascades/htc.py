@@ -15,6 +15,7 @@ from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch
 from dsctool.models.targets import Samples
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import RoiMasks, Scored, Targets
 from dsctool.terms import Size
@@ -31,6 +32,7 @@ class HTC(nn.Module):
         mask_roi_size: int,
         stage_loss_weights: Sequence[float],
         semantic_head: SemanticHead | None,
+        geometry: Geometry = CURRENT,
     ) -> None:
         super().__init__()
         self.box_stages = module_list(box_stages)
@@ -38,6 +40,7 @@ class HTC(nn.Module):
         self.semantic_head = semantic_head
         self.mask_roi_size = mask_roi_size
         self.stage_loss_weights = tuple(stage_loss_weights)
+        self.geometry = geometry
 
     @property
     def has_masks(self) -> bool:
@@ -97,13 +100,14 @@ class HTC(nn.Module):
         targets: Sequence[Targets],
     ) -> Tensor:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
-        x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size)
+        x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size, geometry=self.geometry)
         feature = self.mask_features(x, t + 1)[t]
         logits = self.mask_heads[t].predict_classes(feature, positive_labels(samples, targets))
-        return mask_loss(logits, positive_masks(samples, targets, size=2 * self.mask_roi_size))
+        wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size, geometry=self.geometry)
+        return mask_loss(logits, wanted)
 
     def _masks(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor) -> RoiMasks:
         """The mean of the stages' masks."""
-        x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size)
+        x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size, geometry=self.geometry)
         stages = zip(self.mask_heads, self.mask_features(x, len(self.mask_heads)), strict=True)
         return mean_masks(rois, [head.predict_classes(feature, labels) for head, feature in stages])

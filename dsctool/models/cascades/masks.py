@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsctool.errors import DataError
 from dsctool.models.targets import Samples
-from dsctool.ops.masks import mask_targets
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.structures import RoiMasks, StageMasks, Targets
 
 
@@ -18,11 +18,13 @@ def positive_labels(samples: Sequence[Samples], targets: Sequence[Targets]) -> T
     return torch.cat([t.labels[s.positive_gt] for s, t in zip(samples, targets, strict=True)])
 
 
-def positive_masks(samples: Sequence[Samples], targets: Sequence[Targets], *, size: int) -> Tensor:
+def positive_masks(
+    samples: Sequence[Samples], targets: Sequence[Targets], *, size: int, geometry: Geometry = CURRENT
+) -> Tensor:
     """The annotated mask under every positive sample: ``(P, size, size)`` float32, 0 or 1."""
     return torch.cat(
         [
-            mask_targets(_masks_of(t), s.positive_boxes, s.positive_gt, size)
+            geometry.mask_targets(_masks_of(t), s.positive_boxes, s.positive_gt, size)
             for s, t in zip(samples, targets, strict=True)
         ]
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.semantic_head import semantic_roi_feature
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import pyramid_roi_align
 
 ROI_LEVELS = 4
@@ -22,6 +23,7 @@ def roi_feature(
     *,
     output_size: int,
     semantic_rois: Tensor | None = None,
+    geometry: Geometry = CURRENT,
 ) -> Tensor:
     """RoIAlign on the pyramid, plus the pooled semantic feature (Chen et al. 2019, equation 6).
 
@@ -34,10 +36,12 @@ def roi_feature(
     Returns:
         ``(R, C, output_size, output_size)``.
     """
-    pooled = pyramid_roi_align(features[:ROI_LEVELS], rois, output_size=output_size, strides=STRIDES[:ROI_LEVELS])
+    pooled = pyramid_roi_align(
+        features[:ROI_LEVELS], rois, output_size=output_size, strides=STRIDES[:ROI_LEVELS], geometry=geometry
+    )
     if semantic is not None:
         under = rois if semantic_rois is None else semantic_rois
-        pooled = pooled + semantic_roi_feature(semantic, under, output_size=output_size)
+        pooled = pooled + semantic_roi_feature(semantic, under, output_size=output_size, geometry=geometry)
     return pooled
 
 

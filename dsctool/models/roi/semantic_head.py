@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dsctool.errors import DataError
 from dsctool.models.init import init_kaiming
 from dsctool.models.losses import semantic_loss
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import roi_align
 from dsctool.structures import Targets
 
@@ -91,9 +92,10 @@ def embedded(maps: tuple[Tensor, Tensor] | None) -> Tensor | None:
     return None if maps is None else maps[1]
 
 
-def semantic_roi_feature(embedded: Tensor, rois: Tensor, *, output_size: int) -> Tensor:
+def semantic_roi_feature(embedded: Tensor, rois: Tensor, *, output_size: int, geometry: Geometry = CURRENT) -> Tensor:
     """S under each RoI ``(R, 5)``: ``(R, channels, output_size, output_size)``."""
     if POOL_SIZE % output_size == 0:
-        return roi_align(embedded, rois, output_size=output_size, stride=STRIDE, pool=POOL_SIZE // output_size)
-    pooled = roi_align(embedded, rois, output_size=POOL_SIZE, stride=STRIDE)
+        pool = POOL_SIZE // output_size
+        return roi_align(embedded, rois, output_size=output_size, stride=STRIDE, pool=pool, geometry=geometry)
+    pooled = roi_align(embedded, rois, output_size=POOL_SIZE, stride=STRIDE, geometry=geometry)
     return F.adaptive_avg_pool2d(pooled, output_size)

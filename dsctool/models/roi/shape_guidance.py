@@ -14,6 +14,7 @@ from torch import Tensor
 from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.extractors import ROI_LEVELS
 from dsctool.ops.boxes import enlarge_boxes
+from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import pyramid_roi_align, roi_align
 
 _OUTSIDE = (-4.0, -4.0, -3.0, -3.0)
@@ -21,7 +22,13 @@ _OUTSIDE = (-4.0, -4.0, -3.0, -3.0)
 
 
 def shape_guided_roi_align(
-    features: Sequence[Tensor], rois: Tensor, mask_probs: Tensor, *, output_size: int, plus_one: bool
+    features: Sequence[Tensor],
+    rois: Tensor,
+    mask_probs: Tensor,
+    *,
+    output_size: int,
+    plus_one: bool,
+    geometry: Geometry = CURRENT,
 ) -> Tensor:
     """SgRoIAlign, f^s: each bin of RoIAlign times (1 +) the mean probability of the mask in it.
 
@@ -36,7 +43,9 @@ def shape_guided_roi_align(
     Returns:
         ``(R, C, output_size, output_size)``.
     """
-    pooled = pyramid_roi_align(features[:ROI_LEVELS], rois, output_size=output_size, strides=STRIDES[:ROI_LEVELS])
+    pooled = pyramid_roi_align(
+        features[:ROI_LEVELS], rois, output_size=output_size, strides=STRIDES[:ROI_LEVELS], geometry=geometry
+    )
     weights = F.adaptive_avg_pool2d(mask_probs[:, None], output_size)
     return pooled * (1 + weights if plus_one else weights)
 
@@ -60,6 +69,8 @@ def relative_boxes(boxes: Tensor, base: Tensor, size: tuple[int, int]) -> Tensor
 
 def relative_roi_align(feature: Tensor, base_rois: Tensor, rois: Tensor, *, output_size: int) -> Tensor:
     """Adaptive feature alignment, a(F^-, B^e_{t-1}, B^e_t): the part of each map that lies under the new RoI.
+
+    The same under every geometry: the map is stretched over the RoI, and the same RoI must give it back.
 
     Args:
         feature: ``(R, C, h, w)``, one map per RoI, each stretched over its row of ``base_rois (R, 5)``.
