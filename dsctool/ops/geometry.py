@@ -107,8 +107,9 @@ class Mmdet1Geometry(Geometry):
 
     @staticmethod
     def scale_by(boxes: Tensor, factor: float) -> Tensor:
-        """First and last pixel times ``factor``."""
-        return torch.cat([boxes[:, :2] * factor, (boxes[:, 2:] - 1) * factor + 1], dim=1)
+        """First and last pixel times ``factor``; what is less than a pixel does not end before it begins."""
+        first, end = boxes[:, :2] * factor, (boxes[:, 2:] - 1) * factor + 1
+        return torch.cat([first, torch.maximum(first, end)], dim=1)
 
     def mask_targets(self, masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) -> Tensor:
         """The bitmap's part under the whole pixels of the box, resized; see :func:`dsctool.ops.masks.resized_crops`."""

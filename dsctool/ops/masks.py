@@ -110,35 +110,42 @@ def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) ->
 def resized_crops(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) -> Tensor:
     """What the mask head should predict for positive boxes, as mmdet 1.x had it; arguments and result as above.
 
-    The bitmap under the whole pixels of the box is resized to ``(size, size)`` in bytes by OpenCV's ``INTER_LINEAR``:
-    without anti-aliasing, the border repeated, weights in units of 2^-11, the result rounded, and a half is rounded up.
-    Of a bitmap of 0 and 1 that is 1 where the weights of the foreground add up to a half.
+    The bitmap under the whole pixels of the box is resized to ``(size, size)`` in bytes by OpenCV's ``INTER_LINEAR``
+    (no anti-aliasing, the border repeated), to the last bit: weights in units of 2^-11, what each of the two rows adds
+    cut off to quarters, the sum of these rounded half up. So a cell of a bitmap of 0 and 1 is 1 where there are two
+    quarters, which is rarer than half a foreground: (0.45, 0.24) are but one.
     """
     height, width = masks.shape[-2:]
     pixels = _whole_pixels(boxes)
     first, last = pixels[:, :2].clamp(min=0), (pixels[:, 2:] - 1).minimum(pixels.new_tensor([width - 1, height - 1]))
-    (x, x_weight), (y, y_weight) = (_taps(first[:, axis], last[:, axis], size) for axis in (0, 1))
-    total = torch.zeros((len(boxes), size, size), dtype=torch.int32, device=boxes.device)
-    for row in (0, 1):
-        for column in (0, 1):
-            on = masks[gt_indices[:, None, None], y[row][:, :, None], x[column][:, None, :]] != 0
-            total += on * y_weight[row][:, :, None] * x_weight[column][:, None, :]
-    return (total >= FIXED_POINT**2 // 2).float()
+    x, x_weight = _taps(first[:, 0], last[:, 0], size, settled=True)
+    y, y_weight = _taps(first[:, 1], last[:, 1], size, settled=False)
+    quarters = torch.zeros((len(boxes), size, size), dtype=torch.int32, device=boxes.device)
+    for rows, share in zip(y, y_weight, strict=True):
+        left, right = (masks[gt_indices[:, None, None], rows[:, :, None], columns[:, None, :]] != 0 for columns in x)
+        along = left * x_weight[0][:, None, :] + right * x_weight[1][:, None, :]
+        quarters += (along >> 4) * share[:, :, None] >> 16  # of at most FIXED_POINT each
+    return (quarters >= 2).float()
 
 
-def _taps(first: Tensor, last: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _taps(
+    first: Tensor, last: Tensor, size: int, *, settled: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Bilinear interpolation of the pixels ``first..last (P,)`` of an axis to ``size``.
+
+    settled: beyond the border, where both are the same pixel, it has one weight (OpenCV's along rows), else two parts.
 
     Returns the lower and the upper pixel, ``(P, size)`` int64 each, and their weights, int32 in units of
     1 / ``FIXED_POINT``.
     """
     length = (last - first + 1)[:, None]
     position = ((2 * torch.arange(size, device=first.device) + 1) * length - size) / (2 * size)
-    position = position.clamp(min=0).minimum(length - 1)
+    if settled:
+        position = position.clamp(min=0).minimum(length - 1)
     low = position.floor()
     upper_weight = ((position - low) * FIXED_POINT).round().int()
-    lower = first[:, None] + low.long()
-    return (lower, torch.minimum(lower + 1, last[:, None])), (FIXED_POINT - upper_weight, upper_weight)
+    lower, upper = (first[:, None] + (low.long() + step).clamp(min=0).minimum(length - 1) for step in (0, 1))
+    return (lower, upper), (FIXED_POINT - upper_weight, upper_weight)
 
 
 def _whole_pixels(boxes: Tensor) -> Tensor:

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
+from dsctool.config.names import ShippedConfig, config_root, list_configs
 from dsctool.config.published import PUBLISHED, Published
 from dsctool.errors import CheckpointError
+from dsctool.interop import conversion
 from dsctool.interop.checkpoint import load_checkpoint, load_model, read_weights
 from dsctool.interop.coco_categories import COCO_CATEGORIES
-from dsctool.interop.conversion import _recognised, as_published, convert
-from dsctool.interop.layouts import unify
+from dsctool.interop.conversion import _geometry, _recognised, as_published, convert
+from dsctool.interop.layouts import FIRST_VERSION, Unified, unify
 from dsctool.interop.loading import read_tensors
 from dsctool.interop.published import published_name, rename
 from dsctool.models.build import build_detector
@@ -132,6 +134,46 @@ def test_a_published_file_of_two_models_with_the_same_layers(
     monkeypatch.setitem(PUBLISHED, "fast_dsc_tiny", Published(1.0, 1.0, "folder/f-01234567.pth"))
     found = convert(content(models["fast_dsc_tiny"]), Path("f-01234567.pth"))
     assert "configuration: fast_dsc_tiny, by the shapes of the weights" in found.account
+
+
+def geometry_said(file: dict[str, Any], **given: str) -> list[str]:
+    account = convert(file, Path("x.pth"), **given).account
+    return [line for line in account if line.startswith("geometry")]
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "detectors_tiny"])
+def test_the_first_versions_geometry_is_offered(models: dict[str, dict[str, Tensor]], name: str) -> None:
+    file = content(models[name])
+    assert geometry_said(file) == []
+    (said,) = geometry_said(file | {"state_dict": first_version(file["state_dict"])})
+    assert said.startswith("geometry: current")
+    assert said.endswith("predict and eval model.geometry=mmdet1")
+
+
+def test_soft_suppression_is_offered_for_the_large_model_of_the_authors() -> None:
+    """By its parts: DetectoRS on a ResNeXt."""
+    old = Unified({}, FIRST_VERSION, ())
+    (said,) = _geometry(load_config("detectors_htc_x101_32x4d_20e_coco"), old)
+    assert said.endswith("model.geometry=mmdet1 postprocess.nms=soft postprocess.score_threshold=0.001")
+    for name in ("detectors_htc_r50_1x_coco", "htc_x101_32x4d_fpn_16x1_20e_coco"):
+        (said,) = _geometry(load_config(name), old)
+        assert said.endswith("model.geometry=mmdet1")
+
+
+def test_a_model_of_the_files_geometry_is_taken(
+    tmp_path: Path, models: dict[str, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where weights fit one of each."""
+    own = tmp_path / "old.yaml"
+    own.write_text(f"base: {config_root()}/tiny/htc_tiny.yaml\nmodel: {{geometry: mmdet1}}\n")
+    known = list_configs()
+    shown = [*known, ShippedConfig(str(own), "tiny", own, "")]
+    monkeypatch.setattr(conversion, "list_configs", lambda: shown)
+    file = content(models["htc_tiny"])
+    assert convert(file, Path("x.pth")).config_name == "htc_tiny"
+    found = convert(file | {"state_dict": first_version(file["state_dict"])}, Path("x.pth"))
+    assert (found.config_name, found.config.model.geometry) == (str(own), "mmdet1")
+    assert "geometry: mmdet1, in which these weights were trained" in found.account
 
 
 def test_dsc_files_do_not_say_which_they_are(models: dict[str, dict[str, Tensor]]) -> None:
