@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,17 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.coco_results import Rle
 from dsctool.config.loading import load_config
 from dsctool.config.schema import TTAConfig
 from dsctool.engine.inference import find_instances, to_results
 from dsctool.engine.views import ImageViews
 from dsctool.errors import ConfigError
+from dsctool.models import postprocess as postprocess_module
 from dsctool.models.cascades.htc import HTC
 from dsctool.models.detector import Detector, to_instances
 from dsctool.models.rpn import RPN
 from dsctool.models.views import View, detect_in_views
+from dsctool.ops import geometry as geometry_module
 from dsctool.ops import roi_align as roi_align_module
 from dsctool.ops.geometry import CURRENT, Mmdet1Geometry
+from dsctool.ops.masks import encode_masks
 from dsctool.structures import Targets
 from tests.models.tiny import one_box, tiny_detector
 from tests.ops import mmdet1
@@ -285,6 +290,23 @@ PRODUCTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def only_whole_pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this geometry nobody samples a mask target, or pastes as today, also to suppress by masks."""
+    if "not_asked_for" in request.node.name:
+        return
+
+    def refused(*_: object) -> Tensor:
+        raise AssertionError("mask targets of today's geometry")
+
+    def whole(*arguments: Any, whole_pixels: bool = False) -> list[Rle]:
+        assert whole_pixels
+        return encode_masks(*arguments, whole_pixels=True)
+
+    monkeypatch.setattr(geometry_module, "mask_targets", refused)
+    monkeypatch.setattr(postprocess_module, "encode_masks", whole)
+
+
 @pytest.fixture
 def samples_used(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
     """Of each RoIAlign: whether it looks at features of the image, and the samples a side of its bins."""
@@ -363,6 +385,20 @@ def test_the_same_view_twice_changes_nothing(merge: str) -> None:
     if merge == "union":
         assert torch.equal(twice.boxes, once.boxes)
         torch.testing.assert_close(twice.mask_probs, once.mask_probs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "dsc_tiny"])
+def test_boxes_of_stages_come_out_as_results_do(name: str) -> None:
+    model = mmdet1_detector(name, ["postprocess.max_per_image=5"])
+    (found,) = model.detect(image(), [SIZE], [ORIGINAL], stage_masks=True)
+    (inside,) = model.detect(image(), [SIZE], stage_masks=True)
+    assert found[torch.arange(2)].whole_pixels, "rows keep it"
+    assert len(found) == 5
+    for stage, own in zip(found.stages, inside.stages, strict=True):
+        rows = [row for row in range(5) if abs(found.scores[row] - inside.scores[row]) < 1e-6]
+        expected = inclusive(own.boxes[rows]) / mmdet1.factor(ORIGINAL, 64, 100)
+        torch.testing.assert_close(inclusive(stage.boxes[rows]), expected, rtol=0, atol=1e-3)
+        assert rows
 
 
 @pytest.mark.parametrize("flipped", [False, True])
