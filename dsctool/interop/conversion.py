@@ -195,7 +195,7 @@ def _geometry(config: Config, unified: Unified) -> list[str]:
         wanted += ["postprocess.nms=soft", "postprocess.score_threshold=0.001"]
     return [
         "geometry: current, but these weights were trained and measured in that of mmdet 1.x. For the published "
-        f"numbers (up to 1 AP more) give predict and eval {' '.join(wanted)}"
+        f"numbers (which are up to 1 AP higher) give predict and eval {' '.join(wanted)}"
     ]
 
 
