@@ -256,6 +256,20 @@ def test_losses_of_a_stage() -> None:
     torch.testing.assert_close(inclusive(following), torch.tensor(refined), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["cascade_mask_rcnn_tiny", "htc_tiny", "dsc_tiny"])
+def test_boxes_that_a_stage_moves_out_of_the_image_keep_a_pixel(name: str) -> None:
+    stage = mmdet1_detector(name).cascade.box_stages[0]  # type: ignore[index, union-attr]
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[10.0, 10.0, 30.0, 25.0]]).repeat(50, 1) + torch.rand(50, 4, generator=generator)
+    deltas = torch.randn(50, 4, generator=generator) * 30
+    (moved,) = stage.refine([half_open(boxes)], deltas, [SIZE])
+    pairs = zip(boxes.tolist(), deltas.tolist(), strict=True)
+    expected = torch.tensor([mmdet1.decode(box, delta, stage.stds, SIZE) for box, delta in pairs])
+    torch.testing.assert_close(inclusive(moved), expected, rtol=0, atol=1e-3)
+    for side, place in ((0, SIZE[1] - 1), (1, SIZE[0] - 1), (2, 0), (3, 0)):
+        assert (expected[:, side] == place).any(), "some lie beyond each border"
+
+
 @pytest.mark.parametrize("name", ["htc_tiny", "dsc_tiny"])
 def test_the_semantic_loss_is_averaged_over_labelled_cells(name: str) -> None:
     model = tiny_detector(name, [MMDET1, "model.cascade.semantic.loss_average=all_pixels"])
