@@ -27,6 +27,7 @@ from dsctool.cli.options import (
 )
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.run_model import run_checkpoint
+from dsctool.cli.submission import Submission, check_options, write_test_dev
 from dsctool.cli.tables import print_table, show_limit
 
 if TYPE_CHECKING:
@@ -99,6 +100,24 @@ def evaluate(
             help="With --errors: the confusion matrix has results that score so much.",
         ),
     ] = 0.3,
+    test_dev: Annotated[
+        bool,
+        typer.Option("--test-dev", help="Run COCO's test-dev images, and write what its server takes."),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="With --test-dev: folder for the files to upload.")
+    ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            "--algorithm",
+            metavar="NAME",
+            help="With --test-dev: what the files call the model.  [default: the configuration's or CHECKPOINT's name]",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --test-dev: go on with the run that was stopped in DIR.")
+    ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
@@ -113,6 +132,10 @@ def evaluate(
     missed instances (as TIDE does), by size and for huddled and lone instances. It writes DIR/errors.json,
     errors.html and pictures: losses, the confusion matrix, precision over recall.
 
+    --test-dev runs all images of --data's annotations/image_info_test-dev2017.json, in test2017/, and measures nothing:
+    it writes DIR/bbox/detections_test-dev2017_NAME_results.zip and the same in DIR/segm/, uploads for COCO's server,
+    which has their annotations. A run that was stopped in whatever way goes on with the same command and --resume.
+
     Examples:
 
         dsctool eval runs/first/best.pt --data datasets/coco --json stats.json
@@ -126,7 +149,18 @@ def evaluate(
         dsctool eval --ground-truth instances_val2017.json --predictions results.json --errors errors
 
         dsctool eval --ground-truth cells.json --predictions results.json --max-dets auto
+
+        dsctool eval runs/first/best.pt --data datasets/coco --test-dev --tta --output upload
     """
+    check_options(
+        test_dev=test_dev,
+        needed={"--output": output, "--algorithm": algorithm, "--resume": resume},
+        others={
+            "--ground-truth": ground_truth, "--predictions": predictions, "--candidates": candidates,
+            "--json": json_file, "--split": split is not Split.VAL, "--per-class": per_class, "--max-dets": max_dets,
+            "--areas": areas, "--huddle": huddle, "--errors": errors,
+        },
+    )  # fmt: skip
     from dsctool.evaluation.coco import evaluate_comparison
     from dsctool.evaluation.comparison import compare
     from dsctool.evaluation.error_analysis.study import ErrorSettings, study_compared_errors
@@ -137,6 +171,11 @@ def evaluate(
     if ground_truth is not None and (tta or weights is not None):
         raise typer.BadParameter("--tta and --weights are for running a model: --ground-truth compares files")
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
+    changes = with_tta(overrides or [], tta)
+    if test_dev and checkpoint is not None and data is not None and output is not None:
+        submission = Submission(checkpoint, name, changes, data, output, algorithm, device)
+        write_test_dev(submission, resume=resume, overwrite=overwrite)
+        return
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
     settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=score_threshold)
@@ -151,7 +190,7 @@ def evaluate(
     else:
         assert checkpoint is not None
         assert data is not None
-        model = _Model(checkpoint, name, with_tta(overrides or [], tta), device)
+        model = _Model(checkpoint, name, changes, device)
         run = _run(model, data, split, predictions=predictions, candidates=candidates)
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
         protocol = protocol_from(max_dets, areas, otherwise=run.protocol)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import IMAGES_HELP, TTA, Checkpoint, Device, Overwrite, images_and_overrides, with_tta
-from dsctool.cli.output import clear_results, counted, keep_apart, prepare_file, prepare_folder
+from dsctool.cli.output import counted, keep_apart, prepare_file, prepare_folder
+from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
     from dsctool.structures import Detections
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
-OWN = (RESULTS, CANDIDATES, TABLE, WORK, "overlays/**/*.jpg", "stages/**/*.jpg")
-CUT = (
-    *(f".{name}.*.tmp" for name in (RESULTS, CANDIDATES, TABLE)),
-    *(f"{name}/**/.*.jpg.*.tmp" for name in ("overlays", "stages")),
+FILES = RunFiles(
+    work=WORK,
+    results=RESULTS,
+    record=(RESULTS, TABLE, WORK),
+    own=(RESULTS, CANDIDATES, TABLE, WORK, "overlays/**/*.jpg", "stages/**/*.jpg"),
+    cut=(
+        *(f".{name}.*.tmp" for name in (RESULTS, CANDIDATES, TABLE)),
+        *(f"{name}/**/.*.jpg.*.tmp" for name in ("overlays", "stages")),
+    ),
 )
-"""What a run that was killed can leave of the file it was writing."""
 
 
 def predict(
@@ -147,24 +152,11 @@ class _Targets:
 
 def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, inputs: Sequence[Path | None]) -> None:
     """Everything that can stand in the way is found now."""
-    from dsctool.engine.work_file import refuse_running
-
     files = (targets.results, targets.candidates, targets.table)
     keep_apart(files, inputs)
     for file in files:
         prepare_file(file)
-    refuse_running(output / WORK)
-    stopped = (output / WORK).exists()
-    if resume and not stopped and targets.results.exists():
-        raise DsctoolError(f"{output}: its run has ended: there is nothing to resume. --overwrite begins anew.")
-    if stopped and not resume and not overwrite:
-        raise DsctoolError(
-            f"{output}: holds an unfinished run; go on with it by --resume, or begin anew with --overwrite"
-        )
-    clear_results(output, CUT, overwrite=True, keep=inputs)
-    if not (resume and stopped):
-        ran = any((output / name).exists() for name in (RESULTS, TABLE, WORK))
-        clear_results(output, OWN, overwrite=overwrite, keep=inputs, made=lambda path: ran)
+    prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=inputs)
     for folder in (targets.overlays, targets.stages):
         if folder is not None:
             prepare_folder(folder)
@@ -176,10 +168,12 @@ def _run(
     """Adds every image that is not in ``work`` yet; those that cannot be read are reported and left out."""
     from dsctool.data.pictures import picture_batches
     from dsctool.engine.inference import detections, device_of, to_results
+    from dsctool.engine.views import in_views
     from dsctool.engine.work_file import ImageEntry, ImageResults
 
     left = [file for file in files if file.id not in work]
-    with counted(left, "predict", before=len(files) - len(left)) as each:
+    task = in_views("predict", model.config.data.tta)
+    with counted(left, task, before=len(files) - len(left)) as each:
         batches = picture_batches(each, model.config.data, on_fault=report)
         for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
             limits.add(found)

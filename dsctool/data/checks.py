@@ -15,13 +15,14 @@ from pathlib import Path
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.columns import Reading, has_segmentations, read_columns
-from dsctool.data.faults import Exclusions, Fault, exclusions
+from dsctool.data.faults import Exclusions, Fault, exclusions, refuse_faults
 from dsctool.data.images import image_size, read_image
 from dsctool.data.layout import SplitFiles, find_splits
-from dsctool.data.records import AnnotationFile, ImageInfo, read_annotation_file
+from dsctool.data.records import IMAGES_ONLY, AnnotationFile, ImageInfo, read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
 from dsctool.data.usage import Usage
+from dsctool.entries import Entries
 from dsctool.errors import DataError
 from dsctool.terms import Progress
 
@@ -114,6 +115,18 @@ def check_for_evaluation(
     masks = masks and isinstance(content, AnnotationFile) and has_segmentations(content)
     files = replace(files, semantic_maps=None)
     return _check_for_use(files, content, config, masks=masks, progress=progress)
+
+
+def check_unannotated(files: SplitFiles, config: DataConfig, *, progress: Progress | None = None) -> Reading:
+    """Check a split of which only images and categories are known: nothing of it may be left out.
+
+    Raises:
+        DataError: there are faults.
+    """
+    content = read_annotation_file(files.annotations, needed=IMAGES_ONLY)
+    reading = read_columns(replace(content, annotations=Entries([])), Needs(masks=False))
+    refuse_faults([*reading.faults, *_check_images(files, reading, decodes_first(content, config), progress)])
+    return reading
 
 
 def _check_for_use(

@@ -5,6 +5,7 @@ The standard layout is COCO's own::
     ROOT/annotations/instances_<split>.json
     ROOT/<split>/                            images
     ROOT/stuffthingmaps/<split>/             stuff-and-thing maps, optional
+    ROOT/annotations/image_info_test-dev2017.json with ROOT/test2017/, which have no annotations
 
 Anything else is named in the configuration (``data.train.annotations``, ``data.train.images``, ...).
 """
@@ -20,6 +21,7 @@ from dsctool.errors import DataError
 from dsctool.terms import Role
 
 _PREFIX = "instances_"
+_IMAGE_INFO = "image_info_"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,26 @@ def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
     if not images.is_dir():
         raise DataError(f"{images}: no such folder of images for {annotations}. Set data.{role}.images")
     return SplitFiles(annotations, images, _semantic_maps(root, split, role, images.name))
+
+
+def find_test_dev(root: Path) -> SplitFiles:
+    """COCO's test-dev images, which have no annotations: ``annotations/image_info_test-dev2017.json``, ``test2017/``.
+
+    Raises:
+        DataError: there is no such file or folder, or more than one file; the message says what was found.
+    """
+    _check_root(root)
+    files = sorted((root / "annotations").glob(f"{_IMAGE_INFO}test-dev*.json"))
+    if len(files) != 1:
+        problem = f"{len(files)} files" if files else "no file"
+        raise DataError(
+            f"{root}: {problem} annotations/{_IMAGE_INFO}test-dev*.json; {_found(root)}. --test-dev needs the one that "
+            f"COCO calls {_IMAGE_INFO}test-dev2017.json"
+        )
+    images = root / files[0].stem.removeprefix(_IMAGE_INFO).replace("test-dev", "test")
+    if not images.is_dir():
+        raise DataError(f"{images}: no such folder of images for {files[0]}: put or link them there")
+    return SplitFiles(files[0], images)
 
 
 def find_splits(root: Path) -> list[SplitFiles]:

@@ -63,6 +63,15 @@ class AnnotationFile:
 
 LISTS = ("images", "annotations", "categories")
 """Of a COCO file."""
+IMAGES_ONLY = ("images", "categories")
+"""Of those that COCO's ``image_info`` files have."""
+
+_HINTS = {
+    "annotations": "; images without annotations, as in COCO's image_info files, can be run by "
+    "`dsctool eval CHECKPOINT --data DIR --test-dev --output DIR` and `dsctool predict`, but neither learnt from nor "
+    "measured on"
+}
+"""What can be done without a list."""
 
 
 def read_annotation_file(path: Path, *, needed: Sequence[str] = LISTS) -> AnnotationFile:
@@ -85,7 +94,7 @@ def annotation_file(content: object, path: Path, *, needed: Sequence[str] = LIST
     lists = {}
     for key in LISTS:
         if key not in content and key in needed:
-            raise DataError(f"{path}: missing key '{key}'")
+            raise DataError(f"{path}: missing key '{key}'{_HINTS.get(key, '')}")
         lists[key] = content.get(key, [])
         if not isinstance(lists[key], Sequence) or isinstance(lists[key], str):
             raise DataError(f"{path}: '{key}' must be a list, not {json_kind(lists[key])}")

@@ -18,6 +18,7 @@ from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set
+from dsctool.engine.views import in_views
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all
 from dsctool.evaluation.protocol import Protocol, up_to
@@ -88,13 +89,14 @@ def run_on_split(
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
 
     limits = LimitCount()
+    shown = in_views(task, config.tta)
 
     def watched(found: Iterator[Found]) -> Iterator[Found]:
         for number, image in enumerate(found, start=1):
             limits.add(image[1])
             yield image
             if progress is not None:
-                progress(task, number, len(data.dataset))
+                progress(shown, number, len(data.dataset))
 
     results, candidates = _collect(model, data, config, categories, device=device_of(model), watch=watched)
     said = limits.notes(model.config, instances=data.dataset.most_instances)

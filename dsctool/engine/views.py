@@ -47,3 +47,8 @@ def detect_augmented(model: Detector, picture: Tensor, original: Size) -> Detect
 def count_views(tta: TTAConfig) -> int:
     """How many views there are of an image."""
     return len(tta.short_sides) * (2 if tta.flip else 1)
+
+
+def in_views(task: str, tta: TTAConfig | None) -> str:
+    """What running a model over images is called in progress: with the number of views where there are several."""
+    return task if tta is None else f"{task} (images x {count_views(tta)} views)"

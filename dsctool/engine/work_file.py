@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NotRequired, Self, TypedDict
+from typing import IO, Any, BinaryIO, NotRequired, Self, TypedDict
 
 from dsctool.coco_results import Result
 from dsctool.data.image_files import ImageFile
@@ -141,10 +141,10 @@ class WorkFile:
         count = 0
         with ExitStack() as files:
             opened = [
-                _JsonList(files.enter_context(whole_file(path)) if path else None) for path in (results, candidates)
+                JsonList(files.enter_context(whole_file(path)) if path else None) for path in (results, candidates)
             ]
-            images = _JsonList(files.enter_context(whole_file(table)), head='{"images": ')
-            for entry in self._entries():
+            images = JsonList(files.enter_context(whole_file(table)), head='{"images": ')
+            for entry in self.entries():
                 count += len(entry["results"])
                 opened[0].extend(entry["results"])
                 opened[1].extend(entry.get("candidates", []))
@@ -153,30 +153,37 @@ class WorkFile:
                 each.end("\n")
             named = [{"id": category.id, "name": category.name} for category in categories]
             images.end(f', "categories": {json.dumps(named)}}}\n')
-        self._file.close()
         if complete:
-            self.path.unlink()
+            self.remove()
         return count
 
-    def _entries(self) -> Iterator[ImageResults]:
+    def remove(self) -> None:
+        """Close and delete it: what people want has been written."""
+        self._file.close()
+        self.path.unlink()
+
+    def entries(self) -> Iterator[ImageResults]:
+        """All finished images, by ascending id."""
         for image in sorted(self._places):
             self._file.seek(self._places[image])
             yield json.loads(self._file.readline())
 
 
-class _JsonList:
+class JsonList:
     """A JSON list that is written piece by piece, as ``json.dumps`` would; nothing without a file."""
 
-    def __init__(self, file: BinaryIO | None, head: str = "") -> None:
+    def __init__(self, file: IO[bytes] | None, head: str = "") -> None:
         self._file = file
         self._before = f"{head}["
 
     def extend(self, values: Iterable[object]) -> None:
+        """Append ``values``."""
         for value in values:
             self._write(self._before + json.dumps(value))
             self._before = ", "
 
     def end(self, tail: str) -> None:
+        """Close the list, and write what follows it."""
         self._write(("" if self._before == ", " else self._before) + "]" + tail)
 
     def _write(self, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsctool.config.schema import SplitConfig
-from dsctool.data.layout import SplitFiles, find_split, find_splits
+from dsctool.data.layout import SplitFiles, find_split, find_splits, find_test_dev
 from dsctool.errors import DataError
 
 
@@ -80,3 +80,19 @@ def test_every_split_of_a_root_is_found(tmp_path: Path) -> None:
     root = _layout(tmp_path, "val2017", "train2017")
     (root / "annotations" / "captions_val2017.json").write_text("{}")
     assert [files.images.name for files in find_splits(root)] == ["train2017", "val2017"]
+
+
+def test_test_dev_has_names_of_its_own(tmp_path: Path) -> None:
+    root = _layout(tmp_path, "val2017")
+    with pytest.raises(DataError, match=r"no file annotations/image_info_test-dev\*\.json"):
+        find_test_dev(root)
+    for name in ("image_info_test2017", "image_info_test-dev2017"):
+        (root / "annotations" / f"{name}.json").write_text("{}")
+    with pytest.raises(DataError, match="test2017: no such folder of images"):
+        find_test_dev(root)
+    (root / "test2017").mkdir()
+    assert find_test_dev(root) == SplitFiles(root / "annotations/image_info_test-dev2017.json", root / "test2017")
+    (root / "annotations/image_info_test-dev2015.json").write_text("{}")
+    with pytest.raises(DataError, match="2 files"):
+        find_test_dev(root)
+    assert [files.images.name for files in find_splits(root)] == ["val2017"], "they are no split to learn from"

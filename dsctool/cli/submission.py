@@ -1,0 +1,99 @@
+"""``dsctool eval --test-dev``: what COCO's server takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from dsctool.cli.output import counting, keep_apart, prepare_folder
+from dsctool.cli.resumable import RunFiles, prepare_run
+
+WORK = "test-dev.work.jsonl"
+_ZIPS = tuple(f"{kind}/detections_*_results.zip" for kind in ("bbox", "segm"))
+FILES = RunFiles(
+    work=WORK,
+    results=_ZIPS[0],
+    record=(*_ZIPS, WORK),
+    own=(*_ZIPS, WORK),
+    cut=tuple(f"{kind}/.detections_*_results.zip.*.tmp" for kind in ("bbox", "segm")),
+)
+
+
+class Submission(NamedTuple):
+    """What is run, and where its results go. config: the name of published weights' configuration."""
+
+    checkpoint: Path
+    config: str | None
+    overrides: Sequence[str]
+    data: Path
+    output: Path
+    algorithm: str | None
+    device: str
+
+
+def check_options(*, test_dev: bool, needed: Mapping[str, object], others: Mapping[str, object]) -> None:
+    """Refuse what makes no sense together. needed: options of ``--test-dev`` alone. others: those it cannot have."""
+    if not test_dev:
+        given = [name for name, value in needed.items() if value]
+        if given:
+            raise typer.BadParameter(f"{', '.join(given)}: only with --test-dev")
+        return
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise typer.BadParameter(
+            f"--test-dev cannot have {', '.join(given)}: the annotations of these images are with COCO's server, which "
+            "alone measures; --test-dev only writes the files to upload"
+        )
+    if not needed["--output"]:
+        raise typer.BadParameter("--test-dev needs --output DIR, the folder for the files to upload")
+
+
+def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> None:
+    """Run a checkpoint on COCO's test-dev images, and write what the server takes."""
+    from dsctool.engine.environment import pick_device
+    from dsctool.engine.limits import LimitCount
+    from dsctool.engine.submission import (
+        UnannotatedSet,
+        algorithm_name,
+        results_name,
+        run_unannotated,
+        write_submission,
+    )
+    from dsctool.engine.work_file import WorkFile, describe_run
+    from dsctool.interop.checkpoint import load_model
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
+    checkpoint, config, overrides, data, output, algorithm, device = submission
+    chosen = pick_device(device)
+    model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
+    limits = LimitCount()
+    with counting() as progress:
+        images = UnannotatedSet.open(model, data, progress)
+        name = results_name(images.name, algorithm_name(algorithm or config or checkpoint.stem))
+        prepare_folder(output)
+        keep_apart([output / WORK], [checkpoint])
+        prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=[checkpoint])
+        run = describe_run(
+            checkpoint, images.images, config=config, overrides=list(overrides), test_dev=images.name,
+            device=chosen.type,
+        )  # fmt: skip
+        opened = WorkFile.resume if resume else WorkFile.begin
+        with opened(output / WORK, run) as work:
+            try:
+                run_unannotated(model, images, work, limits, progress)
+            except KeyboardInterrupt:
+                total = len(images.reading.images)
+                typer.echo(f"{output}: {len(work)} of {total} images are done; go on by --resume", err=True)
+                raise
+            count = len(work)
+            paths = write_submission(work, output, name, masks=model.has_masks)
+            work.remove()
+    for path in paths:
+        kind = f"{images.name}, {path.parent.name}"
+        typer.echo(f"{path}: results for {count} images; to be uploaded to COCO's server as {kind}")
+    for note in limits.notes(model.config):
+        typer.echo(note, err=True)
