@@ -30,6 +30,7 @@ from dsctool.engine.setup import Build, Setup, prepare, summary
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
 from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
+from dsctool.engine.views import in_views
 from dsctool.errors import DsctoolError, OutOfMemoryError, TrainingError, WorkerError
 from dsctool.evaluation.coco import Stats
 from dsctool.models.build import build_detector
@@ -197,8 +198,9 @@ def evaluate(run: Run) -> None:
 
 def watched(run: Run, total: int, limits: LimitCount, images: Iterator[Found]) -> Iterator[Found]:
     """Say how far an evaluation is; a run that was asked to stop stops between two images."""
+    task = in_views("evaluating", run.setup.config.data.tta)
     for done, image in enumerate(images, start=1):
-        run.recorder.progress.status(f"evaluating {done}/{total}")
+        run.recorder.progress.status(f"{task} {done}/{total}")
         limits.add(image[1])
         run.stop.check()
         yield image

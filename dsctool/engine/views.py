@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dsctool.config.schema import DataConfig, ResizeConfig, TTAConfig
-from dsctool.data.transforms import Resize, Transform, pad_images
+from dsctool.data.transforms import Resize, Transform, inference_transform, pad_images
 from dsctool.models.detector import Detector
-from dsctool.models.views import View, detect_in_views
+from dsctool.models.views import View, detect_in_views, semantic_in_views
 from dsctool.structures import Detections
 from dsctool.terms import Size
 
@@ -42,6 +42,24 @@ def detect_augmented(model: Detector, picture: Tensor, original: Size) -> Detect
     assert data.tta is not None
     device = next(model.parameters()).device
     return detect_in_views(model, ImageViews(picture, data, data.tta, device), original, data.tta.merge)
+
+
+def semantic_probabilities(model: Detector, picture: Tensor) -> Tensor:
+    """``(classes, h, w)`` in every pixel of a picture ``(3, h, w)`` uint8 RGB: the mean over the views of ``data.tta``.
+
+    Without it the picture is seen once, at ``data.test_resize``. Classes are those of the semantic branch. The model is
+    left in the mode it is in: results are meant for eval mode.
+
+    Raises:
+        ConfigError: the model has no semantic branch.
+    """
+    data, device = model.config.data, next(model.parameters()).device
+    if data.tta is not None:
+        views: Iterable[View] = ImageViews(picture, data, data.tta, device)
+    else:
+        batch = pad_images([inference_transform(data).image(picture)], data.pad_divisor)
+        views = [View(batch.tensor.to(device), batch.sizes[0], flipped=False)]
+    return semantic_in_views(model, views, (picture.shape[-2], picture.shape[-1]))
 
 
 def count_views(tta: TTAConfig) -> int:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from dsctool.errors import ConfigError
 from dsctool.models.backbones.resnet import ResNet
 from dsctool.models.input_checks import check_normalised, check_targets
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
 from dsctool.models.roi.extractors import rois_at_once
+from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.rpn import RPN
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.masks import paste_masks
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
 
 
 class Cascade(Protocol[State]):
-    """The RoI stages behind the proposals. What overlaps is suppressed, and masks are pasted, outside."""
+    """The RoI stages behind the proposals. What overlaps is suppressed, and masks are pasted, outside.
+
+    semantic_head: the semantic branch, or None.
+    """
+
+    semantic_head: SemanticHead | None
 
     @property
     def has_masks(self) -> bool:
@@ -96,6 +103,11 @@ class Detector(nn.Module):
     def has_masks(self) -> bool:
         """Whether results come with masks."""
         return self._cascade.has_masks
+
+    @property
+    def has_semantic(self) -> bool:
+        """Whether there is a semantic branch."""
+        return self._cascade.semantic_head is not None
 
     @property
     def _cascade(self) -> Cascade[Any]:
@@ -232,6 +244,21 @@ class Detector(nn.Module):
     def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[Any]:
         """What the cascade makes of proposals ``(n_i, 4)`` of every image, before suppression."""
         return self._cascade.score(features, proposals, sizes)
+
+    def semantic_logits(self, features: Sequence[Tensor]) -> Tensor:
+        """What the semantic branch makes of features P2..P6: ``(N, classes, H/8, W/8)``.
+
+        Raises:
+            ConfigError: there is no such branch.
+        """
+        head = self._cascade.semantic_head
+        if head is None:
+            raise ConfigError(
+                f"this model has no semantic branch (model.cascade.kind={self.config.model.cascade.kind}, "
+                f"data.semantic={self.config.data.semantic}): take one of HTC, DetectoRS or DSC that has"
+            )
+        shared, _ = head(features)
+        return head.predict(shared)
 
     def roi_masks(
         self, features: Sequence[Tensor], scored: Scored[Any], rows: Tensor, rois: Tensor, labels: Tensor

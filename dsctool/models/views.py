@@ -5,6 +5,8 @@ probabilities are averaged row by row, and suppressed once. ``union`` (detectron
 made): every view is detected in by itself, and suppression chooses among all detections. Either way the masks of what
 is kept are worked out in every view and averaged as probabilities.
 
+What the semantic branch says of every pixel is averaged as probabilities, too.
+
 A view is at hand only while it is looked at, so it is made, and its features are computed, once for every look.
 """
 
@@ -16,12 +18,14 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
 from dsctool.models.detector import Detector, without_masks
 from dsctool.models.postprocess import Selected
 from dsctool.models.roi.extractors import rois_at_once
+from dsctool.models.roi.semantic_head import STRIDE as SEMANTIC_STRIDE
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import Detections, LimitName, Scored
@@ -54,6 +58,23 @@ class View:
         """Masks ``(n, s, s)`` as the image has them."""
         return probs.flip(-1) if self.flipped else probs
 
+    def map_out(self, probs: Tensor, original: Size, *, stride: int) -> Tensor:
+        """A map ``(C, H/stride, W/stride)`` of the padded view, bilinearly in every pixel of the image: ``(C, h, w)``.
+
+        Cells that lie in the padding take no part.
+        """
+        height, width = (-(-side // stride) for side in self.size)
+        probs = probs[:, :height, :width]
+        y, x = (
+            (torch.arange(side, device=probs.device, dtype=torch.float32) + 0.5) * (seen / side)
+            for side, seen in zip(original, self.size, strict=True)
+        )
+        x = self.size[1] - x if self.flipped else x
+        rows, columns = y * (2 / (stride * height)) - 1, x * (2 / (stride * width)) - 1
+        grid = torch.stack([columns.expand(len(y), -1), rows[:, None].expand(-1, len(x))], dim=-1)
+        sampled = F.grid_sample(probs[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+        return sampled[0]
+
     def _mirrored(self, boxes: Tensor) -> Tensor:
         if not self.flipped:
             return boxes
@@ -73,6 +94,23 @@ def detect_in_views(model: Detector, views: Iterable[View], original: Size, merg
     if not more:
         return looking.single(first)
     return looking.average() if merge == "average" else looking.union()
+
+
+@torch.no_grad()
+def semantic_in_views(model: Detector, views: Iterable[View], original: Size) -> Tensor:
+    """``(classes, h, w)``: how probable every class of the semantic branch is in each pixel of one image.
+
+    The mean over all views; one of them is held beside it. views: at least one. original: ``(h, w)`` of the image.
+
+    Raises:
+        ConfigError: the model has no semantic branch.
+    """
+    total, count = torch.zeros(()), 0
+    for view in views:
+        (logits,) = model.semantic_logits(model.extract_features(view.image))
+        probs = view.map_out(logits.softmax(dim=0), original, stride=SEMANTIC_STRIDE)
+        total, count = probs if count == 0 else total.add_(probs), count + 1
+    return total / count
 
 
 @dataclass(frozen=True)

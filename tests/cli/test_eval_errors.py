@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
+from dsctool.engine import progress
 from dsctool.evaluation.error_analysis.study import ErrorSettings, study_errors
 from tests.cli.test_evaluate import save_tiny, val_categories
 from tests.evaluation.crowded import crowded_truth, noisy_results
@@ -164,3 +165,45 @@ def test_the_old_name_of_the_limit(folder: Path, tmp_path: Path) -> None:
     old, new = ((tmp_path / name / "errors.json").read_text() for name in ("t-o", "huddled-above"))
     assert old == new
     assert "--t-o" not in run("eval", "--help").stdout
+
+
+def test_all_analyses_in_several_views(synthetic_root: Path, tmp_path: Path) -> None:
+    """They see what the files hold that are written on the way."""
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    views = ["--tta", "data.tta.short_sides=[48,64]"]
+    files = {"--predictions": tmp_path / "dt.json", "--candidates": tmp_path / "candidates.json"}
+    words = ["eval", checkpoint, *views, "--data", synthetic_root, "--device", "cpu", "--huddle"]
+    written = [word for pair in files.items() for word in pair]
+    result = run(*words, *written, "--errors", tmp_path / "errors", "--json", tmp_path / "ran.json")
+    assert result.exit_code == 0, result.stderr
+    truth = next((synthetic_root / "annotations").glob("instances_val*.json"))
+    again = run(
+        "eval", "--ground-truth", truth, *written, "--huddle", "--errors", tmp_path / "again",
+        "--json", tmp_path / "read.json",
+    )  # fmt: skip
+    assert again.exit_code == 0, again.stderr
+    ran, read = (json.loads((tmp_path / name).read_text()) for name in ("ran.json", "read.json"))
+    assert ran["errors"]["suppression"] is not None
+    assert {key: ran[key] for key in ("bbox", "segm", "errors")} == {
+        key: read[key] for key in ("bbox", "segm", "errors")
+    }
+    assert ran["huddle"]["tables"] == read["huddle"]["tables"] if "tables" in ran["huddle"] else ran["huddle"]
+    found, before = (json.loads(path.read_text()) for path in files.values())
+    assert {each["image_id"] for each in before} == {each["image_id"] for each in found}
+    best = {image: max(each["score"] for each in found if each["image_id"] == image) for image in (1, 2)}
+    assert all(max(each["score"] for each in before if each["image_id"] == image) == best[image] for image in best)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_progress_says_how_many_views(
+    command: str, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0)
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    what = {
+        "eval": ["--data", synthetic_root],
+        "predict": [synthetic_root / "val", "--output", tmp_path / "out", "--no-overlays"],
+    }
+    result = run(command, checkpoint, *what[command], "--tta", "data.tta.short_sides=[48]", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert f"{command} (images x 2 views): 4/4" in result.stderr

@@ -97,6 +97,27 @@ def test_killed(checkpoint: Path, photos: Path, whole: Path, tmp_path: Path) -> 
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.parametrize("merge", ["union", "average"])
+def test_killed_while_it_looked_from_several_sides(checkpoint: Path, photos: Path, tmp_path: Path, merge: str) -> None:
+    """It goes on in the same views only, to the same bytes."""
+    views = ["--tta", "data.tta.short_sides=[48,64]", f"data.tta.merge={merge}"]
+    words = [checkpoint, photos, *views, "--no-overlays", "--keep-candidates"]
+    assert run(*words, "--output", tmp_path / "whole").exit_code == 0
+    out = tmp_path / "out"
+    process = multiprocessing.get_context("fork").Process(target=run, args=[*words, "--output", out])
+    process.start()
+    while process.is_alive() and lines_of(out / WORK) < 4:
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    other = run(checkpoint, photos, "--no-overlays", "--keep-candidates", "--output", out, "--resume")
+    assert other.exit_code == 1
+    assert "other overrides" in other.stderr
+    assert run(*words, "--output", out, "--resume").exit_code == 0
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
 def test_a_folder_in_which_another_run_writes(
     checkpoint: Path, photos: Path, whole: Path, tmp_path: Path, option: str

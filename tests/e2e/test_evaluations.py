@@ -102,3 +102,15 @@ def test_a_killed_run_measures_the_same(tmp_path: Path, data: Path, whole: tuple
     assert state.step < load_checkpoint(undisturbed / "last.pt").training.step  # type: ignore[union-attr]
     dsctool(*words(kind, data, output, "--resume"))
     assert_same(output, undisturbed)
+
+
+def test_a_run_that_evaluates_in_several_views(tmp_path: Path, data: Path) -> None:
+    """Its configuration says so, and its checkpoint is measured in the same views later."""
+    output, stats = tmp_path / "run", tmp_path / "stats.json"
+    views = ["data.tta.short_sides=[48,64]", "data.tta.merge=average"]
+    said = dsctool(*words("adamw", data, output, *views, epochs=1))
+    assert "finished" in said
+    measured = load_checkpoint(output / "best.pt").metrics
+    for more, same in ((views, True), (["data.tta=null"], False), ([], True)):
+        dsctool("eval", str(output / "best.pt"), *more, "--data", str(data), "--json", str(stats))
+        assert (json.loads(stats.read_text()) == measured) == same, more

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torchvision.ops import nms
 
 from dsctool.config.schema import TTAConfig
 from dsctool.engine.inference import find_instances
-from dsctool.engine.views import ImageViews, count_views
+from dsctool.engine.views import ImageViews, count_views, in_views, semantic_probabilities
+from dsctool.errors import ConfigError
 from dsctool.models import views as views_module
 from dsctool.models.detector import Detector
-from dsctool.models.views import View, _Looking, detect_in_views
+from dsctool.models.views import View, _Looking, detect_in_views, semantic_in_views
 from dsctool.structures import Instances
 from tests.models.tiny import tiny_detector
 
@@ -150,6 +152,67 @@ def test_without_masks_without_results_and_with_candidates(merge: str) -> None:
         assert len(candidates) == (0 if len(seen) == 0 else 50)
         assert candidates.scores.tolist() == sorted(candidates.scores.tolist(), reverse=True)
         assert len(seen) == 0 or seen.scores.max() == candidates.scores.max()
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "detectors_tiny", "dsc_tiny"])
+def test_semantic_probabilities(name: str) -> None:
+    """One view is the plain image, a second equal one changes nothing, mirrored ones are turned back."""
+    model = tiny_detector(name, SIDES).eval()
+    image, size = picture(), (60, 90)
+    plain = semantic_probabilities(model, image)
+    classes = model.semantic_logits(model.extract_features(torch.zeros(1, 3, 64, 64))).shape[1]
+    assert plain.shape == (classes, *size)
+    torch.testing.assert_close(plain.sum(dim=0), torch.ones(size))
+    one, mirrored = _views(model, TTAConfig(short_sides=(96,), long_side=160), image)
+    assert torch.equal(semantic_in_views(model, [one], size), plain)
+    assert torch.equal(semantic_in_views(model, [one, one], size), plain)
+    turned = semantic_probabilities(model, image.flip(-1)).flip(-1)
+    torch.testing.assert_close(semantic_in_views(model, [mirrored], size), turned, rtol=0, atol=1e-5)
+    torch.testing.assert_close(semantic_in_views(model, [one, mirrored], size), (plain + turned) / 2, rtol=0, atol=1e-5)
+    in_both = tiny_detector(name, [*SIDES, "data.tta.short_sides=[96]", "data.tta.long_side=160"]).eval()
+    assert torch.equal(semantic_probabilities(in_both, image), semantic_in_views(model, [one, mirrored], size))
+
+
+def test_a_map_keeps_its_place_and_nothing_of_the_padding() -> None:
+    """Columns of a 20 x 40 view, 32 x 64 with its padding, at stride 8: 5 cells of the image, 3 of the padding."""
+    columns = torch.tensor([0.0, 1, 2, 3, 4, 100, 100, 100]).expand(1, 4, 8)
+    expected = ((torch.arange(40.0) + 0.5) / 8 - 0.5).clamp(0, 4)
+    for flipped in (False, True):
+        view = View(torch.zeros(1, 3, 32, 64), (20, 40), flipped)
+        seen = view.map_out(columns, (20, 40), stride=8)
+        torch.testing.assert_close(seen, (expected.flip(0) if flipped else expected).expand(1, 20, 40))
+        assert view.map_out(columns, (10, 20), stride=8).shape == (1, 10, 20)
+    upscaled = torch.nn.functional.interpolate(columns[None, :, :3, :5], size=(24, 40), mode="bilinear")[0, :, :20]
+    torch.testing.assert_close(
+        View(torch.zeros(1, 3, 32, 64), (20, 40), False).map_out(columns, (20, 40), stride=8), upscaled
+    )
+
+
+def test_a_model_without_a_semantic_branch_says_so() -> None:
+    for name, overrides in (("cascade_mask_rcnn_tiny", []), ("htc_tiny", ["data.semantic=none"])):
+        model = tiny_detector(name, [*SIDES, *overrides]).eval()
+        assert not model.has_semantic
+        with pytest.raises(ConfigError, match=r"no semantic branch.*data\.semantic"):
+            semantic_probabilities(model, picture())
+
+
+def test_semantic_views_are_held_one_at_a_time() -> None:
+    model = tiny_detector("htc_tiny", SIDES).eval()
+    alive: list[weakref.ref[Tensor]] = []
+
+    def views() -> Iterator[View]:
+        for view in _views(model, TTAConfig(short_sides=(64, 80, 96)), picture()):
+            assert sum(each() is not None for each in alive) <= 1
+            alive.append(weakref.ref(view.image))
+            yield view
+
+    semantic_in_views(model, views(), (60, 90))
+    assert len(alive) == 6
+
+
+def test_progress_says_how_many_views() -> None:
+    assert in_views("eval", None) == "eval"
+    assert in_views("eval", TTAConfig()) == "eval (images x 10 views)"
 
 
 def test_views() -> None:

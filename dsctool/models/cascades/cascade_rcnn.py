@@ -23,6 +23,8 @@ from dsctool.terms import Size
 class CascadeRCNN(nn.Module):
     """Box stages of rising quality, and a mask head beside each where ``mask_heads`` are given."""
 
+    semantic_head = None
+
     def __init__(
         self,
         *,
