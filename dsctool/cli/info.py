@@ -79,18 +79,18 @@ def _backends() -> Facts:
     """Whether the parts that can fail by themselves import, and why they don't."""
     return {
         "torchvision ops": _importable("torchvision.ops"),
-        "mmcv.ops (optional)": _importable("mmcv.ops"),
+        "mmcv.ops (optional)": _importable("mmcv.ops", version_of="mmcv"),
         "pycocotools masks": _importable("pycocotools.mask"),
         "tensorboard (optional)": _importable("torch.utils.tensorboard"),
     }
 
 
-def _importable(module: str) -> str:
+def _importable(module: str, *, version_of: str | None = None) -> str:
     try:
         import_module(module)
+        return "ok" if version_of is None else f"ok, {version_of} {import_module(version_of).__version__}"
     except Exception as error:  # a broken binary package can raise anything, and this command is to say what
         return _why_not(error)
-    return "ok"
 
 
 def _why_not(error: Exception) -> str:

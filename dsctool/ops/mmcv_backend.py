@@ -1,7 +1,7 @@
 """Deformable convolution by mmcv, where ``mmcv.ops`` can be imported (``model.ops: mmcv``).
 
 It computes the same numbers as :mod:`dsctool.ops.deform_conv`; it is there for comparisons with code
-that uses it. mmcv has no wheels for current PyTorch, so nothing else here imports it.
+that uses it. mmcv has no wheels for current PyTorch (the README says how to build it), so nothing else here imports it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,3 +36,11 @@ def test_says_why_a_backend_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsctool.cli.info.import_module", broken)
     backends = json.loads(CliRunner().invoke(app, ["info", "--json", "-"]).stdout)["backends"]
     assert backends["mmcv.ops (optional)"] == "not available: ImportError: mmcv.ops: undefined symbol of something"
+
+
+def test_says_which_mmcv_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is none of the packages that are installed with this one."""
+    monkeypatch.setattr("dsctool.cli.info.import_module", lambda module: SimpleNamespace(__version__="2.2.0"))
+    backends = json.loads(CliRunner().invoke(app, ["info", "--json", "-"]).stdout)["backends"]
+    assert backends["mmcv.ops (optional)"] == "ok, mmcv 2.2.0"
+    assert backends["torchvision ops"] == "ok"
