@@ -16,7 +16,7 @@ from dsctool.models.input_checks import check_normalised, check_targets
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
-from dsctool.models.roi.extractors import rois_at_once
+from dsctool.models.roi.extractors import ready_for_rois, rois_at_once
 from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.rpn import RPN
 from dsctool.ops.geometry import CURRENT, Geometry
@@ -117,7 +117,9 @@ class Detector(nn.Module):
         """Normalised images ``(N, 3, H, W)`` -> P2..P6, each ``(N, C, h, w)``, strides 4 to 64."""
         images = images.contiguous(memory_format=torch.channels_last)
         levels: list[Tensor] = self.neck(self.backbone(images))
-        return levels if self.rfp is None else self.rfp(images, levels, fpn=self.neck, backbone=self.backbone)
+        if self.rfp is not None:
+            levels = self.rfp(images, levels, fpn=self.neck, backbone=self.backbone)
+        return levels if torch.is_grad_enabled() else ready_for_rois(levels)
 
     @property
     def backbones(self) -> list[ResNet]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_normal
 from dsctool.models.losses import box_loss
 from dsctool.models.targets import assign, sample
@@ -111,7 +112,7 @@ class RPN(nn.Module):
         self.test_limits = test_limits
         self.keep_zero_area = keep_zero_area
         self.geometry = geometry
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
         self.objectness = nn.Conv2d(channels, len(anchor_ratios), 1)
         self.deltas = nn.Conv2d(channels, 4 * len(anchor_ratios), 1)
         init_normal(self.conv, self.objectness, self.deltas, std=0.01)

@@ -50,20 +50,18 @@ def sparse_roi_align(
         :func:`sparse_roi_align_backward`: cells and weights of its terms (none where it is not kept), and
         ``(R, 2)``: which RoI comes when, and how many terms each of its bins has.
     """
-    parts = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in features]
-    table = parts[0] if len(parts) == 1 else torch.cat(parts)  # (cells of all levels and images, C)
+    table = one_table(features)
     shapes = [(x.shape[0], x.shape[2], x.shape[3]) for x in features]
     bins = _Bins.of(rois, levels, shapes, strides, size=output_size, pool=pool, samples=samples)
+    pooled = table.new_empty(len(rois), output_size * output_size * table.shape[1])
     kept: list[_Terms] = []
-    rows, sums, count = [levels.new_zeros(0, 2)], [table.new_zeros(0, table.shape[1])], 0
+    rows, count = [levels.new_zeros(0, 2)], 0
     for terms in bins.terms():
         rows.append(terms.rows)
-        sums.append(terms.times(table))
+        pooled.index_copy_(0, terms.rows[:, 0], terms.times(table).view(-1, pooled.shape[1]))
         count += len(terms.cells)
         kept = [*kept, terms] if keep and count <= KEPT_TERMS else []
     order = torch.cat(rows)
-    pooled = torch.cat(sums).view(len(rois), output_size * output_size * table.shape[1])
-    pooled = pooled.index_select(0, order[:, 0].argsort())
     pooled = pooled.view(len(rois), output_size, output_size, table.shape[1]).permute(0, 3, 1, 2)
     if kept:
         matrix = _Terms.cat(kept)
@@ -93,6 +91,33 @@ def sparse_roi_align_backward(
     for terms in kept or _Bins.of(rois, levels, shapes, strides, size=size, pool=pool, samples=samples).terms():
         table_grad += terms.transposed_times(flat, cells)
     return table_grad
+
+
+def one_table(features: Sequence[Tensor]) -> Tensor:
+    """The cells of all levels and images, ``(cells, C)``, from maps ``(N, C, h, w)``.
+
+    A view where the maps lie one after the other in memory, as :func:`side_by_side` puts them.
+    """
+    parts = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in features]
+    first = parts[0]
+    places, end = [], first.storage_offset()
+    for part in parts:
+        places.append(part.is_contiguous() and part.storage_offset() == end)
+        end += part.numel()
+    shared = all(part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for part in parts)
+    if all(places) and shared:
+        return first.as_strided((sum(len(part) for part in parts), first.shape[1]), first.stride())
+    return torch.cat(parts)
+
+
+def side_by_side(features: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of maps ``(N, C, h, w)``, one after the other in memory: RoIAlign reads them without copies of its own."""
+    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in features])
+    maps = table.split([x.shape[0] * x.shape[2] * x.shape[3] for x in features])
+    return [
+        part.view(x.shape[0], x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
+        for part, x in zip(maps, features, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

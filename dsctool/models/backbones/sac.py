@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import every
+from dsctool.models.derived import Derived
 from dsctool.models.init import init_zeros
 from dsctool.ops.deform_conv import DeformableConvFunction, deformable_conv
 from dsctool.ops.precision import at_least_float32, full_precision
@@ -26,50 +24,10 @@ def _moments(weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + EPSILON).sqrt()
 
 
-class Standardiser(nn.Module):
-    """Standardises a weight per filter: ``W' = gamma (W - mean) / std + beta``.
-
-    W' is kept from one call to the next only while nothing is about to change the weight: in eval mode, without
-    gradients being recorded, and while the weight holds no gradient that an optimiser could apply. What was kept is
-    dropped when one of these ends, and by ``train()``, ``eval()``, ``load_state_dict`` and moves to another device
-    or type. Who writes into a weight by hand in eval mode calls ``eval()`` once more.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._kept: Tensor | None = None
-        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
-
-    def forward(self, weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """W' from ``weight (O, I, k, k)``, ``gamma`` and ``beta`` ``(O, 1, 1, 1)``."""
-        if self.training or torch.is_grad_enabled() or weight.grad is not None or torch.compiler.is_compiling():
-            self._kept = None
-            return standardised(weight, gamma, beta)
-        if self._kept is None:
-            self._kept = standardised(weight, gamma, beta)
-        return self._kept
-
-    def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``: whoever evaluates starts from the weight as it is now."""
-        self._kept = None
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._kept = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": None}  # copies make their own
-
-
-def _forget(standardiser: nn.Module, _: object) -> None:
-    assert isinstance(standardiser, Standardiser)
-    standardiser._kept = None
-
-
 def standardised(weight: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """W' as a batch norm of one batch with a channel per filter, several times as fast as the formula in tensors.
+    """``W' = gamma (W - mean) / std + beta``, filter by filter: ``weight (O, I, k, k)``, the others ``(O, 1, 1, 1)``.
 
+    Computed as a batch norm of one batch with a channel per filter, several times as fast as the formula in tensors.
     Batch norm's variance is the biased one, ``share`` times the unbiased.
     """
     filters, size = len(weight), weight[0].numel()
@@ -117,7 +75,7 @@ class StandardisedConv(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.padding, self.groups = stride, kernel_size // 2, groups
-        self.standardise = Standardiser()
+        self.standardise = Derived(standardised)
         _add_filters(self, in_channels, out_channels, kernel_size=kernel_size, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,7 +109,7 @@ class SwitchableAtrousConv(nn.Module):
         super().__init__()
         self.stride, self.groups = stride, groups
         self.sample = sample
-        self.standardise = Standardiser()
+        self.standardise = Derived(standardised)
         _add_filters(self, in_channels, out_channels, kernel_size=kernel_size, groups=groups)
         taps = kernel_size**2
         self.weight_diff = nn.Parameter(torch.zeros_like(self.weight))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.losses import box_loss, classification_loss
 from dsctool.models.roi.box_head import BoxHead
-from dsctool.models.roi.extractors import roi_feature
+from dsctool.models.roi.extractors import roi_feature, rois_at_once
 from dsctool.models.targets import RoiSampling, Samples
 from dsctool.ops.boxes import decode_boxes, encode_boxes
 from dsctool.ops.geometry import CURRENT, Geometry
@@ -36,6 +36,12 @@ class BoxStage(nn.Module):
     def forward(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits ``(R, K+1)`` and normalised deltas ``(R, 4)`` of RoIs ``(R, 5)``."""
         return self.head(roi_feature(features, semantic, rois, output_size=self.roi_size, geometry=self.geometry))
+
+    def in_parts(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, for inference: no more RoIs at a time than memory that is at hand has room for."""
+        parts = [self(features, semantic, part) for part in rois.split(rois_at_once(rois.device, self.roi_size))]
+        logits, deltas = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logits, deltas
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[Samples]:
         """Assign and sample the proposals ``(n_i, 4)`` of every image; annotated boxes join them."""
@@ -97,7 +103,7 @@ def cascade_boxes(
     """
     boxes, stage_logits = list(proposals), []
     for stage in stages:
-        logits, deltas = stage(features, semantic, boxes_to_rois(boxes))
+        logits, deltas = stage.in_parts(features, semantic, boxes_to_rois(boxes))
         stage_logits.append(logits)
         boxes = stage.refine(boxes, deltas, sizes)
     return boxes, list(class_scores(stage_logits).split([len(b) for b in boxes]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_xavier
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -19,7 +20,7 @@ class FPN(nn.Module):
     def __init__(self, in_channels: Sequence[int], channels: int = 256) -> None:
         super().__init__()
         self.lateral_convs = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
-        self.output_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.output_convs = nn.ModuleList(Conv3x3(channels, channels) for _ in in_channels)
         init_xavier(*self.lateral_convs, *self.output_convs)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

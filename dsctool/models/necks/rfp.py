@@ -77,10 +77,16 @@ class RFP(nn.Module):
     def forward(self, images: Tensor, levels: Sequence[Tensor], *, fpn: FPN, backbone: ResNet) -> list[Tensor]:
         """The first pass's P2..P6 -> the last pass's, same shapes; ``backbone`` is used where none of its own is."""
         for i in range(self.further_passes):
-            feedback = [self.aspp(level) for level in levels[FEEDBACK_LEVELS]]
-            features = (self.backbones[i] if len(self.backbones) else backbone)(images, feedback)
-            levels = self.fuse(fpn(features), levels)
+            levels = self.further_pass(i, images, levels, fpn=fpn, backbone=backbone)
         return list(levels)
+
+    def further_pass(
+        self, i: int, images: Tensor, levels: Sequence[Tensor], *, fpn: FPN, backbone: ResNet
+    ) -> list[Tensor]:
+        """P2..P6 of one pass -> those of the next, which is the ``i``-th further one."""
+        feedback = [self.aspp(level) for level in levels[FEEDBACK_LEVELS]]
+        features = (self.backbones[i] if len(self.backbones) else backbone)(images, feedback)
+        return self.fuse(fpn(features), levels)
 
     def fuse(self, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
         """``w new + (1 - w) old`` with ``w = sigmoid(fusion(new))`` per level and pixel (section 3.2)."""

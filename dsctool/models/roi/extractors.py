@@ -11,6 +11,7 @@ from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.semantic_head import semantic_roi_feature
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import pyramid_roi_align
+from dsctool.ops.roi_align_cpu import side_by_side
 
 ROI_LEVELS = 4
 """RoIs are pooled from P2 to P5; P6 only serves the RPN and the semantic head."""
@@ -45,10 +46,17 @@ def roi_feature(
     return pooled
 
 
-def rois_at_once(device: torch.device) -> int:
-    """RoIs that go through the heads together at inference, which bounds memory.
+def ready_for_rois(features: Sequence[Tensor]) -> list[Tensor]:
+    """P2..P6 as RoIAlign reads them fastest, for inference: on a CPU those that RoIs are pooled from lie together."""
+    if features[0].device.type != "cpu":
+        return list(features)
+    return [*side_by_side(features[:ROI_LEVELS]), *features[ROI_LEVELS:]]
+
+
+def rois_at_once(device: torch.device, roi_size: int = 14) -> int:
+    """RoIs of ``roi_size`` bins a side that go through the heads together at inference, which bounds memory.
 
     On a CPU so few that every array of features comes from memory that the allocator has at hand: larger ones are
     mapped and cleared anew each time, a quarter of DSC's time, and more beside a busy neighbour.
     """
-    return 64 if device.type == "cpu" else 250
+    return 64 * 14**2 // roi_size**2 if device.type == "cpu" else 250 * 14**2 // roi_size**2

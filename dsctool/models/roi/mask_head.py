@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_kaiming
 from dsctool.models.roi.fusion import FeatureFusion
 from dsctool.ops.precision import at_least_float32
@@ -31,9 +32,7 @@ class MaskHead(nn.Module):
     ) -> None:
         super().__init__()
         self.fusion = fusion
-        self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1) for i in range(convs)
-        )
+        self.convs = nn.ModuleList(Conv3x3(in_channels if i == 0 else channels, channels) for i in range(convs))
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.logits = nn.Conv2d(channels, num_classes, 1)
         init_kaiming(*self.convs)

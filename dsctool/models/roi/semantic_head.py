@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.errors import DataError
+from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_kaiming
 from dsctool.models.losses import semantic_loss
 from dsctool.ops.geometry import CURRENT, Geometry
@@ -34,7 +35,7 @@ class SemanticHead(nn.Module):
         self.loss_weight = loss_weight
         self.average_valid = average_valid
         self.lateral_convs = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(num_levels))
-        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs))
+        self.convs = nn.ModuleList(Conv3x3(channels, channels) for _ in range(convs))
         self.embedding = nn.Conv2d(channels, channels, 1)
         self.logits = nn.Conv2d(channels, num_classes, 1)
         init_kaiming(*self.lateral_convs, *self.convs, self.embedding, self.logits)
