@@ -12,6 +12,7 @@ import typer
 from dsctool.cli.options import IMAGES_HELP, TTA, Checkpoint, Device, Overwrite, images_and_overrides, with_tta
 from dsctool.cli.output import counted, keep_apart, prepare_file, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
+from dsctool.cli.run_model import inference_device
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def predict(
     """
     from dsctool.data.image_files import find_images, identify_images, number_images
     from dsctool.data.records import read_annotation_file
-    from dsctool.engine.environment import pick_device
     from dsctool.engine.inference import keep_candidates as keep
     from dsctool.engine.limits import LimitCount
     from dsctool.engine.work_file import WorkFile, describe_run
@@ -93,7 +93,7 @@ def predict(
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
-    chosen = pick_device(device)
+    chosen = inference_device(device)
     paths = find_images(paths)
     if images_json is None:
         files = number_images(paths)

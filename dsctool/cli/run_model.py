@@ -12,7 +12,18 @@ from dsctool.cli.options import Split
 from dsctool.cli.output import counting
 
 if TYPE_CHECKING:
+    import torch
+
     from dsctool.engine.split_results import SplitResults
+
+
+def inference_device(name: str) -> torch.device:
+    """The device of that name, and this process made ready for running a model on it and for nothing else."""
+    from dsctool.engine.environment import keep_freed_memory, pick_device
+
+    device = pick_device(name)
+    keep_freed_memory(device)
+    return device
 
 
 def run_checkpoint(
@@ -30,12 +41,11 @@ def run_checkpoint(
 
     config: of a published file.
     """
-    from dsctool.engine.environment import pick_device
     from dsctool.engine.inference import keep_candidates
     from dsctool.engine.split_results import run_on_split
     from dsctool.interop.checkpoint import load_model
 
-    model = load_model(path, overrides=overrides, device=pick_device(device), config=config)
+    model = load_model(path, overrides=overrides, device=inference_device(device), config=config)
     if candidates:
         keep_candidates(model)
     with counting() as progress:

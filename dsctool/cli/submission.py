@@ -10,6 +10,7 @@ import typer
 
 from dsctool.cli.output import counting, keep_apart, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
+from dsctool.cli.run_model import inference_device
 
 WORK = "test-dev.work.jsonl"
 _ZIPS = tuple(f"{kind}/detections_*_results.zip" for kind in ("bbox", "segm"))
@@ -53,7 +54,6 @@ def check_options(*, test_dev: bool, needed: Mapping[str, object], others: Mappi
 
 def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> None:
     """Run a checkpoint on COCO's test-dev images, and write what the server takes."""
-    from dsctool.engine.environment import pick_device
     from dsctool.engine.limits import LimitCount
     from dsctool.engine.submission import (
         UnannotatedSet,
@@ -68,7 +68,7 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
     checkpoint, config, overrides, data, output, algorithm, device = submission
-    chosen = pick_device(device)
+    chosen = inference_device(device)
     model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
     limits = LimitCount()
     with counting() as progress:

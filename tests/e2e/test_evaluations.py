@@ -20,7 +20,7 @@ from dsctool.interop.checkpoint import load_checkpoint
 from tests.e2e.test_train import SMALL, command, dsctool, environment, wait_for_line
 
 TIMES = {"data_time", "step_time", "images_per_s"}
-OPTIMISERS = {"adamw": "optim.lr=2e-3", "sgd": "optim.lr=0.02"}
+OPTIMISERS = {"adamw": "optim.lr=2e-3", "sgd": "optim.lr=0.03"}
 EPOCHS = 2
 
 

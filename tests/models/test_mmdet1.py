@@ -354,8 +354,9 @@ def test_every_cascade_with_all_that_results_depend_on(
     assert (found.masks is None) == ("model.cascade.mask_head=null" in overrides)
     if found.masks is not None:
         for box, mask in zip(inclusive(found.boxes).tolist(), found.masks, strict=True):
+            left, top, right, bottom = map(int, box)
             outside = mask.clone()
-            outside[int(box[1]) : int(box[3]) + 1, int(box[0]) : int(box[2]) + 1] = False
+            outside[top : max(bottom, top) + 1, left : max(right, left) + 1] = False
             assert not outside.any(), "masks are painted on whole pixels of their boxes"
     assert {samples for of_image, samples in samples_used if of_image} == {2}
     assert {samples for of_image, samples in samples_used if not of_image} <= {0}, "DSC's own alignment stays"

@@ -44,7 +44,10 @@ def case(request: pytest.FixtureRequest) -> Iterator[tuple[Detector, Recorded, t
     image = torch.from_numpy(fill.image(seed, height, width))
     assert difference(image[0, :, ::16, ::16], recorded["image/slice"]) == 0
     with torch.no_grad():
-        yield filled_model(request.param), recorded, image
+        model = filled_model(request.param)
+        levels = model.extract_features(image)
+        model.extract_features = lambda images: list(levels)  # type: ignore[method-assign]  # once for all tests
+        yield model, recorded, image
 
 
 def test_features_and_proposals(case: tuple[Detector, Recorded, torch.Tensor]) -> None:
