@@ -168,6 +168,9 @@ class TrainConfig(Block):
     """Fixes weights, sampling, augmentation and order."""
     weights: str | None = None
     """Checkpoint to start from (this project's or a published one), or null."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Measure and give the moving average of the weights, of which each step keeps this share (0.9998 for runs of days,
+    0.99 to 0.999 for shorter ones); null: the weights themselves, as published."""
     partial_weights: bool = False
     """Accept weights that leave more than the heads (everything below ``cascade.``) uninitialised."""
     eval_interval: Annotated[int, Field(ge=0)] = 1

@@ -57,8 +57,15 @@ class Run:
 
     def save_last(self) -> None:
         """Record everything needed to continue from here."""
-        at, optimizer = self.position, self.setup.optimizer.state_dict()
-        state = TrainingState(step=at.step, epoch=at.epoch, batch=at.batch, optimizer=optimizer, best=self.best)
+        at, setup = self.position, self.setup
+        state = TrainingState(
+            step=at.step,
+            epoch=at.epoch,
+            batch=at.batch,
+            optimizer=setup.optimizer.state_dict(),
+            best=self.best,
+            weights=None if setup.average is None else setup.model.state_dict(),
+        )
         self.recorder.save("last.pt", self._checkpoint(state))
         self.saved = at.step
 
@@ -70,7 +77,7 @@ class Run:
         return Checkpoint(
             config=self.setup.config,
             categories=self.setup.categories,
-            model=self.setup.model.state_dict(),
+            model=self.setup.measured.state_dict(),
             metrics=self.metrics,
             training=state,
         )

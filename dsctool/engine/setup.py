@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from dsctool.config.limits import PROPOSALS, RESULTS, fit_limits, keep_limits
 from dsctool.config.schema import Config
 from dsctool.data.loader import TrainLoader
 from dsctool.data.records import Category
 from dsctool.data.samplers import ALONE, Ranks
+from dsctool.engine.averaging import moving_average
 from dsctool.engine.environment import describe
 from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
@@ -40,6 +43,7 @@ class Setup:
 
     config: with numbers for limits.
     model: on ``device``, in train mode.
+    average: the moving average of its weights, where the configuration wants one.
     batches: of each process: its forward passes. Close it when the run ends.
     ranks: which of the processes of the run this one is.
     notes: what the user should read before the run starts.
@@ -54,6 +58,15 @@ class Setup:
     batches: TrainLoader
     ranks: Ranks
     notes: tuple[str, ...]
+    average: AveragedModel | None = None
+
+    @property
+    def measured(self) -> Detector:
+        """The detector that evaluations look at, and that ``best.pt`` holds."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, Detector)
+        return self.average.module
 
     @property
     def categories(self) -> list[Category]:
@@ -103,13 +116,14 @@ def prepare(
         notes = _load_first_weights(model, config)
     else:
         notes = []
-        model.load_state_dict(dict(checkpoint.model))
+        model.load_state_dict(dict(_trained(checkpoint)))
     model.to(device).train()
     if checkpoint is None and opened.val is not None:
         try_detection(model, opened.val, config.data, device=device, progress=progress)
     optimizer = build_optimizer(model, config.optim)
     if checkpoint is not None and checkpoint.training is not None:
         optimizer.load_state_dict(checkpoint.training.optimizer)
+    average = _average(model, config, checkpoint)
     batches = TrainLoader(
         opened.train_set,
         config.data,
@@ -135,12 +149,29 @@ def prepare(
         batches=batches,
         ranks=ranks,
         notes=(*opened.notes, *notes, *crowding_notes(config, opened.datasets, training=True)),
+        average=average,
     )
 
 
 def effective_batch(config: Config, ranks: Ranks) -> int:
     """Images per optimiser step."""
     return config.train.batch_size * config.train.accumulate * ranks.world
+
+
+def _trained(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+    """The weights that a run goes on with."""
+    state = checkpoint.training
+    return checkpoint.model if state is None or state.weights is None else state.weights
+
+
+def _average(model: Detector, config: Config, checkpoint: Checkpoint | None) -> AveragedModel | None:
+    if config.train.ema is None:
+        return None
+    state = None if checkpoint is None else checkpoint.training
+    average = moving_average(model, config.train.ema, updates=0 if state is None else state.step)
+    if checkpoint is not None:
+        average.module.load_state_dict(dict(checkpoint.model))
+    return average
 
 
 def _load_first_weights(model: Detector, config: Config) -> list[str]:
@@ -179,6 +210,7 @@ def summary(setup: Setup) -> dict[str, str]:
         "limits": f"{RESULTS.of(config)} results of {PROPOSALS.of(config)} proposals an image; at most "
         f"{setup.data.train_set.most_instances} instances in a training image",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
+        **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),
         "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
     }
 

@@ -155,7 +155,10 @@ def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
     """The optimiser step ``number``; its learning rate is a function of that number, its samples also of the rank."""
     torch.manual_seed(mixed_seed(setup.config.train.seed, number, setup.ranks.rank))
     rate = setup.schedule.at(number)
-    return optimizer_step(setup.model, setup.optimizer, batches, rate=rate, max_norm=setup.config.optim.clip_norm)
+    result = optimizer_step(setup.model, setup.optimizer, batches, rate=rate, max_norm=setup.config.optim.clip_norm)
+    if setup.average is not None:
+        setup.average.update_parameters(setup.model)
+    return result
 
 
 def report(run: Run) -> None:
@@ -183,7 +186,7 @@ def evaluate(run: Run) -> None:
     limits = LimitCount()
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
     evaluation, _ = evaluate_detector(
-        setup.model, data, setup.config.data, categories,
+        setup.measured, data, setup.config.data, categories,
         device=setup.device, watch=partial(watched, run, len(data.dataset), limits),
         protocol=protocol_of(setup.config.train),
     )  # fmt: skip

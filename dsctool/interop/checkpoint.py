@@ -54,6 +54,7 @@ class TrainingState:
     batch: batches of that epoch that are done.
     optimizer: the optimiser's state dict.
     best: the best score so far, None before the first evaluation.
+    weights: the detector's, where those of the checkpoint are their moving average (``train.ema``); else None.
     """
 
     step: int
@@ -61,6 +62,7 @@ class TrainingState:
     batch: int
     optimizer: dict[str, Any]
     best: float | None = None
+    weights: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)

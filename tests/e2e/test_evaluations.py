@@ -20,7 +20,11 @@ from dsctool.interop.checkpoint import load_checkpoint
 from tests.e2e.test_train import SMALL, command, dsctool, environment, wait_for_line
 
 TIMES = {"data_time", "step_time", "images_per_s"}
-OPTIMISERS = {"adamw": "optim.lr=2e-3", "sgd": "optim.lr=0.03"}
+OPTIMISERS = {
+    "adamw": ["optim.kind=adamw", "optim.lr=2e-3"],
+    "adamw, averaged": ["optim.kind=adamw", "optim.lr=4e-3", "train.ema=0.1"],
+    "sgd": ["optim.kind=sgd", "optim.lr=0.03"],
+}
 EPOCHS = 2
 
 
@@ -35,14 +39,13 @@ def words(kind: str, data: Path, output: Path, *more: str, epochs: int = EPOCHS)
     """A run that measures itself on the images it learns, so that its numbers are not all zero."""
     on_training_images = ["data.val.annotations=annotations/instances_train.json", "data.val.images=train"]
     values = [*SMALL, *on_training_images, "train.batch_size=1", "data.workers=0", f"train.epochs={epochs}"]
-    optim = [f"optim.kind={kind}", OPTIMISERS[kind]]
-    return ["train", "detectors_tiny", *values, *optim, "--data", str(data), "--output", str(output), *more]
+    return ["train", "detectors_tiny", *values, *OPTIMISERS[kind], "--data", str(data), "--output", str(output), *more]
 
 
 @pytest.fixture(scope="module", params=list(OPTIMISERS))
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[str, Path]:
     """An optimiser, and its run that nothing disturbed: all its evaluations in one process."""
-    output = tmp_path_factory.mktemp(request.param) / "whole"
+    output = tmp_path_factory.mktemp(request.param.replace(", ", "-")) / "whole"
     dsctool(*words(request.param, data, output))
     return request.param, output
 
@@ -59,6 +62,11 @@ def assert_same(left: Path, right: Path) -> None:
         assert ours.metrics == theirs.metrics, name
         assert ours.model.keys() == theirs.model.keys()
         assert all(torch.equal(value, theirs.model[key]) for key, value in ours.model.items()), name
+        if ours.training is not None and ours.training.weights is not None:
+            assert theirs.training is not None
+            assert theirs.training.weights is not None
+            pairs = ((value, theirs.training.weights[key]) for key, value in ours.training.weights.items())
+            assert all(torch.equal(value, other) for value, other in pairs), f"{name}: the weights under the average"
 
 
 def test_each_evaluation_is_that_of_the_checkpoint_beside_it(
@@ -82,7 +90,7 @@ def test_each_evaluation_is_that_of_the_checkpoint_beside_it(
     assert json.loads((tmp_path / "stats.json").read_text()) == load_checkpoint(undisturbed / "best.pt").metrics
 
 
-@pytest.mark.parametrize("whole", ["adamw"], indirect=True)
+@pytest.mark.parametrize("whole", ["adamw, averaged"], indirect=True)
 def test_a_killed_run_measures_the_same(tmp_path: Path, data: Path, whole: tuple[str, Path]) -> None:
     """SIGKILL in the second epoch: nothing can be saved on the way out."""
     kind, undisturbed = whole
