@@ -98,12 +98,21 @@ def same(found: Detections, wanted: Detections) -> None:
     torch.testing.assert_close(found.mask_probs, wanted.mask_probs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("name", MODELS)
+FEW = (
+    "model.rpn.train_max_proposals=40",
+    "model.rpn.test_max_proposals=40",
+    "model.cascade.samples=32",
+    "postprocess.max_per_image=20",
+)
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [*((name, "adamw") for name in MODELS), ("detectors_tiny", "sgd")])
 def test_detectors_by_either_way_while_they_train(name: str, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cascade, after each of some steps, whose evaluations keep filters."""
     torch.manual_seed(0)
-    model = build_detector(load_config(name, ["model.num_classes=3", f"optim.kind={optimizer}", "optim.lr=0.0005"]))
+    model = build_detector(
+        load_config(name, ["model.num_classes=3", f"optim.kind={optimizer}", "optim.lr=0.0005", *FEW])
+    )
     steps = build_optimizer(model, model.config.optim)
     box, mask = torch.tensor([[8.0, 8, 60, 70]]), torch.zeros(1, 96, 96, dtype=torch.bool)
     mask[0, 8:70, 8:60] = True
