@@ -18,6 +18,15 @@ RECORDINGS = Path(__file__).parent / "parity" / "recordings"
 """Numbers recorded from the published implementations."""
 
 
+SLOW = ("parity", "e2e", "cli")
+"""Folders whose files begin first, so that no process is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, else as they were found."""
+    items.sort(key=lambda item: not any(folder in item.path.parts for folder in SLOW))
+
+
 @pytest.fixture(
     params=[
         "cpu",
