@@ -8,25 +8,16 @@ import multiprocessing
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.cli.test_predict import checkpoint_of, read, run, save_image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORK = "predictions.work.jsonl"
 IMAGES = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As forked processes need it, and for the same bytes in all."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

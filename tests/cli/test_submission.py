@@ -10,25 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dsctool.cli.app import app
 from dsctool.engine import submission as engine
 from dsctool.engine.submission import algorithm_name
 from tests.cli.test_evaluate import run, save_tiny, val_categories
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORK = "test-dev.work.jsonl"
 NAME = "detections_test-dev2017_best_results"
 TTA = ["--tta", "data.tta.short_sides=[48,64]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For the same bytes in all runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
