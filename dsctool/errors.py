@@ -27,6 +27,18 @@ class TrainingError(DsctoolError):
     """A run that cannot go on; what it has written so far is sound."""
 
 
+class LossError(TrainingError):
+    """A loss that is not finite."""
+
+
+class ProcessLostError(DsctoolError):
+    """Another process of the command is gone, or does not answer."""
+
+
+class SaidElsewhereError(DsctoolError):
+    """Something that another process of the command says to the user, so that this one need not."""
+
+
 class WorkerError(DsctoolError):
     """A process that loads data was lost; the message says how, and at what."""
 

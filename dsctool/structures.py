@@ -97,6 +97,7 @@ class Targets(_Movable):
     crowd: ``(c, 4)`` float32 boxes of crowd regions, for who shows or counts what is in a batch; no loss looks at them,
         as published.
     semantic: ``(H/8, W/8)`` int64 class per stride-8 cell, 255 = ignored; None without a semantic branch.
+    seed: of what losses draw in the image; None: from torch's global generator.
     """
 
     boxes: Tensor
@@ -104,6 +105,7 @@ class Targets(_Movable):
     masks: Tensor | None = None
     crowd: Tensor | None = None
     semantic: Tensor | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 import dsctool
-from dsctool.errors import DsctoolError, memory_shortage
+from dsctool.errors import DsctoolError, SaidElsewhereError, memory_shortage
 
 
 class Command(NamedTuple):
@@ -64,6 +64,8 @@ class LazyGroup(TyperGroup):
         except KeyboardInterrupt as error:
             typer.echo("dsctool: interrupted", err=True)
             raise typer.Exit(130) from error
+        except SaidElsewhereError as error:
+            raise typer.Exit(1) from error
         except (DsctoolError, OSError) as error:
             if ctx.params["debug"] or getattr(error, "errno", None) == errno.EPIPE:
                 raise

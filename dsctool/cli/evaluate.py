@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -26,11 +27,14 @@ from dsctool.cli.options import (
     with_tta,
 )
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
-from dsctool.cli.run_model import run_checkpoint
+from dsctool.cli.run_model import inference_processes, run_checkpoint
 from dsctool.cli.submission import Submission, check_options, write_test_dev
 from dsctool.cli.tables import print_table, show_limit
 
 if TYPE_CHECKING:
+    import torch
+
+    from dsctool.engine.processes import Processes
     from dsctool.engine.split_results import SplitResults
     from dsctool.evaluation.coco import Evaluation, Numbers
     from dsctool.evaluation.error_analysis.study import ErrorStudy
@@ -181,17 +185,22 @@ def evaluate(
     settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=score_threshold)
     files = [predictions, candidates]
     read, written = ([checkpoint], files) if ground_truth is None else ([ground_truth, *files], [])
-    _prepare(errors, [*written, json_file], read=read, overwrite=overwrite)
+    prepare = partial(_prepare, errors, [*written, json_file], read=read, overwrite=overwrite)
     source: GroundTruthSource
     results: PredictionsSource
     before: PredictionsSource | None
     if ground_truth is not None and predictions is not None:
+        prepare()
         source, results, before = ground_truth, predictions, candidates
     else:
         assert checkpoint is not None
         assert data is not None
-        model = _Model(checkpoint, name, changes, device)
-        run = _run(model, data, split, predictions=predictions, candidates=candidates)
+        with inference_processes(device) as (processes, chosen):
+            processes.on_first(prepare)
+            model = _Model(checkpoint, name, changes, chosen, processes)
+            run = _run(model, data, split, predictions=predictions, candidates=candidates)
+        if not processes.first:
+            return
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
         protocol = protocol_from(max_dets, areas, otherwise=run.protocol)
     compared = compare(source, results, protocol=protocol)
@@ -246,12 +255,13 @@ def _prepare(
 
 
 class _Model(NamedTuple):
-    """What is run. config: the name of published weights' configuration."""
+    """What is run. config: the name of published weights' configuration. processes: which share the images."""
 
     path: Path
     config: str | None
     overrides: list[str]
-    device: str
+    device: torch.device
+    processes: Processes
 
 
 def _run(model: _Model, data: Path, split: Split, *, predictions: Path | None, candidates: Path | None) -> SplitResults:
@@ -265,10 +275,11 @@ def _run(model: _Model, data: Path, split: Split, *, predictions: Path | None, c
         task="eval",
         candidates=candidates is not None,
         config=model.config,
+        processes=model.processes,
     )
-    if predictions is not None:
+    if predictions is not None and model.processes.first:
         write_json(predictions, run.results)
-    if candidates is not None:
+    if candidates is not None and model.processes.first:
         write_json(candidates, run.candidates)
     return run
 

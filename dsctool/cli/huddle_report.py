@@ -13,7 +13,7 @@ import typer
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import Device, JsonFile, MaxDets, Overrides, Overwrite, Split, SplitName, protocol_from
 from dsctool.cli.output import beside, clear_results, counting, keep_apart, prepare_file, prepare_folder, write_json
-from dsctool.cli.run_model import run_checkpoint
+from dsctool.cli.run_model import inference_device, run_checkpoint
 from dsctool.errors import DataError
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ def huddle_report(
     prepare_file(json_file)
     runs = {}
     if data is not None:
-        run = partial(run_checkpoint, overrides=overrides or [], root=data, split=split, device=device)
+        run = partial(
+            run_checkpoint, overrides=overrides or [], root=data, split=split, device=inference_device(device)
+        )
         runs = {path: run(path, task=path.name) for path in dict.fromkeys(models)}
         _same_ground_truth(runs)
     measured = next(iter(runs.values()), None)

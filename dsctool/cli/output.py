@@ -116,13 +116,13 @@ def counting() -> Iterator[Progress]:
 
 
 @contextmanager
-def counted(items: Sequence[_Item], task: str, *, before: int = 0) -> Iterator[Iterator[_Item]]:
-    """``items`` one by one, and :func:`counting` of those that are done. before: done by an earlier run."""
+def counted(items: Sequence[_Item], task: str) -> Iterator[Iterator[_Item]]:
+    """``items`` one by one, and :func:`counting` of those that are done."""
     with counting() as progress:
 
         def each() -> Iterator[_Item]:
-            for number, item in enumerate(items, start=before + 1):
+            for number, item in enumerate(items, start=1):
                 yield item
-                progress(task, number, before + len(items))
+                progress(task, number, len(items))
 
         yield each()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import IMAGES_HELP, TTA, Checkpoint, Device, Overwrite, images_and_overrides, with_tta
-from dsctool.cli.output import counted, keep_apart, prepare_file, prepare_folder
+from dsctool.cli.output import counting, keep_apart, prepare_file, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
-from dsctool.cli.run_model import inference_device
+from dsctool.cli.run_model import inference_processes
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from dsctool.data.image_files import ImageFile
     from dsctool.data.pictures import Picture
     from dsctool.engine.limits import LimitCount
-    from dsctool.engine.work_file import WorkFile
+    from dsctool.engine.processes import Processes
+    from dsctool.engine.work_file import ImageResults, WorkFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Detections
@@ -83,7 +85,6 @@ def predict(
     from dsctool.data.image_files import find_images, identify_images, number_images
     from dsctool.data.records import read_annotation_file
     from dsctool.engine.inference import keep_candidates as keep
-    from dsctool.engine.limits import LimitCount
     from dsctool.engine.work_file import WorkFile, describe_run
     from dsctool.interop.checkpoint import load_model
 
@@ -93,19 +94,11 @@ def predict(
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
-    chosen = inference_device(device)
     paths = find_images(paths)
     if images_json is None:
         files = number_images(paths)
     else:
         files = identify_images(paths, read_annotation_file(images_json, needed=["images"]))
-    model = load_model(checkpoint, overrides=overrides, device=chosen)
-    if keep_candidates:
-        keep(model)
-    if stages and model.config.data.tta is not None:
-        raise DsctoolError("--stages shows the stages of one view: set data.tta=null")
-    if stages and not model.has_masks:
-        raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
     targets = _Targets(
         results=output / RESULTS,
         candidates=output / CANDIDATES if keep_candidates else None,
@@ -113,19 +106,28 @@ def predict(
         overlays=None if no_overlays else output / "overlays",
         stages=output / "stages" if stages else None,
     )
-    _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
-    run = describe_run(
-        checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages, overlays=not no_overlays,
-        candidates=keep_candidates, device=chosen.type,
-    )  # fmt: skip
-    limits = LimitCount()
-    opened = WorkFile.resume if resume else WorkFile.begin
-    with opened(output / WORK, run) as work:
-        try:
-            _run(model, files, work, _drawings(files, model, targets, score_threshold), limits, stages=stages)
-        except KeyboardInterrupt:
-            typer.echo(f"{output}: {len(work)} of {len(files)} images are done; go on by --resume", err=True)
-            raise
+    with inference_processes(device) as (processes, chosen), ExitStack() as stack:
+        with processes.together():
+            model = load_model(checkpoint, overrides=overrides, device=chosen)
+            if keep_candidates:
+                keep(model)
+            if stages and model.config.data.tta is not None:
+                raise DsctoolError("--stages shows the stages of one view: set data.tta=null")
+            if stages and not model.has_masks:
+                raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
+        run = describe_run(
+            checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages,
+            overlays=not no_overlays, candidates=keep_candidates, device=chosen.type,
+        )  # fmt: skip
+        work: WorkFile | None = None
+        with processes.together():
+            if processes.first:
+                _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
+                work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
+        draw = _drawings(files, model, targets, score_threshold)
+        limits = _run(model, files, work, draw, stages=stages, processes=processes)
+        if work is None:
+            return
         read = len(work)
         count = work.finish(
             results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories,
@@ -163,28 +165,52 @@ def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, 
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, limits: LimitCount, *, stages: bool
-) -> None:
-    """Adds every image that is not in ``work`` yet; those that cannot be read are reported and left out."""
+    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, *, stages: bool, processes: Processes
+) -> LimitCount:
+    """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
+
+    Those that cannot be read are reported and left out.
+    """
+    from dsctool.engine.limits import LimitCount
+    from dsctool.engine.views import in_views
+
+    left = processes.on_first(lambda: [file for file in files if file.id not in (work or ())])
+    ranks, task, limits = processes.ranks, in_views("predict", model.config.data.tta), LimitCount()
+    own = _entries(model, left[ranks.rank :: ranks.world], draw, limits, stages=stages)
+    with counting() as progress:
+        try:
+            for entry in processes.in_turns(own, len(left)):
+                assert work is not None
+                work.add(entry)
+                progress(task, len(work), len(files))
+        except KeyboardInterrupt:
+            if work is not None:
+                typer.echo(
+                    f"{work.path.parent}: {len(work)} of {len(files)} images are done; go on by --resume", err=True
+                )
+            raise
+    return LimitCount.total(processes.gather(limits) or [])
+
+
+def _entries(
+    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, *, stages: bool
+) -> Iterator[ImageResults]:
+    """What is in every image that can be read, which is drawn and counted as well."""
     from dsctool.data.pictures import picture_batches
     from dsctool.engine.inference import detections, device_of, to_results
-    from dsctool.engine.views import in_views
     from dsctool.engine.work_file import ImageEntry, ImageResults
 
-    left = [file for file in files if file.id not in work]
-    task = in_views("predict", model.config.data.tta)
-    with counted(left, task, before=len(files) - len(left)) as each:
-        batches = picture_batches(each, model.config.data, on_fault=report)
-        for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
-            limits.add(found)
-            results = to_results(found, picture.image_id, model.categories)
-            draw(picture, found, results)
-            height, width = picture.original_size
-            image = ImageEntry(id=picture.image_id, file_name=picture.file_name, height=height, width=width)
-            entry = ImageResults(image=image, results=results)
-            if found.candidates is not None:
-                entry["candidates"] = to_results(found.candidates, picture.image_id, model.categories)
-            work.add(entry)
+    batches = picture_batches(files, model.config.data, on_fault=report)
+    for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
+        limits.add(found)
+        results = to_results(found, picture.image_id, model.categories)
+        draw(picture, found, results)
+        height, width = picture.original_size
+        image = ImageEntry(id=picture.image_id, file_name=picture.file_name, height=height, width=width)
+        entry = ImageResults(image=image, results=results)
+        if found.candidates is not None:
+            entry["candidates"] = to_results(found.candidates, picture.image_id, model.categories)
+        yield entry
 
 
 def report(error: DataError) -> None:

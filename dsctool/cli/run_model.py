@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dsctool.cli.output import counting
 if TYPE_CHECKING:
     import torch
 
+    from dsctool.engine.processes import Processes
     from dsctool.engine.split_results import SplitResults
 
 
@@ -26,30 +28,46 @@ def inference_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def inference_processes(name: str) -> Iterator[tuple[Processes, torch.device]]:
+    """The processes that run a model together while the block runs, and this one's device, made ready."""
+    from dsctool.engine.environment import keep_freed_memory
+    from dsctool.engine.processes import joined
+
+    with joined(name) as (processes, device):
+        keep_freed_memory(device)
+        yield processes, device
+
+
 def run_checkpoint(
     path: Path,
     overrides: Sequence[str],
     root: Path,
     split: Split,
     *,
-    device: str,
+    device: torch.device,
     task: str,
     candidates: bool = False,
     config: str | None = None,
+    processes: Processes | None = None,
 ) -> SplitResults:
     """Its results, while progress is shown. task: what that is called. candidates: also the boxes before NMS.
 
-    config: of a published file.
+    config: of a published file. processes: share the images; the first one has the results.
     """
     from dsctool.engine.inference import keep_candidates
+    from dsctool.engine.processes import LONE
     from dsctool.engine.split_results import run_on_split
     from dsctool.interop.checkpoint import load_model
 
-    model = load_model(path, overrides=overrides, device=inference_device(device), config=config)
+    model = load_model(path, overrides=overrides, device=device, config=config)
     if candidates:
         keep_candidates(model)
+    processes = processes or LONE
     with counting() as progress:
-        run = run_on_split(model, root, split=split.value, task=task, progress=progress)
-    for note in run.notes:
-        typer.echo(note, err=True)
+        shown = progress if processes.first else None
+        run = run_on_split(model, root, split=split.value, task=task, progress=shown, processes=processes)
+    if processes.first:
+        for note in run.notes:
+            typer.echo(note, err=True)
     return run

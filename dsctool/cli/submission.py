@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import typer
 
 from dsctool.cli.output import counting, keep_apart, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
-from dsctool.cli.run_model import inference_device
+from dsctool.cli.run_model import inference_processes
 
 WORK = "test-dev.work.jsonl"
 _ZIPS = tuple(f"{kind}/detections_*_results.zip" for kind in ("bbox", "segm"))
@@ -54,7 +55,6 @@ def check_options(*, test_dev: bool, needed: Mapping[str, object], others: Mappi
 
 def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> None:
     """Run a checkpoint on COCO's test-dev images, and write what the server takes."""
-    from dsctool.engine.limits import LimitCount
     from dsctool.engine.submission import (
         UnannotatedSet,
         algorithm_name,
@@ -68,30 +68,33 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
     checkpoint, config, overrides, data, output, algorithm, device = submission
-    chosen = inference_device(device)
-    model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
-    limits = LimitCount()
-    with counting() as progress:
-        images = UnannotatedSet.open(model, data, progress)
-        name = results_name(images.name, algorithm_name(algorithm or config or checkpoint.stem))
-        prepare_folder(output)
-        keep_apart([output / WORK], [checkpoint])
-        prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=[checkpoint])
-        run = describe_run(
-            checkpoint, images.images, config=config, overrides=list(overrides), test_dev=images.name,
-            device=chosen.type,
-        )  # fmt: skip
-        opened = WorkFile.resume if resume else WorkFile.begin
-        with opened(output / WORK, run) as work:
-            try:
-                run_unannotated(model, images, work, limits, progress)
-            except KeyboardInterrupt:
+    with inference_processes(device) as (processes, chosen), counting() as progress, ExitStack() as stack:
+        work: WorkFile | None = None
+        with processes.together():
+            model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
+            images = UnannotatedSet.open(model, data, progress if processes.first else None)
+            name = results_name(images.name, algorithm_name(algorithm or config or checkpoint.stem))
+            if processes.first:
+                prepare_folder(output)
+                keep_apart([output / WORK], [checkpoint])
+                prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=[checkpoint])
+                run = describe_run(
+                    checkpoint, images.images, config=config, overrides=list(overrides), test_dev=images.name,
+                    device=chosen.type,
+                )  # fmt: skip
+                work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
+        try:
+            limits = run_unannotated(model, images, work, progress, processes=processes)
+        except KeyboardInterrupt:
+            if work is not None:
                 total = len(images.reading.images)
                 typer.echo(f"{output}: {len(work)} of {total} images are done; go on by --resume", err=True)
-                raise
-            count = len(work)
-            paths = write_submission(work, output, name, masks=model.has_masks)
-            work.remove()
+            raise
+        if work is None:
+            return
+        count = len(work)
+        paths = write_submission(work, output, name, masks=model.has_masks)
+        work.remove()
     for path in paths:
         kind = f"{images.name}, {path.parent.name}"
         typer.echo(f"{path}: results for {count} images; to be uploaded to COCO's server as {kind}")

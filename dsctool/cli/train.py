@@ -40,6 +40,12 @@ def train(
 
     RUN gets config.yaml (resolved), metrics.jsonl, train.log, last.pt (to continue) and best.pt (to use).
 
+    Several processes, of one machine or many, train together when torchrun starts them:
+
+        torchrun --nproc-per-node 4 -m dsctool train htc_tiny --data shapes --output runs/first
+
+    A run goes on with any number of processes, and with torchrun's --max-restarts by itself.
+
     SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 end the run after the current step: last.pt is written, the exit code is 75,
     and the same command with --resume continues as if nothing had happened. A second Ctrl-C ends it at once.
     """
@@ -56,22 +62,26 @@ def train(
         _rehearse(resolved, data, device, console)
         return
 
+    from dsctool.engine.processes import joined, restarted
     from dsctool.engine.signals import EXIT_INTERRUPTED, RunInterruptedError
     from dsctool.engine.trainer import train as run
 
-    try:
-        run(
-            resolved.config,
-            data=data,
-            output=output,
-            resume=resume,
-            device=device,
-            console=console,
-            provenance=resolved.provenance,
-        )
-    except RunInterruptedError as interruption:
-        typer.echo(f"dsctool: {interruption}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from interruption
+    with joined(device) as (processes, chosen):
+        try:
+            run(
+                resolved.config,
+                data=data,
+                output=output,
+                resume=resume or (restarted() and (output / "last.pt").exists()),
+                device=chosen,
+                console=console,
+                provenance=resolved.provenance,
+                processes=processes,
+            )
+        except RunInterruptedError as interruption:
+            if processes.first:
+                typer.echo(f"dsctool: {interruption}", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from interruption
 
 
 def _rehearse(resolved: Resolved, data: Path, device: str, console: Console) -> None:

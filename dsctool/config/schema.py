@@ -164,6 +164,12 @@ class TrainConfig(Block):
     """Images per forward pass and process."""
     accumulate: PositiveInt = 1
     """Forward passes per optimiser step; effective batch = batch_size x accumulate x processes."""
+    loss_counts: Literal["own", "all"] = "own"
+    """With several processes, losses are divided by what each process counts itself (samples, cells, pixels), as
+    published, or by what all of them count: then several processes train as one with all their images would."""
+    sync_batch_norm: bool = False
+    """With several processes, batch norms over RoIs (DSC's fusion) take statistics over those of all processes; else
+    each over its own, and the first one's are kept, as published."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes weights, sampling, augmentation and order."""
     weights: str | None = None

@@ -169,7 +169,7 @@ class CocoDataset(Dataset[Sample]):
         return landscape
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        """Load and transform an image; a :class:`SampleKey` also fixes its augmentation.
+        """Load and transform an image; a :class:`SampleKey` also fixes its augmentation and what losses draw.
 
         Raises:
             DataError: a file is missing, broken or of another size; the message names file and id.
@@ -178,7 +178,8 @@ class CocoDataset(Dataset[Sample]):
             return self._load(key)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key.seed)  # torch.manual_seed would reach for CUDA as well
-            return self._load(key.index)
+            sample = self._load(key.index)
+        return replace(sample, targets=replace(sample.targets, seed=key.seed))
 
     def _load(self, index: int) -> Sample:
         info = self.image_info(index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.coco import CocoDataset
-from dsctool.data.samplers import ALONE, EpochBatches, Ranks, SampleKey, count_batches
+from dsctool.data.samplers import ALONE, EpochSteps, Ranks, SampleKey, count_steps
 from dsctool.data.transforms import Batch, collate
 from dsctool.data.workers import Crew, Lost
 from dsctool.errors import DsctoolError, WorkerError, memory_for
@@ -109,13 +110,14 @@ class _Loading(Dataset[Any]):
 
 
 class TrainLoader:
-    """The training batches of a run, a function of seed, epoch and position as :class:`EpochBatches` has them.
+    """The training batches of a run, step by step, a function of seed, epoch and position: see :class:`EpochSteps`.
 
-    Every image comes once an epoch; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
+    Every image comes once an epoch; the last step (of each orientation, with ``group_by_aspect``) may be smaller.
     Worker processes live from the first batch to the end of the run's last epoch, and load ahead over the end of an
     epoch, while the run evaluates. As a context manager the loader ends them at the end of the block.
 
-    epochs: of the run. ranks: the process that gets the batches. pin_memory: as for :class:`BatchLoader`.
+    batch_size, accumulate: images per batch, and batches per step, of a process. epochs: of the run. ranks: the process
+    that gets the batches. pin_memory: as for :class:`BatchLoader`.
     """
 
     def __init__(
@@ -126,20 +128,22 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         epochs: int,
+        accumulate: int = 1,
         ranks: Ranks = ALONE,
         pin_memory: bool = False,
     ) -> None:
         groups = _groups(dataset, config)
-        self._length = count_batches(groups, batch_size, world=ranks.world)
+        self.steps_of = partial(count_steps, groups)
+        self._length = self.steps_of(batch_size * accumulate * ranks.world)
         self._epochs = epochs
-        self._order = partial(EpochBatches, groups, batch_size=batch_size, seed=seed, ranks=ranks)
+        self._order = partial(EpochSteps, groups, batch_size=batch_size, accumulate=accumulate, seed=seed, ranks=ranks)
         self._loader = partial(BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory)
         self._stream: Generator[Batch, None, None] | None = None
         self._at: tuple[int, int] | None = None
-        """The epoch and the batch that the stream gives next."""
+        """The epoch and the step that the stream gives next."""
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Optimiser steps in an epoch."""
         return self._length
 
     def __enter__(self) -> Self:
@@ -156,28 +160,33 @@ class TrainLoader:
             self._stream.close()
         self._stream = self._at = None
 
-    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the ``start``-th on; raises what :class:`BatchLoader` raises."""
-        for batch in range(start, len(self)):
-            if self._stream is None or self._at != (number, batch):
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[list[Batch]]:
+        """The batches of each step of an epoch from the ``start``-th on; raises what :class:`BatchLoader` raises."""
+        for step, batches in enumerate(self._order(epoch=number, start_step=start).batches, start):
+            if self._stream is None or self._at != (number, step):
                 self.close()
-                self._stream = iter(self._loader(batches=self._keys(number, batch)))
-            self._at = None  # unless one comes
-            loaded = next(self._stream)
-            self._at = (number, batch + 1) if batch + 1 < len(self) else (number + 1, 0)
+                self._stream = iter(self._loader(batches=self._keys(number, step)))
+            self._at = None  # unless they come
+            loaded = [next(self._stream) for _ in range(batches)]
+            self._at = (number, step + 1) if step + 1 < len(self) else (number + 1, 0)
             if self._at[0] >= self._epochs:
                 self.close()
             yield loaded
 
     def _keys(self, epoch: int, start: int) -> Iterator[list[SampleKey]]:
-        """Of all batches from one on, to the end of the run."""
+        """Of all batches from a step on, to the end of the run."""
         for number in range(epoch, max(self._epochs, epoch + 1)):
-            yield from self._order(epoch=number, start_batch=start if number == epoch else 0)
+            yield from chain.from_iterable(self._order(epoch=number, start_step=start if number == epoch else 0))
 
 
-def eval_loader(dataset: CocoDataset, config: DataConfig, *, pin_memory: bool = False) -> BatchLoader:
-    """All images, one by one in the order of the data set; pin_memory: as for :class:`BatchLoader`."""
-    batches = [[index] for index in range(len(dataset))]
+def eval_loader(
+    dataset: CocoDataset, config: DataConfig, *, ranks: Ranks = ALONE, pin_memory: bool = False
+) -> BatchLoader:
+    """All images, one by one in the order of the data set; of several processes each has every so manieth.
+
+    pin_memory: as for :class:`BatchLoader`.
+    """
+    batches = [[index] for index in range(ranks.rank, len(dataset), ranks.world)]
     return BatchLoader(dataset, config, batches=batches, batch_size=1, pin_memory=pin_memory)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +33,21 @@ ALONE = Ranks()
 """A run in one process."""
 
 
-class EpochBatches(Sampler[list[SampleKey]]):
-    """The batches that one process sees in one epoch, from any batch on.
+Batches = list[list[SampleKey]]
+"""The samples of each batch of an optimiser step."""
 
-    Every image comes once. Images are shuffled; with ``groups``, a batch is filled from one group only,
-    and the smaller batch that may be left in each group comes last. The same ``(seed, epoch)`` gives the
-    same batches, with the same augmentation, wherever the iteration starts.
 
-    Several processes share out the batches of one process that takes ``batch_size`` images for each of them, so that
-    at every step all have equally many images, of one group. Where what is left in a group does not go round, images
+class EpochSteps(Iterable[Batches]):
+    """What one process sees in one epoch, from any optimiser step on: the batches of every step.
+
+    Every image comes once. Images are shuffled; with ``groups``, a step is filled from one group only, and the smaller
+    step that may be left in each group comes last. The same ``(seed, epoch)`` gives the same steps, with the same
+    augmentation, wherever the iteration starts, and however many processes and batches share a step's images.
+
+    Several processes get equally many images of every step. Where what is left in a group does not go round, images
     of the group come once more: fewer than there are processes.
 
-    groups: group number per image. batch_size: images per batch and process.
+    groups: group number per image. batch_size: images per batch and process. accumulate: batches per step and process.
     """
 
     def __init__(
@@ -55,24 +57,42 @@ class EpochBatches(Sampler[list[SampleKey]]):
         batch_size: int,
         seed: int,
         epoch: int,
-        start_batch: int = 0,
+        accumulate: int = 1,
+        start_step: int = 0,
         ranks: Ranks = ALONE,
     ) -> None:
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
-        self.start_batch = start_batch
+        self.start_step = start_step
         self.ranks = ranks
-        self._batches = _group_batches(_shuffled(len(groups), seed, epoch), groups, batch_size, ranks.world)
+        self._images = len(groups)
+        images = batch_size * accumulate * ranks.world
+        self._steps = _group_steps(_shuffled(len(groups), seed, epoch), groups, images)
 
     def __len__(self) -> int:
-        return max(len(self._batches) - self.start_batch, 0)
+        return max(len(self._steps) - self.start_step, 0)
 
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        position = sum(map(len, self._batches[: self.start_batch]))
-        for batch in self._batches[self.start_batch :]:
-            own = range(self.ranks.rank, len(batch), self.ranks.world)
-            yield [SampleKey(batch[i], mixed_seed(self.seed, self.epoch, position + i)) for i in own]
-            position += len(batch)
+    def __iter__(self) -> Iterator[Batches]:
+        first = sum(map(len, self._steps[: self.start_step]))
+        again = self._images  # positions of images that come once more
+        for step in self._steps[self.start_step :]:
+            places = list(enumerate(step, start=first))
+            first += len(step)
+            repeated = list(islice(cycle(step), -len(step) % self.ranks.world))
+            places += enumerate(repeated, start=again)
+            again += len(repeated)
+            own = [
+                SampleKey(index, mixed_seed(self.seed, self.epoch, position))
+                for position, index in places[self.ranks.rank :: self.ranks.world]
+            ]
+            yield [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
+
+    @property
+    def batches(self) -> list[int]:
+        """How many batches each step has."""
+        shares = [-(-len(step) // self.ranks.world) for step in self._steps[self.start_step :]]
+        return [-(-share // self.batch_size) for share in shares]
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -83,10 +103,10 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def count_batches(groups: Sequence[int], batch_size: int, *, world: int = 1) -> int:
-    """Batches per epoch and process: the last of each group may be smaller."""
+def count_steps(groups: Sequence[int], images: int) -> int:
+    """Steps per epoch of so many images each: the last of each group may be smaller."""
     counts = np.unique(np.asarray(groups, dtype=np.int64), return_counts=True)[1]
-    return int(sum(-(-count // (batch_size * world)) for count in counts))
+    return int(sum(-(-count // images) for count in counts))
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
@@ -95,15 +115,14 @@ def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def _group_batches(order: Sequence[int], groups: Sequence[int], batch_size: int, world: int) -> list[list[int]]:
-    """The batches of all processes together: first all whole ones, then what is left in each group."""
+def _group_steps(order: Sequence[int], groups: Sequence[int], images: int) -> list[list[int]]:
+    """The images of every step of all processes together: first all whole ones, then what is left in each group."""
     members: dict[int, list[int]] = {}
     whole: list[list[int]] = []
-    size = batch_size * world
     for index in order:
         group = members.setdefault(groups[index], [])
         group.append(index)
-        if len(group) % size == 0:
-            whole.append(group[-size:])
-    left = [(group, group[len(group) // size * size :]) for _, group in sorted(members.items())]
-    return whole + [tail + list(islice(cycle(group), -len(tail) % world)) for group, tail in left if tail]
+        if len(group) == images:
+            whole.append(group.copy())
+            group.clear()
+    return whole + [left for _, left in sorted(members.items()) if left]

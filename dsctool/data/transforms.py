@@ -247,7 +247,7 @@ def collate(samples: Sequence[Sample], pad_divisor: int) -> Batch:
         target = sample.targets
         masks = None if target.masks is None else _padded(target.masks, (height, width), 0)
         semantic = None if target.semantic is None else _padded(target.semantic, grid, SEMANTIC_IGNORED)
-        targets.append(Targets(target.boxes, target.labels, masks, target.crowd, semantic))
+        targets.append(replace(target, masks=masks, semantic=semantic))
     return images, targets, [sample.info for sample in samples]
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from dsctool.config.schema import Config
 from dsctool.engine.environment import peak_memory, pick_device
-from dsctool.engine.meters import Feed
 from dsctool.engine.progress import Pace, counting, duration
 from dsctool.engine.setup import prepare, summary
 from dsctool.engine.trainer import step
@@ -32,11 +31,10 @@ def rehearse(
     """
     with counting(console or Console()) as progress:
         setup = prepare(config, data=data, device=pick_device(device), provenance=provenance, progress=progress)
-    group = config.train.accumulate
-    groups = chain.from_iterable(Feed(setup.batches.epoch(epoch), group=group) for epoch in range(STEPS))
+    steps = chain.from_iterable(setup.batches.epoch(epoch) for epoch in range(STEPS))
     pace = Pace(window=1)  # the first step is slower than the rest
     with setup.batches:
-        for number, batches in enumerate(islice(groups, STEPS)):
+        for number, batches in enumerate(islice(steps, STEPS)):
             losses = step(setup, batches, number=number).losses
             total = sum(loss.item() for loss in losses.values())
             pace.step()

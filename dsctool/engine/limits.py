@@ -44,6 +44,11 @@ class LimitCount:
         self.images += 1
         self.reached.update(found.reached)
 
+    @classmethod
+    def total(cls, counts: Sequence[LimitCount]) -> LimitCount:
+        """Several counts of different images as one."""
+        return cls(sum(each.images for each in counts), sum((each.reached for each in counts), Counter()))
+
     def notes(self, config: Config, *, instances: int = 0) -> tuple[str, ...]:
         """At most one sentence: how many images reached which limits, and what to set, all at once.
 

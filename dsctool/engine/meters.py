@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -13,23 +14,33 @@ from dsctool.engine.step import StepResult
 
 
 class Feed:
-    """Groups batches for optimiser steps and measures the time that they are waited for."""
+    """Passes on the batches of each step, and measures the time that they are waited for."""
 
-    def __init__(self, batches: Iterator[Batch], *, group: int) -> None:
-        self._batches = batches
-        self._group = group
+    def __init__(self, steps: Iterator[list[Batch]]) -> None:
+        self._steps = steps
         self.waited = 0.0
-        """Seconds that the last group took to arrive."""
+        """Seconds that the last step's batches took to arrive."""
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        while group := self._take():
-            yield group
-
-    def _take(self) -> list[Batch]:
         start = time.perf_counter()
-        group = [batch for _, batch in zip(range(self._group), self._batches, strict=False)]
-        self.waited = time.perf_counter() - start
-        return group
+        for batches in self._steps:
+            self.waited = time.perf_counter() - start
+            yield batches
+            start = time.perf_counter()
+
+
+def over_processes(
+    told: Sequence[tuple[dict[str, float], dict[str, float]]],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The means of :class:`Window` of every process as one: means, all images a second, and how far they are apart."""
+    losses = {name: fmean(each[name] for each, _ in told) for name in told[0][0]}
+    others = {name: fmean(each[name] for _, each in told) for name in told[0][1]}
+    if len(told) > 1:
+        totals = [sum(each.values()) for each, _ in told]
+        others |= {"images_per_s": sum(each["images_per_s"] for _, each in told)}
+        others |= {"loss_min": min(totals), "loss_max": max(totals)}
+        others |= {f"{name}_max": max(each[name] for _, each in told) for name in ("data_time", "step_time")}
+    return losses, others
 
 
 class Window:

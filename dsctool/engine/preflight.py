@@ -13,7 +13,6 @@ from dsctool.config.limits import keep_limits
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.loader import eval_loader
-from dsctool.data.samplers import Ranks
 from dsctool.engine.inference import Model, detections, to_results
 from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
 from dsctool.engine.split_results import match_categories
@@ -36,15 +35,13 @@ CHANGEABLE = (
 """Keys, and beginnings of keys, that may differ from the stored configuration when a run is resumed."""
 
 
-def starting_point(config: Config, output: Path, *, resume: bool, ranks: Ranks) -> Checkpoint | None:
+def starting_point(config: Config, output: Path, *, resume: bool) -> Checkpoint | None:
     """The state that the run in ``output`` continues from, or None for a new one.
 
-    Raises ConfigError or CheckpointError when it would spoil what is there, or would not continue it. For a new run
-    only the first process looks: the others may come when it has written already.
+    Raises ConfigError or CheckpointError when it would spoil what is there, or would not continue it.
     """
     if not resume:
-        if ranks.rank == 0:
-            refuse_existing(output)
+        refuse_existing(output)
         return None
     checkpoint = resumable(output)
     refuse_changes(config, checkpoint, output)

@@ -52,7 +52,7 @@ def open_recorder(setup: Setup, folder: Path, *, resumed: TrainingState | None, 
     resumed: the state that a resumed run continues from.
     """
     done = 0 if resumed is None else resumed.step
-    if setup.ranks.rank > 0:
+    if not setup.processes.first:
         journal = Journal(Console(quiet=True))
         progress = RunProgress(journal, steps=setup.steps, done=done)
         yield Recorder(folder=None, journal=journal, progress=progress, trackers=())

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 
 from dsctool.engine.meters import Window
 from dsctool.engine.progress import Pace
 from dsctool.engine.recorder import Recorder
 from dsctool.engine.setup import Setup
-from dsctool.engine.signals import StopRequest
+from dsctool.engine.signals import StopRequest, StopRequestedError
 from dsctool.interop.checkpoint import Checkpoint, Metrics, TrainingState
 
 
 @dataclass
 class Position:
-    """Where a run stands: optimiser steps done, the current epoch (from 0), and batches of it that are done."""
+    """Where a run stands: optimiser steps done, the current epoch (from 0), and steps of it that are done."""
 
     step: int = 0
     epoch: int = 0
@@ -47,8 +48,23 @@ class Run:
         """Stand where the run stood when ``checkpoint`` was written; model and optimiser are the setup's."""
         state = checkpoint.training
         assert state is not None
-        self.position = Position(state.step, state.epoch, state.batch)
+        self.position = position_in(self.setup, state)
         self.best, self.metrics, self.saved = state.best, checkpoint.metrics, state.step
+
+    def stopped(self) -> str | None:
+        """The signal that has come to any of the processes, if one has; asked by all of them between two steps."""
+        own = self.stop.poll()
+        number = self.setup.processes.most(0 if own is None else own.value)
+        return signal.Signals(number).name if number else None
+
+    def check_stop(self) -> None:
+        """Raise StopRequestedError when a signal has come to any of the processes, which need not ask together."""
+        processes = self.setup.processes
+        if (arrived := self.stop.poll()) is not None:
+            processes.call_stop(arrived.name)
+            raise StopRequestedError(arrived.name)
+        if (name := processes.called_stop()) is not None:
+            raise StopRequestedError(name)
 
     def track(self, kind: str, numbers: dict[str, float]) -> None:
         """Record ``numbers`` at the current position."""
@@ -65,6 +81,7 @@ class Run:
             optimizer=setup.optimizer.state_dict(),
             best=self.best,
             weights=None if setup.average is None else setup.model.state_dict(),
+            images=setup.share.images,
         )
         self.recorder.save("last.pt", self._checkpoint(state))
         self.saved = at.step
@@ -81,3 +98,16 @@ class Run:
             metrics=self.metrics,
             training=state,
         )
+
+
+def position_in(setup: Setup, state: TrainingState) -> Position:
+    """Where a run that was saved in ``state`` stands in the setup that goes on with it.
+
+    With other numbers of images a step, the same share of the epoch is done, as nearly as whole steps allow.
+    """
+    if state.images is None:
+        return Position(state.step, state.epoch, state.batch // setup.config.train.accumulate)
+    if state.images == setup.share.images:
+        return Position(state.step, state.epoch, state.batch)
+    done = state.batch * setup.steps_per_epoch // setup.batches.steps_of(state.images)
+    return Position(state.epoch * setup.steps_per_epoch + done, state.epoch, done)

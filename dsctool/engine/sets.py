@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dsctool.config.schema import Config, DataConfig
@@ -10,6 +11,7 @@ from dsctool.data.checks import CheckedSplit, check_for_evaluation, check_for_tr
 from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Exclusions
 from dsctool.data.layout import SplitFiles, find_split
+from dsctool.engine.processes import LONE, Processes
 from dsctool.evaluation.sources import GroundTruth
 from dsctool.terms import Progress
 
@@ -99,17 +101,23 @@ def open_sets(config: Config, checked: CheckedSets) -> RunData:
 
 
 def open_evaluation_set(
-    files: SplitFiles, config: DataConfig, *, masks: bool, progress: Progress | None = None
+    files: SplitFiles,
+    config: DataConfig,
+    *,
+    masks: bool,
+    progress: Progress | None = None,
+    processes: Processes = LONE,
 ) -> EvaluationSet:
     """Open a split, its annotations and images checked as for training; semantic maps are not needed.
 
     masks: also check the segmentations, where the file has any.
-    progress: told how many images are checked.
+    progress: told how many images are checked. processes: the first one checks, all open.
 
     Raises:
         DataError: there are faults and ``data.on_error`` is ``fail``; the message has one line per fault.
     """
-    checked = check_for_evaluation(files, config, masks=masks, progress=progress)
+    check = partial(check_for_evaluation, files, config, masks=masks, progress=progress)
+    checked = processes.on_first(check, send=CheckedSplit.without_reading)
     return _open_evaluation_set(checked, config)
 
 

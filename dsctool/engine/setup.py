@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dsctool.config.limits import PROPOSALS, RESULTS, fit_limits, keep_limits
 from dsctool.config.schema import Config
 from dsctool.data.loader import TrainLoader
 from dsctool.data.records import Category
-from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine.averaging import moving_average
 from dsctool.engine.environment import describe
 from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
-from dsctool.engine.sets import RunData, open_data
+from dsctool.engine.processes import LONE, Processes
+from dsctool.engine.sets import CheckedSets, RunData, check_sets, open_sets
+from dsctool.engine.share import Share, share_of
 from dsctool.interop.checkpoint import Checkpoint, read_weights
 from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights
 from dsctool.models.build import build_detector
@@ -42,21 +43,25 @@ class Setup:
     """A run that could start.
 
     config: with numbers for limits.
-    model: on ``device``, in train mode.
+    model: on ``device``, in train mode. network: the same as a step calls it, which exchanges gradients where several
+        processes train.
     average: the moving average of its weights, where the configuration wants one.
-    batches: of each process: its forward passes. Close it when the run ends.
-    ranks: which of the processes of the run this one is.
+    batches: of each step, for this process. Close it when the run ends.
+    share: of a step's images, for each process.
+    processes: which train together.
     notes: what the user should read before the run starts.
     """
 
     config: Config
     device: torch.device
     model: Detector
+    network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     data: RunData
     batches: TrainLoader
-    ranks: Ranks
+    share: Share
+    processes: Processes
     notes: tuple[str, ...]
     average: AveragedModel | None = None
 
@@ -75,8 +80,8 @@ class Setup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in one epoch; the last one may average fewer batches."""
-        return ceil(len(self.batches) / self.config.train.accumulate)
+        """Optimiser steps in one epoch; the last one of each orientation may have fewer images."""
+        return len(self.batches)
 
     @property
     def steps(self) -> int:
@@ -92,7 +97,7 @@ def prepare(
     checkpoint: Checkpoint | None = None,
     provenance: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    processes: Processes = LONE,
     build: Build = build_detector,
 ) -> Setup:
     """Check configuration and data, build the model with its first weights, and try a new one on validation images.
@@ -100,62 +105,63 @@ def prepare(
     checkpoint: the state that a resumed run continues from.
     provenance: who set each configuration value, for messages.
     progress: told how many images are checked and tried.
-    ranks: which of the processes of the run this one is. build: makes the model.
+    processes: which train together. build: makes the model.
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
-    opened = open_data(config, data, progress)
-    check_classes(config, opened, provenance or {})
-    if checkpoint is not None:
-        check_same_classes(opened.train_set, checkpoint)
-        config = keep_limits(config, checkpoint.config)
-    config = fit_limits(config, instances=opened.train_set.most_instances)
-    torch.manual_seed(config.train.seed)
-    model = build(config, num_classes=len(opened.train_set.categories))
-    if checkpoint is None:
-        notes = _load_first_weights(model, config)
-    else:
-        notes = []
-        model.load_state_dict(dict(_trained(checkpoint)))
-    model.to(device).train()
-    if checkpoint is None and opened.val is not None:
-        try_detection(model, opened.val, config.data, device=device, progress=progress)
+    checked = processes.on_first(partial(check_sets, config, data, progress), send=CheckedSets.without_readings)
+    with processes.together():
+        opened = open_sets(config, checked)
+        check_classes(config, opened, provenance or {})
+        if checkpoint is not None:
+            check_same_classes(opened.train_set, checkpoint)
+            config = keep_limits(config, checkpoint.config)
+        config = fit_limits(config, instances=opened.train_set.most_instances)
+        torch.manual_seed(config.train.seed)
+        model = build(config, num_classes=len(opened.train_set.categories))
+        if checkpoint is None:
+            notes = _load_first_weights(model, config)
+        else:
+            notes = []
+            model.load_state_dict(dict(_trained(checkpoint)))
+        model.to(device).train()
+        if checkpoint is None and opened.val is not None and processes.first:
+            try_detection(model, opened.val, config.data, device=device, progress=progress)
+    network = processes.wrapped(model)
     optimizer = build_optimizer(model, config.optim)
     if checkpoint is not None and checkpoint.training is not None:
         optimizer.load_state_dict(checkpoint.training.optimizer)
     average = _average(model, config, checkpoint)
+    if config.train.sync_batch_norm:
+        processes.share_statistics(model)  # after the average was copied: groups of processes cannot be
+    share, notes_on_share = share_of(config, checkpoint, processes.ranks.world)
     batches = TrainLoader(
         opened.train_set,
         config.data,
-        batch_size=config.train.batch_size,
+        batch_size=share.batch_size,
+        accumulate=share.accumulate,
         seed=config.train.seed,
         epochs=config.train.epochs,
-        ranks=ranks,
+        ranks=processes.ranks,
         pin_memory=device.type == "cuda",
     )
     schedule = build_schedule(
-        config.optim,
-        effective_batch=effective_batch(config, ranks),
-        steps_per_epoch=ceil(len(batches) / config.train.accumulate),
-        epochs=config.train.epochs,
+        config.optim, effective_batch=share.images, steps_per_epoch=len(batches), epochs=config.train.epochs
     )
     return Setup(
         config=config,
         device=device,
         model=model,
+        network=network,
         optimizer=optimizer,
         schedule=schedule,
         data=opened,
         batches=batches,
-        ranks=ranks,
-        notes=(*opened.notes, *notes, *crowding_notes(config, opened.datasets, training=True)),
+        share=share,
+        processes=processes,
+        notes=(*opened.notes, *notes, *notes_on_share, *crowding_notes(config, opened.datasets, training=True)),
         average=average,
     )
-
-
-def effective_batch(config: Config, ranks: Ranks) -> int:
-    """Images per optimiser step."""
-    return config.train.batch_size * config.train.accumulate * ranks.world
 
 
 def _trained(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
@@ -193,9 +199,9 @@ def _account(source: str, report: LoadReport) -> list[str]:
 
 def summary(setup: Setup) -> dict[str, str]:
     """What a run is about to do, by name, for people to check before it takes hours."""
-    config, schedule = setup.config, setup.schedule
-    train, optim, batch = config.train, config.optim, effective_batch(config, setup.ranks)
-    processes = f" x {setup.ranks.world} processes" if setup.ranks.world > 1 else ""
+    config, schedule, share = setup.config, setup.schedule, setup.share
+    train, optim, batch = config.train, config.optim, setup.share.images
+    processes = f" x {share.world} processes" if share.world > 1 else ""
     images = len(setup.data.train_set)
     instances = setup.data.train_set.num_instances
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in setup.model.parameters()]
@@ -206,7 +212,7 @@ def summary(setup: Setup) -> dict[str, str]:
         f" ({setup.data.train_set.files.annotations})",
         "model": f"{sum(size for size, _ in sizes):,} parameters, {trainable:,} of them trainable",
         "device": describe(setup.device),
-        "effective batch": f"{batch} images = batch_size {train.batch_size} x accumulate {train.accumulate}{processes}",
+        "effective batch": f"{batch} images = batch_size {share.batch_size} x accumulate {share.accumulate}{processes}",
         "limits": f"{RESULTS.of(config)} results of {PROPOSALS.of(config)} proposals an image; at most "
         f"{setup.data.train_set.most_instances} instances in a training image",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",

@@ -49,11 +49,6 @@ class StopRequest:
         """The signal that has arrived, if any: the one place where a run asks."""
         return self.received
 
-    def check(self) -> None:
-        """Raise StopRequestedError when a signal has arrived."""
-        if (arrived := self.poll()) is not None:
-            raise StopRequestedError(arrived.name)
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             if self._interrupted:

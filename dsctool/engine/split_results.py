@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +19,7 @@ from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
+from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
@@ -75,17 +78,24 @@ def evaluate_model(
 
 
 def run_on_split(
-    model: Detector, root: Path, *, split: Role = "val", task: str = "eval", progress: Progress | None = None
+    model: Detector,
+    root: Path,
+    *,
+    split: Role = "val",
+    task: str = "eval",
+    progress: Progress | None = None,
+    processes: Processes = LONE,
 ) -> SplitResults:
     """What ``model`` finds in a split of the data set ``root``, as :func:`evaluate_model` measures it.
 
-    task: what running the model is called in ``progress``.
+    task: what running the model is called in ``progress``. processes: share the images; the first one has all results,
+    the others none.
     """
     if split not in get_args(Role):
         raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
     config = model.config.data
     files = find_split(root, config.val if split == "val" else config.train, split)
-    data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress)
+    data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress, processes=processes)
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
 
     limits = LimitCount()
@@ -96,9 +106,11 @@ def run_on_split(
             limits.add(image[1])
             yield image
             if progress is not None:
-                progress(shown, number, len(data.dataset))
+                progress(shown, min(number * processes.ranks.world, len(data.dataset)), len(data.dataset))
 
-    results, candidates = _collect(model, data, config, categories, device=device_of(model), watch=watched)
+    device = device_of(model)
+    results, candidates = _collect(model, data, config, categories, device=device, watch=watched, processes=processes)
+    limits = LimitCount.total(processes.gather(limits) or [])
     said = limits.notes(model.config, instances=data.dataset.most_instances)
     said = said or crowding_notes(model.config, [data.dataset], training=False)
     protocol = protocol_of(model.config.train)
@@ -114,14 +126,18 @@ def evaluate_detector(
     device: torch.device,
     watch: Watch = iter,
     protocol: Protocol | None = None,
+    processes: Processes = LONE,
 ) -> tuple[Evaluation, list[Result]]:
     """COCO numbers of a detector, and its results, on a split that is open.
+
+    processes: share the images; the first one measures, and tells the others.
 
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
     protocol: how they are counted, as COCO does where None.
     """
-    results, _ = _collect(model, data, config, categories, device=device, watch=watch)
-    return evaluate_all(data.ground_truth, results, protocol=protocol), results
+    results, _ = _collect(model, data, config, categories, device=device, watch=watch, processes=processes)
+    measure = partial(evaluate_all, data.ground_truth, results, protocol=protocol)
+    return processes.on_first(measure), results
 
 
 def protocol_of(config: TrainConfig) -> Protocol:
@@ -137,16 +153,24 @@ def _collect(
     *,
     device: torch.device,
     watch: Watch,
+    processes: Processes,
 ) -> tuple[list[Result], list[Result]]:
-    """The results over a split, and the candidates where the model keeps them."""
-    results: list[Result] = []
-    candidates: list[Result] = []
-    loader = eval_loader(data.dataset, config, pin_memory=device.type == "cuda")
-    for info, found in watch(detections(model, loader, device=device)):
-        results += to_results(found, info.image_id, categories)
-        if found.candidates is not None:
-            candidates += to_results(found.candidates, info.image_id, categories)
-    return results, candidates
+    """The results over a split, and the candidates where the model keeps them, image by image in the first process."""
+    results: list[list[Result]] = []
+    candidates: list[list[Result]] = []
+    loader = eval_loader(data.dataset, config, ranks=processes.ranks, pin_memory=device.type == "cuda")
+    with processes.together():
+        for info, found in watch(detections(model, loader, device=device)):
+            results.append(to_results(found, info.image_id, categories))
+            kept = found.candidates
+            candidates.append([] if kept is None else to_results(kept, info.image_id, categories))
+    return _in_turns(processes.gather(results)), _in_turns(processes.gather(candidates))
+
+
+def _in_turns(shares: list[list[list[Result]]] | None) -> list[Result]:
+    """What the processes found, in the order of the images: one of each, one after the other."""
+    rounds = zip_longest(*(shares or []), fillvalue=[])
+    return list(chain.from_iterable(chain.from_iterable(rounds)))
 
 
 def match_categories(model: Sequence[Category], data: Sequence[Category], file: Path) -> list[Category]:

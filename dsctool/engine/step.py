@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.inference import device_of
 from dsctool.engine.optim import clip_gradients, gradient_norm, set_learning_rate
-from dsctool.errors import DataError, TrainingError, memory_for
+from dsctool.errors import DataError, LossError, TrainingError, memory_for
+from dsctool.models.losses import Mean, values
 
 _REMEDY = (
     "Nothing of this step was kept. Lower optim.lr, lengthen optim.warmup_steps or set optim.clip_norm, "
@@ -35,17 +38,31 @@ class StepResult:
     images: int
 
 
+Division = Callable[[Mapping[str, Mean]], dict[str, Tensor]]
+"""How losses are divided by their counts."""
+
+
 def optimizer_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, rate: float, max_norm: float | None
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    *,
+    rate: float,
+    max_norm: float | None,
+    divide: Division = values,
 ) -> StepResult:
     """Average the gradients of ``batches``, clip them to ``max_norm``, and step with the learning rate ``rate``.
 
-    model: a :class:`~dsctool.models.detector.Detector`, or what wraps one.
+    model: a :class:`~dsctool.models.detector.Detector`, or what wraps one; several processes exchange their gradients
+    with those of the last batch. divide: how losses are divided by their counts.
     Raises, before any weight changes, TrainingError when a loss or a gradient is not finite, and the DataError of a
     model that cannot learn from its targets; both name the images.
     """
     optimizer.zero_grad(set_to_none=True)
-    parts = [_backward(model, batch, share=1 / len(batches)) for batch in batches]
+    parts = []
+    for number, batch in enumerate(batches, start=1):
+        with exchange_of(model, wanted=number == len(batches)):
+            parts.append(_backward(model, batch, share=1 / len(batches), divide=divide))
     norm = gradient_norm(optimizer)
     if not all_finite([norm, *(loss for part in parts for loss in part.values())]):
         raise _not_finite(model, parts, batches)
@@ -55,6 +72,11 @@ def optimizer_step(
     optimizer.zero_grad(set_to_none=True)  # an evaluation that follows has their memory, and may keep what it derives
     losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
     return StepResult(losses, norm, sum(len(infos) for _, _, infos in batches))
+
+
+def exchange_of(model: nn.Module, *, wanted: bool) -> AbstractContextManager[None]:
+    """Whether gradients are exchanged with other processes in the block, where ``model`` does that at all."""
+    return nullcontext() if wanted or not isinstance(model, DistributedDataParallel) else model.no_sync()
 
 
 def all_finite(scalars: Sequence[Tensor]) -> bool:
@@ -72,25 +94,25 @@ def part_of(loss: str) -> str:
     return "semantic branch" if "semantic" in loss else "detector"
 
 
-def _backward(model: nn.Module, batch: Batch, *, share: float) -> dict[str, Tensor]:
+def _backward(model: nn.Module, batch: Batch, *, share: float, divide: Division) -> dict[str, Tensor]:
     images, targets, infos = batch
     height, width = images.tensor.shape[-2:]
     instances = sum(len(target.boxes) for target in targets)
     task = f"training on {instances} instances in {len(infos)} images on {width} x {height} pixels; {_ids(infos)}"
     with memory_for(task, remedy=_LESS):
-        losses = _losses(model, batch)
+        losses = divide(_losses(model, batch))
         total = torch.stack(list(losses.values())).sum()
         (total * share).backward()
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def _losses(model: nn.Module, batch: Batch) -> dict[str, Mean]:
     images, targets, infos = batch
     device = device_of(model)
     images = images.to(device, non_blocking=True)  # from the pinned memory of the loader
     targets = [target.to(device, non_blocking=True) for target in targets]
     try:
-        losses: dict[str, Tensor] = model(images.tensor, targets, images.sizes)
+        losses: dict[str, Mean] = model(images.tensor, targets, images.sizes)
     except DataError as error:
         raise DataError(f"{error}; {_ids(infos)}") from None
     return losses
@@ -102,8 +124,9 @@ def _not_finite(model: nn.Module, parts: Sequence[dict[str, Tensor]], batches: S
         values = {name: loss.item() for name, loss in part.items()}
         broken = [f"{name} = {value} ({part_of(name)})" for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            return TrainingError(f"loss is not finite: {', '.join(broken)}; {_ids(infos)}. {_REMEDY}")
-    gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+            return LossError(f"loss is not finite: {', '.join(broken)}; {_ids(infos)}. {_REMEDY}")
+    plain = model.module if isinstance(model, DistributedDataParallel) else model
+    gradients = [(name, p.grad) for name, p in plain.named_parameters() if p.grad is not None]
     broken = [name for name, gradient in gradients if not gradient.isfinite().all()]
     names = ", ".join(broken[:3]) or "the norm of all together"
     more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""

@@ -7,7 +7,7 @@ masks from an upload of each. Masks have no boxes beside them: their areas decid
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
 from dsctool.engine.inference import detections, device_of, to_results
 from dsctool.engine.limits import LimitCount
+from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.split_results import match_categories
 from dsctool.engine.views import in_views
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList, WorkFile
@@ -63,8 +64,8 @@ class UnannotatedSet:
         """In the order of the file."""
         return [ImageFile(self.files.images / info.file_name, info.id, info.size) for info in self.reading.images]
 
-    def without(self, done: WorkFile, config: DataConfig) -> CocoDataset | None:
-        """The images that are not done yet; None where all are."""
+    def without(self, done: Container[int], config: DataConfig) -> CocoDataset | None:
+        """The images whose ids are not ``done`` yet; None where all are."""
         places = zip(self.reading.places, self.reading.images, strict=True)
         finished = frozenset(place for place, info in places if info.id in done)
         if len(finished) == len(self.reading.images):
@@ -74,26 +75,40 @@ class UnannotatedSet:
 
 
 def run_unannotated(
-    model: Detector, images: UnannotatedSet, work: WorkFile, limits: LimitCount, progress: Progress | None = None
-) -> None:
+    model: Detector,
+    images: UnannotatedSet,
+    work: WorkFile | None,
+    progress: Progress | None = None,
+    *,
+    processes: Processes = LONE,
+) -> LimitCount:
     """Add what ``model`` finds in every image that is not in ``work`` yet; also of images in which it finds nothing.
 
-    limits: counts them. progress: told how many images are done.
+    work: None in all processes but the first one, which adds for all. progress: told how many images are done.
+    Returns how many images reached limits.
     """
-    config, total = model.config.data, len(images.reading.images)
-    dataset = images.without(work, config)
+    config, total, limits = model.config.data, len(images.reading.images), LimitCount()
+    done = processes.on_first(lambda: frozenset(info.id for info in images.reading.images if info.id in (work or ())))
+    dataset = images.without(done, config)
     if dataset is None:
-        return
+        return limits
     device = device_of(model)
     task = in_views("eval", config.tta)
-    loader = eval_loader(dataset, config, pin_memory=device.type == "cuda")
-    for info, found in detections(model, loader, device=device):
-        limits.add(found)
-        height, width = info.original_size
-        image = ImageEntry(id=info.image_id, file_name=info.file_name, height=height, width=width)
-        work.add(ImageResults(image=image, results=to_results(found, info.image_id, images.categories)))
+    loader = eval_loader(dataset, config, ranks=processes.ranks, pin_memory=device.type == "cuda")
+
+    def entries() -> Iterator[ImageResults]:
+        for info, found in detections(model, loader, device=device):
+            limits.add(found)
+            height, width = info.original_size
+            image = ImageEntry(id=info.image_id, file_name=info.file_name, height=height, width=width)
+            yield ImageResults(image=image, results=to_results(found, info.image_id, images.categories))
+
+    for entry in processes.in_turns(entries(), len(dataset)):
+        assert work is not None
+        work.add(entry)
         if progress is not None:
             progress(task, len(work), total)
+    return LimitCount.total(processes.gather(limits) or [])
 
 
 def results_name(testset: str, algorithm: str) -> str:

@@ -17,12 +17,13 @@ import torch
 from rich.console import Console
 
 from dsctool.config.schema import Config, TrainConfig
-from dsctool.data.samplers import ALONE, Ranks, mixed_seed
+from dsctool.data.samplers import mixed_seed
 from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
 from dsctool.engine.limits import LimitCount
-from dsctool.engine.meters import Feed, Window
+from dsctool.engine.meters import Feed, Window, over_processes
 from dsctool.engine.preflight import starting_point
+from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.progress import counting
 from dsctool.engine.recorder import open_recorder
 from dsctool.engine.run import Run
@@ -31,9 +32,10 @@ from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequest
 from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.engine.views import in_views
-from dsctool.errors import DsctoolError, OutOfMemoryError, TrainingError, WorkerError
+from dsctool.errors import DsctoolError, LossError, OutOfMemoryError, ProcessLostError, TrainingError, WorkerError
 from dsctool.evaluation.coco import Stats
 from dsctool.models.build import build_detector
+from dsctool.models.losses import values
 from dsctool.terms import KIND_NAMES, KINDS
 
 
@@ -43,32 +45,32 @@ def train(
     data: Path,
     output: Path,
     resume: bool = False,
-    device: str = "auto",
+    device: torch.device | str = "auto",
     console: Console | None = None,
     provenance: Mapping[str, str] | None = None,
-    ranks: Ranks = ALONE,
+    processes: Processes = LONE,
     build: Build = build_detector,
 ) -> None:
     """Train the detector that ``config`` describes on the data set in ``data``, recorded in the folder ``output``.
 
     resume: continue the run in ``output`` instead of starting one there.
     console: where progress is shown. provenance: who set each configuration value, for messages.
-    ranks: which of the processes of the run this one is; the first one writes and shows, for all. build: the model.
+    processes: which train together; the first one reads the run, writes and shows, for all. build: the model.
 
     Raises DsctoolError before anything is written when something does not fit; TrainingError when a loss is not
     finite; RunInterruptedError when a signal stopped the run, which is saved then.
     """
-    console = (console or Console()) if ranks.rank == 0 else Console(quiet=True)
-    checkpoint = starting_point(config, output, resume=resume, ranks=ranks)
+    console = (console or Console()) if processes.first else Console(quiet=True)
     with counting(console) as progress:
+        checkpoint = processes.on_first(partial(starting_point, config, output, resume=resume))
         setup = prepare(
             config,
             data=data,
-            device=pick_device(device),
+            device=pick_device(device) if isinstance(device, str) else device,
             checkpoint=checkpoint,
             provenance=provenance,
             progress=progress,
-            ranks=ranks,
+            processes=processes,
             build=build,
         )
     resumed = None if checkpoint is None else checkpoint.training
@@ -79,13 +81,14 @@ def train(
             run.resume(checkpoint)
         announce(run)
         try:
-            fit(run)
+            with processes.noticing():
+                fit(run)
         except StopRequestedError as request:
             raise RunInterruptedError(
                 f"{request}: saved {output / 'last.pt'} after step {run.position.step} of {setup.steps}. "
                 "Run the same command with --resume to continue."
             ) from request
-        except (OutOfMemoryError, WorkerError) as error:
+        except (OutOfMemoryError, ProcessLostError, WorkerError) as error:
             raise TrainingError(
                 f"{error} {output / 'last.pt'} holds step {run.saved} of {setup.steps}: the same command with --resume "
                 "continues from there, with fewer data.workers too; other batches or sizes need a new run, with "
@@ -125,37 +128,50 @@ def fit(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Train to the end of the current epoch, from the batch where the run stands."""
     setup, train_config, position = run.setup, run.setup.config.train, run.position
-    feed = Feed(arriving(run), group=train_config.accumulate)
+    feed = Feed(arriving(run))
     run.pace.restart()
     for batches in feed:
         result = step(setup, batches, number=position.step)
         position.step += 1
-        position.batch += len(batches)
+        position.batch += 1
         run.window.add(result, waited=feed.waited, seconds=run.pace.step())
         run.recorder.progress.step(epoch=run.epoch_name)
         if position.step % train_config.log_interval == 0 or position.step == setup.steps:
             report(run)
-        stopped = run.stop.poll()
+        stopped = run.stopped()
         if stopped or position.step % train_config.checkpoint_interval == 0:
             run.save_last()
         if stopped:
-            raise StopRequestedError(stopped.name)
+            raise StopRequestedError(stopped)
 
 
-def arriving(run: Run) -> Iterator[Batch]:
+def arriving(run: Run) -> Iterator[list[Batch]]:
     """What is left of the current epoch; a run that cannot have it is saved first, as it stands: between two steps."""
-    try:
-        yield from run.setup.batches.epoch(run.position.epoch, start=run.position.batch)
-    except DsctoolError:
-        run.save_last()
-        raise
+    setup, start = run.setup, run.position.batch
+    steps = setup.batches.epoch(run.position.epoch, start=start)
+    for _ in range(start, len(setup.batches)):
+        try:
+            with setup.processes.together():
+                batches = next(steps)
+        except DsctoolError:
+            run.save_last()
+            raise
+        yield batches
 
 
 def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
     """The optimiser step ``number``; its learning rate is a function of that number, its samples also of the rank."""
-    torch.manual_seed(mixed_seed(setup.config.train.seed, number, setup.ranks.rank))
-    rate = setup.schedule.at(number)
-    result = optimizer_step(setup.model, setup.optimizer, batches, rate=rate, max_norm=setup.config.optim.clip_norm)
+    train_config, processes = setup.config.train, setup.processes
+    torch.manual_seed(mixed_seed(train_config.seed, number, processes.ranks.rank))
+    with processes.together((LossError, TrainingError)):  # all get as far as it: gradients are the same everywhere
+        result = optimizer_step(
+            setup.network,
+            setup.optimizer,
+            batches,
+            rate=setup.schedule.at(number),
+            max_norm=setup.config.optim.clip_norm,
+            divide=processes.divided if train_config.loss_counts == "all" else values,
+        )
     if setup.average is not None:
         setup.average.update_parameters(setup.model)
     return result
@@ -163,8 +179,11 @@ def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
 
 def report(run: Run) -> None:
     """Show and record the means since the last report."""
-    losses, others = run.window.means()
+    told = run.setup.processes.gather(run.window.means())
     run.window = Window()
+    if told is None:
+        return
+    losses, others = over_processes(told)
     rate = run.setup.schedule.at(run.position.step - 1)
     run.track("train", {"lr": rate, "loss": sum(losses.values()), **losses, **others})
     eta = run.pace.eta(steps=run.setup.steps - run.position.step, evaluations=evaluations_left(run))
@@ -185,11 +204,13 @@ def evaluate(run: Run) -> None:
     run.pace.restart()
     limits = LimitCount()
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
+    setup.processes.align_buffers(setup.measured)
     evaluation, _ = evaluate_detector(
         setup.measured, data, setup.config.data, categories,
         device=setup.device, watch=partial(watched, run, len(data.dataset), limits),
-        protocol=protocol_of(setup.config.train),
+        protocol=protocol_of(setup.config.train), processes=setup.processes,
     )  # fmt: skip
+    limits = LimitCount.total(setup.processes.gather(limits) or [])
     run.pace.evaluated()
     first = run.metrics is None
     record(run, evaluation.stats)
@@ -203,9 +224,9 @@ def watched(run: Run, total: int, limits: LimitCount, images: Iterator[Found]) -
     """Say how far an evaluation is; a run that was asked to stop stops between two images."""
     task = in_views("evaluating", run.setup.config.data.tta)
     for done, image in enumerate(images, start=1):
-        run.recorder.progress.status(f"{task} {done}/{total}")
+        run.recorder.progress.status(f"{task} {min(done * run.setup.processes.ranks.world, total)}/{total}")
         limits.add(image[1])
-        run.stop.check()
+        run.check_stop()
         yield image
 
 

@@ -51,10 +51,11 @@ class TrainingState:
 
     step: optimiser steps done. The learning rate and the samples of the losses are functions of it.
     epoch: 0-based epoch of the next batch.
-    batch: batches of that epoch that are done.
+    batch: optimiser steps of that epoch that are done.
     optimizer: the optimiser's state dict.
     best: the best score so far, None before the first evaluation.
     weights: the detector's, where those of the checkpoint are their moving average (``train.ema``); else None.
+    images: of an optimiser step; None in files of releases where ``batch`` counted forward passes.
     """
 
     step: int
@@ -63,6 +64,7 @@ class TrainingState:
     optimizer: dict[str, Any]
     best: float | None = None
     weights: Mapping[str, Tensor] | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)

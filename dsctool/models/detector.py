@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dsctool.errors import ConfigError
 from dsctool.models.backbones.resnet import ResNet
 from dsctool.models.input_checks import check_normalised, check_targets
+from dsctool.models.losses import Mean, values
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
@@ -47,7 +48,7 @@ class Cascade(Protocol[State]):
 
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         """Weighted losses from the proposals ``(n_i, 4)`` of every image."""
 
     def score(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> Scored[State]:
@@ -128,9 +129,14 @@ class Detector(nn.Module):
 
     def forward(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None
-    ) -> dict[str, Tensor]:
-        """:meth:`losses`, as the call that wrappers such as ``DistributedDataParallel`` see."""
-        return self.losses(images, targets, sizes)
+    ) -> dict[str, Mean]:
+        """:meth:`losses` before they are divided, as the call that wrappers such as ``DistributedDataParallel`` see."""
+        sizes = _sizes(images, sizes)
+        canvas = (images.shape[-2], images.shape[-1])
+        check_targets(targets, images=len(images), canvas=canvas, num_classes=self.num_classes)
+        features = self.extract_features(images)
+        losses, proposals = self.rpn.losses(features, targets, sizes)
+        return losses | self._cascade.losses(features, [p.boxes for p in proposals], targets, sizes)
 
     def losses(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None
@@ -147,12 +153,7 @@ class Detector(nn.Module):
         Raises:
             DataError: targets that cannot be learnt from, such as a box without width; the message names image and box.
         """
-        sizes = _sizes(images, sizes)
-        canvas = (images.shape[-2], images.shape[-1])
-        check_targets(targets, images=len(images), canvas=canvas, num_classes=self.num_classes)
-        features = self.extract_features(images)
-        losses, proposals = self.rpn.losses(features, targets, sizes)
-        return losses | self._cascade.losses(features, [p.boxes for p in proposals], targets, sizes)
+        return values(self(images, targets, sizes))
 
     @torch.no_grad()
     def detect(

@@ -12,8 +12,8 @@ from torchvision.ops import batched_nms
 
 from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_normal
-from dsctool.models.losses import box_loss
-from dsctool.models.targets import assign, sample
+from dsctool.models.losses import Mean, box_loss
+from dsctool.models.targets import assign, draws, sample
 from dsctool.ops.boxes import decode_boxes, encode_boxes
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.structures import LimitName, Proposals, Targets
@@ -52,7 +52,9 @@ class AnchorSampling:
     count: int
     positive_fraction: float
 
-    def __call__(self, anchors: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(
+        self, anchors: Tensor, gt_boxes: Tensor, *, draws: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Indices of the positive anchors, the instance of each, and indices of the negative anchors."""
         assigned = assign(
             anchors,
@@ -62,7 +64,7 @@ class AnchorSampling:
             min_positive_iou=self.min_positive_iou,
             low_quality_matches=True,
         )
-        positives, negatives = sample(assigned, count=self.count, positive_fraction=self.positive_fraction)
+        positives, negatives = sample(assigned, count=self.count, positive_fraction=self.positive_fraction, draws=draws)
         return positives, assigned[positives], negatives
 
 
@@ -134,7 +136,7 @@ class RPN(nn.Module):
 
     def losses(
         self, features: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
-    ) -> tuple[dict[str, Tensor], list[Proposals]]:
+    ) -> tuple[dict[str, Mean], list[Proposals]]:
         """The losses ``loss_rpn_cls`` and ``loss_rpn_bbox``, and the training proposals of every image.
 
         Both losses are sums over the sampled anchors of the batch, divided by their number.
@@ -153,11 +155,11 @@ class RPN(nn.Module):
 
     def _sampled_losses(
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Targets], sizes: Sequence[Size]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         sampled_logits, labels, sampled_deltas, delta_targets, count = [], [], [], [], 0
         for image, (target, size) in enumerate(zip(targets, sizes, strict=True)):
             inside = torch.nonzero(self.geometry.inside(anchors, size)).flatten()
-            positives, gt, negatives = self.sampling(anchors[inside], target.boxes)
+            positives, gt, negatives = self.sampling(anchors[inside], target.boxes, draws=draws(target, 0))
             positives, negatives = inside[positives], inside[negatives]
             sampled_logits.append(logits[image, torch.cat([positives, negatives])])
             labels.append(torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)]))
@@ -168,7 +170,7 @@ class RPN(nn.Module):
             torch.cat(sampled_logits).float(), torch.cat(labels).float(), reduction="sum"
         )
         return {
-            "loss_rpn_cls": objectness / count,
+            "loss_rpn_cls": Mean(objectness, count),
             "loss_rpn_bbox": box_loss(
                 torch.cat(sampled_deltas), torch.cat(delta_targets), beta=self.smooth_l1_beta, count=count
             ),

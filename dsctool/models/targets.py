@@ -1,6 +1,6 @@
 """Which candidate box stands for which instance: assigning and sampling, pure functions.
 
-Randomness comes from torch's default generator of the CPU alone, so one seed fixes it on every device.
+Randomness comes from generators of the CPU alone, so one seed fixes it on every device.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dsctool.ops.boxes import box_iou
+from dsctool.structures import Targets
 
 IGNORED = -2
 """Neither positive nor background."""
@@ -55,25 +56,36 @@ def assign(
     return assigned
 
 
-def sample(assigned: Tensor, *, count: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+def draws(target: Targets, number: int) -> torch.Generator | None:
+    """The random numbers of the draw ``number`` in an image that has a seed, wherever and however often it is made.
+
+    What is drawn in an image is then the same in whatever batch and process it is. None, for torch's own, without one.
+    """
+    return None if target.seed is None else torch.Generator().manual_seed((target.seed + 1 + number) % 2**63)
+
+
+def sample(
+    assigned: Tensor, *, count: int, positive_fraction: float, draws: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Draw up to ``count`` candidates, at most ``positive_fraction`` of them positive.
 
     Args:
         assigned: ``(n,)`` from :func:`assign`.
+        draws: where random numbers come from.
 
     Returns:
         Indices of the positives and of the negatives, each ascending. Negatives fill up what
         positives leave free.
     """
-    positives = _draw(torch.nonzero(assigned >= 0).flatten(), int(count * positive_fraction))
-    negatives = _draw(torch.nonzero(assigned == BACKGROUND).flatten(), count - len(positives))
+    positives = _draw(torch.nonzero(assigned >= 0).flatten(), int(count * positive_fraction), draws)
+    negatives = _draw(torch.nonzero(assigned == BACKGROUND).flatten(), count - len(positives), draws)
     return positives, negatives
 
 
-def _draw(candidates: Tensor, count: int) -> Tensor:
+def _draw(candidates: Tensor, count: int, draws: torch.Generator | None) -> Tensor:
     if len(candidates) <= count:
         return candidates
-    chosen = torch.randperm(len(candidates))[:count].sort().values
+    chosen = torch.randperm(len(candidates), generator=draws)[:count].sort().values
     return candidates[chosen.to(candidates.device)]
 
 
@@ -126,12 +138,13 @@ class RoiSampling:
     count: int
     positive_fraction: float
 
-    def __call__(self, proposals: Tensor, gt_boxes: Tensor) -> Samples:
+    def __call__(self, proposals: Tensor, gt_boxes: Tensor, *, draws: torch.Generator | None = None) -> Samples:
         """Positives, then negatives, drawn from proposals ``(n, 4)`` and the annotated boxes ``(G, 4)`` before them."""
         num_gt = len(gt_boxes)
         assigned = torch.cat([torch.arange(num_gt, device=proposals.device), self._assign(proposals, gt_boxes)])
         candidates = torch.cat([gt_boxes, proposals])
-        rows = torch.cat(sample(assigned, count=self.count, positive_fraction=self.positive_fraction))
+        drawn = sample(assigned, count=self.count, positive_fraction=self.positive_fraction, draws=draws)
+        rows = torch.cat(drawn)
         return Samples(boxes=candidates[rows], assigned=assigned[rows], is_gt=rows < num_gt)
 
     def reassign(self, samples: Samples, boxes: Tensor, gt_boxes: Tensor) -> Samples:

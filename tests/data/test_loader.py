@@ -55,7 +55,7 @@ def _loader(dataset: CocoDataset, *, workers: int = 0, epochs: int = 2, **option
 def _epoch(dataset: CocoDataset, *, epoch: int = 0, start: int = 0, workers: int = 0) -> list[Batch]:
     """One epoch from a loader of its own."""
     with _loader(dataset, workers=workers) as loader:
-        batches = list(loader.epoch(epoch, start=start))
+        batches = [batch for (batch,) in loader.epoch(epoch, start=start)]
         assert len(batches) == len(loader) - start
     assert active_children() == []
     return batches
@@ -70,9 +70,9 @@ def test_every_image_comes_once_an_epoch(synthetic_root: Path) -> None:
 def test_two_processes_share_the_batches_of_one(synthetic_root: Path) -> None:
     """The same images with the same augmentation; what one process took at once, two take half each."""
     dataset = _dataset(synthetic_root)
-    alone = list(_loader(dataset, batch_size=4).epoch(1))
+    alone = [batch for (batch,) in _loader(dataset, batch_size=4).epoch(1)]
     loaders = [_loader(dataset, batch_size=2, ranks=Ranks(rank, 2)) for rank in (0, 1)]
-    shares = [list(loader.epoch(1)) for loader in loaders]
+    shares = [[batch for (batch,) in loader.epoch(1)] for loader in loaders]
     assert len(alone) == len(shares[0]) == len(shares[1]) == len(loaders[1])
     for (whole, _, infos), *parts in zip(alone, *shares, strict=True):
         for rank, (images, _, own) in enumerate(parts):
@@ -112,9 +112,25 @@ def test_loading_leaves_the_global_generator_alone(synthetic_root: Path, workers
 def test_batches_in_pinned_memory_are_the_same(synthetic_root: Path) -> None:
     dataset = _dataset(synthetic_root)
     with _loader(dataset, workers=1, pin_memory=True) as loader:
-        pinned = list(loader.epoch(0))
+        pinned = [batch for (batch,) in loader.epoch(0)]
     assert all(map(_equal, pinned, _epoch(dataset)))
     assert all(images.tensor.is_pinned() and targets[0].boxes.is_pinned() for images, targets, _ in pinned)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_batches_of_a_step_come_together(synthetic_root: Path, workers: int) -> None:
+    dataset = _dataset(synthetic_root)
+    whole = [batch for (batch,) in _loader(dataset, batch_size=4).epoch(0)]
+    with _loader(dataset, batch_size=2, accumulate=2, workers=workers) as loader:
+        steps = list(loader.epoch(0))
+        assert len(steps) == len(loader) == len(whole)
+        assert {len(step) for step in steps} == {1, 2}, "what is left of an orientation is fewer"
+        for step, (_, _, infos) in zip(steps, whole, strict=True):
+            assert [info for _, _, part in step for info in part] == infos
+        rest = list(loader.epoch(0, start=1))
+        assert all(
+            _equal(a, b) for left, right in zip(rest, steps[1:], strict=True) for a, b in zip(left, right, strict=True)
+        )
 
 
 def test_evaluation_keeps_the_order(synthetic_root: Path) -> None:
@@ -143,7 +159,7 @@ def test_workers_live_across_epochs_and_evaluations(synthetic_root: Path) -> Non
     val_set = CocoDataset.for_evaluation(find_split(synthetic_root, SplitConfig(), "val"), _config(1))
     loader, seen = _loader(dataset, workers=2, epochs=3), []
     for epoch in range(3):
-        batches = loader.epoch(epoch)
+        batches = (batch for (batch,) in loader.epoch(epoch))
         first = next(batches)
         workers = {process.pid for process in active_children()}
         seen.append(workers)
@@ -155,7 +171,7 @@ def test_workers_live_across_epochs_and_evaluations(synthetic_root: Path) -> Non
 
 
 def _epoch_alone(dataset: CocoDataset, epoch: int) -> list[Batch]:
-    return list(_loader(dataset).epoch(epoch))
+    return [batch for (batch,) in _loader(dataset).epoch(epoch)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -164,11 +180,14 @@ def test_any_batch_may_be_asked_for_at_any_time(synthetic_root: Path, workers: i
     dataset = _dataset(synthetic_root)
     epochs = [_epoch_alone(dataset, epoch) for epoch in range(3)]
     with _loader(dataset, workers=workers, epochs=2) as loader:
-        assert _equal(next(loader.epoch(0)), epochs[0][0])
+        assert _equal(next(loader.epoch(0))[0], epochs[0][0])
         for epoch, start in ((0, 0), (1, 1), (1, 0), (2, 0), (0, 2)):
-            assert all(map(_equal, loader.epoch(epoch, start=start), epochs[epoch][start:])), (epoch, start)
+            rest = (batch for (batch,) in loader.epoch(epoch, start=start))
+            assert all(map(_equal, rest, epochs[epoch][start:])), (epoch, start)
         turns = islice(zip(loader.epoch(0), loader.epoch(1), strict=True), 2)
-        assert all(_equal(left, epochs[0][i]) and _equal(right, epochs[1][i]) for i, (left, right) in enumerate(turns))
+        for i, ((left,), (right,)) in enumerate(turns):
+            assert _equal(left, epochs[0][i])
+            assert _equal(right, epochs[1][i])
     assert active_children() == []
 
 

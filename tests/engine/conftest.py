@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from dsctool.config.schema import Config
-from dsctool.data.samplers import ALONE, Ranks
 from dsctool.engine import trainer
+from dsctool.engine.processes import LONE, Processes
 from tests.engine.fakes import Build, FakeDetector, tiny_config
 
 
@@ -27,7 +27,7 @@ def run(synthetic_root: Path) -> Callable[..., str]:
         prepare: Build = lambda model: None,
         data: Path = synthetic_root,
         provenance: dict[str, str] | None = None,
-        ranks: Ranks = ALONE,
+        processes: Processes = LONE,
     ) -> str:
         def build(config: Config, *, num_classes: int) -> FakeDetector:
             model = FakeDetector(num_classes)
@@ -43,7 +43,7 @@ def run(synthetic_root: Path) -> Callable[..., str]:
             device="cpu",
             console=Console(file=out),
             provenance=provenance,
-            ranks=ranks,
+            processes=processes,
             build=build,  # type: ignore[arg-type]
         )
         return out.getvalue()

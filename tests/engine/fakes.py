@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.config.schema import Config
+from dsctool.models.losses import Mean
 from dsctool.structures import Detections, Targets
 from dsctool.terms import Size
 
@@ -31,14 +32,14 @@ class FakeDetector(nn.Module):
 
     def forward(
         self, images: Tensor, targets: Sequence[Targets], sizes: Sequence[Size] | None = None
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         self.calls["losses"] += 1
         self.on_losses(self.calls["losses"])
         assert self.training
         scores = self.head(self.norm(self.conv(images[..., ::8, ::8])).relu().mean((2, 3)))
         noise = torch.rand(scores.shape, device=scores.device)
-        losses = {"loss_rpn_cls": scores.square().mean(), "s0.loss_mask": (scores * noise).mean()}
-        return {name: loss * self.factors.get(name, 1.0) for name, loss in losses.items()}
+        losses = {"loss_rpn_cls": scores.square(), "s0.loss_mask": scores * noise}
+        return {name: self.factors.get(name, 1.0) * Mean(loss.sum(), loss.numel()) for name, loss in losses.items()}
 
     @torch.inference_mode()
     def detect(

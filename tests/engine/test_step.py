@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from dsctool.data.transforms import Batch, SampleInfo
 from dsctool.engine.meters import Feed, Window
 from dsctool.engine.step import StepResult, optimizer_step, part_of
 from dsctool.errors import DataError, TrainingError
+from dsctool.models.losses import Mean
 from dsctool.structures import ImageBatch, Targets
 
 
@@ -22,9 +25,9 @@ class Brightness(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3))
 
-    def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Mean]:
         values = images.mean((2, 3)) @ self.weight
-        return {"loss_a": values.square().mean(), "s1.loss_cls": values.mean()}
+        return {"loss_a": Mean(values.square().sum(), len(values)), "s1.loss_cls": Mean(values.sum(), len(values))}
 
 
 def batch(images: Tensor, first_id: int) -> Batch:
@@ -41,7 +44,7 @@ class Wrapped(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *inputs: object) -> dict[str, Tensor]:
+    def forward(self, *inputs: object) -> dict[str, Mean]:
         return self.module(*inputs)
 
 
@@ -95,7 +98,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_which(brightness: fl
 
 def test_targets_that_the_model_refuses_are_told_with_their_images() -> None:
     class Refusing(Brightness):
-        def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
+        def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Mean]:
             raise DataError("targets[1]: box 3 has no width or no height")
 
     model = Refusing()
@@ -126,8 +129,15 @@ def test_losses_are_placed(name: str, words: str) -> None:
     assert part_of(name) == words
 
 
-def test_feed_groups_and_keeps_the_rest() -> None:
-    assert list(Feed(iter("abcde"), group=2)) == [["a", "b"], ["c", "d"], ["e"]]  # type: ignore[arg-type]
+def test_feed_measures_what_is_waited_for() -> None:
+    def slow() -> Iterator[list[Batch]]:
+        time.sleep(0.05)
+        yield [batch(torch.zeros(1, 3, 8, 8), 0)]
+        yield []
+
+    feed = Feed(slow())
+    waited = [feed.waited for _ in feed]
+    assert waited[0] >= 0.05 > waited[1]
 
 
 def test_window_means() -> None:

@@ -21,6 +21,7 @@ from dsctool.errors import ConfigError
 from dsctool.models import postprocess as postprocess_module
 from dsctool.models.cascades.htc import HTC
 from dsctool.models.detector import Detector, to_instances
+from dsctool.models.losses import values
 from dsctool.models.rpn import RPN
 from dsctool.models.views import View, detect_in_views
 from dsctool.ops import geometry as geometry_module
@@ -179,7 +180,7 @@ def test_losses_of_the_rpn() -> None:
     """Anchors, which of them are inside, assignment with low-quality matches, encoding: anchor by anchor."""
     model = mmdet1_detector(overrides=["model.rpn.samples=100000", "model.rpn.positive_fraction=1.0"])
     features, target = model.extract_features(image()), some_targets()
-    losses, _ = model.rpn.losses(features, [target], [SIZE])
+    losses = values(model.rpn.losses(features, [target], [SIZE])[0])
     gts = inclusive(target.boxes).tolist()
     places: list[list[float]] = []
     logits, deltas = [], []
@@ -214,7 +215,7 @@ def test_losses_of_a_stage() -> None:
     around = around.clamp(min=0).minimum(torch.tensor([96.0, 63.0, 96.0, 63.0]))
     around = torch.cat([torch.minimum(around[:, :2], around[:, 2:]), torch.maximum(around[:, :2], around[:, 2:])], 1)
     around = torch.cat([around, torch.tensor([[60.0, 40.0, 90.0, 60.0]])])
-    losses = cascade.losses(features, [half_open(around)], [target], [SIZE])  # type: ignore[operator]
+    losses = values(cascade.losses(features, [half_open(around)], [target], [SIZE]))  # type: ignore[operator]
 
     gts, boxes = inclusive(target.boxes).tolist(), [*inclusive(target.boxes).tolist(), *around.tolist()]
     assigned = [0, 1, 2, *mmdet1.assign(around.tolist(), gts, 0.5, 0.5, 0.5)]
@@ -282,7 +283,7 @@ def test_the_semantic_loss_is_averaged_over_labelled_cells(name: str) -> None:
         for row in (0, 2)
         for column in range(5)
     )
-    found = head.loss(logits, labels)  # type: ignore[union-attr, operator]
+    found = head.loss(logits, labels).value  # type: ignore[union-attr, operator]
     torch.testing.assert_close(found, head.loss_weight * total / 10)  # type: ignore[union-attr, operator]
 
 

@@ -93,10 +93,10 @@ PARTS: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
     "decoding": (lambda deltas: decode_boxes(BOXES, deltas, STDS), LOGITS[:, :4] / 8),
     "suppression": (suppressed, LOGITS.softmax(dim=1)),
     "softmax over classes": (lambda logits: class_scores([logits, logits.flip(0)]), LOGITS),
-    "classification loss": (lambda logits: classification_loss(logits, LABELS), LOGITS),
-    "box loss": (lambda deltas: box_loss(deltas, torch.zeros_like(deltas), beta=1.0, count=3), LOGITS[:, :4]),
-    "mask loss": (lambda logits: mask_loss(logits[0], (logits[1] > 0).to(logits)), X),
-    "semantic loss": (lambda logits: semantic_loss(logits, torch.ones(2, 9, 12, dtype=torch.int64)), X),
+    "classification loss": (lambda logits: classification_loss(logits, LABELS).value, LOGITS),
+    "box loss": (lambda deltas: box_loss(deltas, torch.zeros_like(deltas), beta=1.0, count=3).value, LOGITS[:, :4]),
+    "mask loss": (lambda logits: mask_loss(logits[0], (logits[1] > 0).to(logits)).value, X),
+    "semantic loss": (lambda logits: semantic_loss(logits, torch.ones(2, 9, 12, dtype=torch.int64)).value, X),
     "mask targets": (lambda boxes: mask_targets(torch.ones(1, 400, 600).bool(), boxes, LABELS * 0, 28), BOXES),
 }
 """Every delicate part as a function of one tensor, and that tensor."""

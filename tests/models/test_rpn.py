@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dsctool.models.losses import values
 from dsctool.models.rpn import RPN, UNIT_STDS, ProposalLimits, base_anchors, grid_anchors
 from dsctool.ops.boxes import box_iou, decode_boxes
 from tests.models.tiny import one_box, tiny_detector
@@ -109,13 +110,13 @@ def test_losses_look_at_anchors_inside_the_image_only(rpn: RPN) -> None:
     """What the padding of a canvas holds is no background."""
     rpn.sampling = replace(rpn.sampling, count=10_000)
     features, targets = pyramid(), [one_box(*SIZE)]
-    inside = rpn.losses(features, targets, [SIZE])[0]
-    cut = rpn.losses(features, targets, [(64, 60)])[0]
+    inside = values(rpn.losses(features, targets, [SIZE])[0])
+    cut = values(rpn.losses(features, targets, [(64, 60)])[0])
     assert inside["loss_rpn_cls"] != cut["loss_rpn_cls"]
     with torch.no_grad():
         for x in features:
             x[..., x.shape[-1] - 1 :] += 5.0  # beyond the cut image, and its convolution's reach
-    again = rpn.losses(features, targets, [(64, 60)])[0]
+    again = values(rpn.losses(features, targets, [(64, 60)])[0])
     assert again["loss_rpn_cls"].item() == pytest.approx(cut["loss_rpn_cls"].item(), rel=1e-5)
 
 
@@ -125,7 +126,8 @@ def test_both_losses_are_divided_by_the_samples(rpn: RPN, count: int) -> None:
     for conv in (rpn.objectness, rpn.deltas):
         torch.nn.init.zeros_(conv.weight)
         torch.nn.init.zeros_(conv.bias)
-    losses, proposals = rpn.losses(pyramid(), [one_box(*SIZE, count=count)], [SIZE])
+    found, proposals = rpn.losses(pyramid(), [one_box(*SIZE, count=count)], [SIZE])
+    losses = values(found)
     assert len(proposals) == 1
     positives = 0 if count == 0 else 1
     assert losses["loss_rpn_cls"].item() == pytest.approx(0.6931, rel=0.05)

@@ -134,10 +134,10 @@ def test_box_losses() -> None:
     weight = tensor(recorded["l1_weight"])
     pred, target = tensor(recorded["l1_pred"]) * weight, tensor(recorded["l1_target"]) * weight
     assert set(weight.flatten().tolist()) <= {0.0, 1.0}, "weighting before the loss is only right for 0 and 1"
-    assert box_loss(pred, target, beta=1.0, count=20).item() == pytest.approx(
+    assert box_loss(pred, target, beta=1.0, count=20).value.item() == pytest.approx(
         float(recorded["smooth_l1_beta1_avg20"]), rel=EXACT
     )
-    assert box_loss(pred, target, beta=1 / 9, count=256).item() == pytest.approx(
+    assert box_loss(pred, target, beta=1 / 9, count=256).value.item() == pytest.approx(
         float(recorded["smooth_l1_beta1_9_avg256"]), rel=EXACT
     )
 
@@ -147,7 +147,7 @@ def test_classification_loss() -> None:
     weighted = tensor(recorded["ce_weights"]) > 0
     assert set(recorded["ce_weights"].tolist()) <= {0.0, 1.0}
     logits, labels = tensor(recorded["ce_logits"])[weighted], tensor(recorded["ce_labels"])[weighted]
-    ours = classification_loss(logits, labels).item() * len(labels) / 17
+    ours = classification_loss(logits, labels).value.item() * len(labels) / 17
     assert ours == pytest.approx(float(recorded["ce_avg17"]), rel=EXACT)
 
 
@@ -155,11 +155,11 @@ def test_mask_loss() -> None:
     recorded = recording("component_losses")
     logits, labels = tensor(recorded["mask_logits"]), tensor(recorded["mask_labels"])
     own_class = logits[torch.arange(len(labels)), labels]
-    ours = mask_loss(own_class, tensor(recorded["mask_targets"])).item()
+    ours = mask_loss(own_class, tensor(recorded["mask_targets"])).value.item()
     assert ours == pytest.approx(recorded["mask_bce"].item(), rel=EXACT)
 
 
 def test_semantic_loss_divides_by_all_cells() -> None:
     recorded = recording("component_losses")
-    ours = 0.2 * semantic_loss(tensor(recorded["sem_logits"]), tensor(recorded["sem_labels"])).item()
+    ours = 0.2 * semantic_loss(tensor(recorded["sem_logits"]), tensor(recorded["sem_labels"])).value.item()
     assert ours == pytest.approx(float(recorded["sem_ce_w02_ignore255"]), rel=EXACT)

@@ -15,6 +15,7 @@ from dsctool.models.cascades.box_stage import BoxStage
 from dsctool.models.cascades.dsc import DSC
 from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.detector import Detector
+from dsctool.models.losses import values
 from dsctool.models.targets import Samples
 from dsctool.ops.boxes import encode_boxes
 from dsctool.structures import Targets
@@ -57,9 +58,9 @@ def iteration(request: pytest.FixtureRequest) -> Iteration:
         for method in ("sample", "reassign"):
             patch.setattr(BoxStage, method, keeping(getattr(BoxStage, method), samples))
         features = model.extract_features(images)
-        losses, _ = model.rpn.losses(features, targets, sizes)
+        of_rpn, _ = model.rpn.losses(features, targets, sizes)
         assert isinstance(model.cascade, DSC)
-        losses |= model.cascade.losses(features, proposals, targets, sizes)
+        losses = values(of_rpn | model.cascade.losses(features, proposals, targets, sizes))
     torch.stack(list(losses.values())).sum().backward()
     return Iteration(model, recorded, targets, losses, samples)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dsctool.models.losses import box_loss, classification_loss
+from dsctool.models.losses import Mean, box_loss, classification_loss
 from dsctool.models.roi.box_head import BoxHead
 from dsctool.models.roi.extractors import roi_feature, rois_at_once
-from dsctool.models.targets import RoiSampling, Samples
+from dsctool.models.targets import RoiSampling, Samples, draws
 from dsctool.ops.boxes import decode_boxes, encode_boxes
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
@@ -43,9 +43,15 @@ class BoxStage(nn.Module):
         logits, deltas = (torch.cat(column) for column in zip(*parts, strict=True))
         return logits, deltas
 
-    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets]) -> list[Samples]:
-        """Assign and sample the proposals ``(n_i, 4)`` of every image; annotated boxes join them."""
-        return [self.sampling(boxes, target.boxes) for boxes, target in zip(proposals, targets, strict=True)]
+    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Targets], *, draw: int) -> list[Samples]:
+        """Assign and sample the proposals ``(n_i, 4)`` of every image; annotated boxes join them.
+
+        draw: which of the draws of a forward pass this is, from 1; see :func:`dsctool.models.targets.draws`.
+        """
+        return [
+            self.sampling(boxes, target.boxes, draws=draws(target, draw))
+            for boxes, target in zip(proposals, targets, strict=True)
+        ]
 
     def reassign(
         self, samples: Sequence[Samples], boxes: Sequence[Tensor], targets: Sequence[Targets]
@@ -58,7 +64,7 @@ class BoxStage(nn.Module):
 
     def losses(
         self, logits: Tensor, deltas: Tensor, samples: Sequence[Samples], targets: Sequence[Targets]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         """``loss_cls`` and ``loss_bbox`` of the samples of all images; both are divided by the number of samples."""
         labels = torch.cat([s.labels(t.labels, self.num_classes) for s, t in zip(samples, targets, strict=True)])
         wanted = torch.cat(
@@ -70,7 +76,7 @@ class BoxStage(nn.Module):
         positives = labels < self.num_classes
         return {
             "loss_cls": classification_loss(logits, labels),
-            "loss_bbox": box_loss(deltas[positives], wanted, beta=1.0, count=max(len(labels), 1)),
+            "loss_bbox": box_loss(deltas[positives], wanted, beta=1.0, count=len(labels)),
         }
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes
 from dsctool.models.cascades.masks import mean_masks, positive_labels, positive_masks
-from dsctool.models.losses import mask_loss
+from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
@@ -48,12 +48,12 @@ class CascadeRCNN(nn.Module):
 
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         """``s<t>.loss_cls``, ``s<t>.loss_bbox`` and ``s<t>.loss_mask`` of every stage t, weighted."""
-        losses: dict[str, Tensor] = {}
+        losses: dict[str, Mean] = {}
         boxes = list(proposals)
         for t, (stage, weight) in enumerate(zip(self.box_stages, self.stage_loss_weights, strict=True)):
-            samples = stage.sample(boxes, targets)
+            samples = stage.sample(boxes, targets, draw=t + 1)
             logits, deltas = stage(features, None, boxes_to_rois([s.boxes for s in samples]))
             stage_losses = stage.losses(logits, deltas, samples, targets)
             if self.has_masks:
@@ -79,7 +79,7 @@ class CascadeRCNN(nn.Module):
 
     def _mask_loss(
         self, head: MaskHead, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Targets]
-    ) -> Tensor:
+    ) -> Mean:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
         x = roi_feature(features, None, rois, output_size=self.mask_roi_size, geometry=self.geometry)
         logits = head.predict_classes(head.feature(x), positive_labels(samples, targets))

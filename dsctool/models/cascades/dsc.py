@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dsctool.models.cascades.box_stage import BoxStage, class_scores
 from dsctool.models.cascades.masks import positive_labels, positive_masks
-from dsctool.models.losses import mask_loss
+from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature, rois_at_once
 from dsctool.models.roi.mask_head import MaskHead
@@ -125,14 +125,14 @@ class DSC(nn.Module):
 
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         """``s<t>.loss_cls``, ``s<t>.loss_bbox``, ``s<t>.loss_mpn`` (weighted), ``loss_mask``, ``loss_semantic_seg``.
 
         Only the first stage draws samples. The others keep all of them in their order and assign them anew, so
         that features of one stage belong to the boxes of the next.
         """
         losses, semantic = semantic_branch(self.semantic_head, features, targets)
-        samples = self.box_stages[0].sample(proposals, targets)
+        samples = self.box_stages[0].sample(proposals, targets, draw=1)
         guidance: Guidance | None = None
         for t, (stage, box_weight) in enumerate(zip(self.box_stages, self.box_loss_weights, strict=True)):
             rois = boxes_to_rois([s.boxes for s in samples])
@@ -304,7 +304,7 @@ class DSC(nn.Module):
         samples: Sequence[Samples],
         targets: Sequence[Targets],
         guidance: Guidance,
-    ) -> Tensor:
+    ) -> Mean:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
         positives = torch.cat([s.positives for s in samples])
         logits = self.final_masks(features, semantic, rois, positive_labels(samples, targets), guidance[positives])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes
 from dsctool.models.cascades.masks import mean_masks, positive_labels, positive_masks
-from dsctool.models.losses import mask_loss
+from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.models.roi.mask_head import MaskHead
@@ -49,7 +49,7 @@ class HTC(nn.Module):
 
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], sizes: Sequence[Size]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Mean]:
         """``s<t>.loss_cls``, ``s<t>.loss_bbox``, ``s<t>.loss_mask``, weighted, and ``loss_semantic_seg``.
 
         Interleaved execution (section 3.1): the mask stage sees the boxes that the box stage of the
@@ -58,11 +58,11 @@ class HTC(nn.Module):
         losses, semantic = semantic_branch(self.semantic_head, features, targets)
         boxes = list(proposals)
         for t, (stage, weight) in enumerate(zip(self.box_stages, self.stage_loss_weights, strict=True)):
-            samples = stage.sample(boxes, targets)
+            samples = stage.sample(boxes, targets, draw=2 * t + 1)
             logits, deltas = stage(features, semantic, boxes_to_rois([s.boxes for s in samples]))
             stage_losses = stage.losses(logits, deltas, samples, targets)
             boxes = stage.next_proposals(samples, deltas, sizes)  # r_t = B_t(x, r_{t-1})
-            samples = stage.sample(boxes, targets)
+            samples = stage.sample(boxes, targets, draw=2 * t + 2)
             stage_losses["loss_mask"] = self._mask_loss(t, features, semantic, samples, targets)
             losses |= {f"s{t}.{name}": weight * value for name, value in stage_losses.items()}
         return losses
@@ -98,7 +98,7 @@ class HTC(nn.Module):
         semantic: Tensor | None,
         samples: Sequence[Samples],
         targets: Sequence[Targets],
-    ) -> Tensor:
+    ) -> Mean:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
         x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size, geometry=self.geometry)
         feature = self.mask_features(x, t + 1)[t]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dsctool.errors import DataError
 from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_kaiming
-from dsctool.models.losses import semantic_loss
+from dsctool.models.losses import Mean, semantic_loss
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import roi_align
 from dsctool.structures import Targets
@@ -55,14 +55,14 @@ class SemanticHead(nn.Module):
         """The shared map -> class logits ``(N, classes, H/8, W/8)``."""
         return self.logits(shared)
 
-    def loss(self, shared: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, shared: Tensor, labels: Tensor) -> Mean:
         """Weighted cross entropy with ``labels (N, H/8, W/8)``, 255 ignored."""
         return self.loss_weight * semantic_loss(self.predict(shared), labels, average_valid=self.average_valid)
 
 
 def semantic_branch(
     head: SemanticHead | None, features: Sequence[Tensor], targets: Sequence[Targets]
-) -> tuple[dict[str, Tensor], Tensor | None]:
+) -> tuple[dict[str, Mean], Tensor | None]:
     """The branch in training: its loss, ``loss_semantic_seg``, and S; nothing and None where there is no branch.
 
     Raises:

@@ -12,6 +12,7 @@ from dsctool.config.loading import load_config
 from dsctool.models.build import build_detector
 from dsctool.models.cascades.dsc import DSC
 from dsctool.models.detector import Detector
+from dsctool.models.losses import values
 from dsctool.ops.boxes import enlarge_boxes
 from dsctool.ops.roi_align import boxes_to_rois
 from tests.models.tiny import one_box, tiny_detector
@@ -110,7 +111,7 @@ def test_few_proposals(proposals: list[list[float]]) -> None:
     model = tiny_detector("dsc_tiny", ["postprocess.score_threshold=0.0"]).train()
     features = model.extract_features(torch.randn(1, 3, 64, 96))
     boxes = torch.tensor(proposals).reshape(-1, 4)
-    losses = cascade_of(model).losses(features, [boxes], [one_box(64, 96, count=0)], [(64, 96)])
+    losses = values(cascade_of(model).losses(features, [boxes], [one_box(64, 96, count=0)], [(64, 96)]))
     torch.stack(list(losses.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in model.cascade.parameters())
     with torch.no_grad():

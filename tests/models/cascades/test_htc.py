@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dsctool.models.cascades.htc import HTC
+from dsctool.models.losses import values
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.ops.roi_align import boxes_to_rois
 from tests.models.tiny import one_box, tiny_detector
@@ -71,6 +72,6 @@ def test_mask_stages_train_on_boxes_that_the_box_stage_has_just_moved() -> None:
     for shift in (0.0, 30.0):
         torch.nn.init.constant_(model.cascade.box_stages[0].head.regressor.bias, shift)
         found = model.cascade.losses(features, [targets.boxes + 2], [targets], [SIZE])
-        losses.append({name: value.item() for name, value in found.items()})
+        losses.append({name: value.item() for name, value in values(found).items()})
     assert losses[0]["s0.loss_cls"] == losses[1]["s0.loss_cls"]
     assert losses[0]["s0.loss_mask"] != losses[1]["s0.loss_mask"]
