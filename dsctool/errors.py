@@ -23,6 +23,14 @@ class CheckpointError(DsctoolError):
     """Weights that cannot be read or do not fit the model."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint that is not as it was written."""
+
+
+class DiskFullError(DsctoolError):
+    """A file that there is no room for; what has its name is what had it before."""
+
+
 class TrainingError(DsctoolError):
     """A run that cannot go on; what it has written so far is sound."""
 

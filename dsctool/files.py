@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from dsctool.errors import DataError
+from dsctool.errors import DataError, DiskFullError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def read_bytes(path: Path) -> bytes:
@@ -52,20 +58,75 @@ def read_json(path: Path) -> object:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     """A binary file that takes its name only when the block ends without an error.
 
     It is written under a temporary name in the same folder, flushed to disk and renamed over ``path``.
+
+    size: about how many bytes it will have, where that is known.
+
+    Raises:
+        DiskFullError: there is no room for it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with room_for(path, size), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path, size: int | None = None) -> Iterator[None]:
+    """Raises DiskFullError when the disk is full in the block, which writes to ``path``; size: as for whole files."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter are torch's, when a file takes no more
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        needed = "" if size is None else f": {size / 2**20:.1f} MiB are needed"
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFullError(f"{path}: the disk is full{needed}; {free / 2**20:.1f} MiB are free.") from error
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Whether this process has the file for itself until it closes it; no other one gets it then.
+
+    Where the system or the disk knows no such thing, it is for everybody.
+    """
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def keep_as(path: Path, name: Path) -> None:
+    """Give the file ``path`` a second name, in place of whatever has it: both names are there at any time."""
+    temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, temporary)
+        temporary.replace(name)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what processes that were killed left of files of these names in ``folder``."""
+    for name in names:
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

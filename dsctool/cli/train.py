@@ -18,6 +18,9 @@ Output = Annotated[
     Path | None, typer.Option("--output", metavar="RUN", help="Folder of the run; must not exist unless --resume.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output from its last.pt.")]
+Keep = Annotated[
+    int, typer.Option("--keep", min=0, metavar="N", help="Also keep the weights of the last N epochs, RUN/epoch_*.pt.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Train two steps, say what the run would cost, and write nothing.")
 ]
@@ -29,6 +32,7 @@ def train(
     overrides: Overrides = None,
     output: Output = None,
     resume: Resume = False,
+    keep: Keep = 0,
     dry_run: DryRun = False,
     device: Device = "auto",
 ) -> None:
@@ -38,7 +42,8 @@ def train(
 
         dsctool train htc_tiny optim.lr=1e-3 --data shapes --output runs/first
 
-    RUN gets config.yaml (resolved), metrics.jsonl, train.log, last.pt (to continue) and best.pt (to use).
+    RUN gets config.yaml (resolved), metrics.jsonl, train.log, last.pt (to continue), previous.pt (the one before it,
+    which --resume takes where last.pt is damaged) and best.pt (to use).
 
     Several processes, of one machine or many, train together when torchrun starts them:
 
@@ -76,6 +81,7 @@ def train(
                 device=chosen,
                 console=console,
                 provenance=resolved.provenance,
+                keep=keep,
                 processes=processes,
             )
         except RunInterruptedError as interruption:

@@ -186,6 +186,8 @@ class TrainConfig(Block):
     the most instances of one class in one image, where that is more."""
     checkpoint_interval: PositiveInt = 1000
     """Optimiser steps between writes of ``last.pt``; it is also written after every epoch and on signals."""
+    timeout: PositiveFloat = 600
+    """Seconds that a batch may take to come from the loader processes, before the run says that they hang, and ends."""
     log_interval: PositiveInt = 50
     """Optimiser steps between lines of ``metrics.jsonl``."""
 

@@ -37,6 +37,7 @@ class BatchLoader(Iterable[Batch]):
     batches: the samples of each, by index, or by a key that also fixes the augmentation.
     batch_size: images in a batch, at most.
     pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
+    timeout: seconds that a batch of a worker may take; it is a WorkerError then. 0: as long as it likes.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class BatchLoader(Iterable[Batch]):
         batches: Iterable[Sequence[int | SampleKey]],
         batch_size: int,
         pin_memory: bool = False,
+        timeout: float = 0,
     ) -> None:
         self._dataset = dataset
         self._config = config
         self._batches = batches
         self._batch_size = batch_size
         self._pin_memory = pin_memory
+        self._timeout = timeout
 
     def __iter__(self) -> Generator[Batch, None, None]:
         crew = Crew(size=self._config.workers, batch_size=self._batch_size)
@@ -64,6 +67,7 @@ class BatchLoader(Iterable[Batch]):
             worker_init_fn=crew.enter,
             generator=torch.Generator(),  # else the loader draws from the global one
             pin_memory=self._pin_memory,
+            timeout=self._timeout if self._config.workers else 0,
         )
         with crew.starting():
             iterator = iter(loader)
@@ -80,11 +84,18 @@ class BatchLoader(Iterable[Batch]):
     def _next(self, iterator: Iterator[Any], crew: Crew) -> Any:
         try:
             return next(iterator, None)
-        except (RuntimeError, OSError, EOFError):  # the last two where a batch comes from a process that is gone
+        except (RuntimeError, OSError, EOFError) as error:  # the last two where a batch comes from one that is gone
             lost = crew.lost()
-            if lost is None:
+            if lost is None and "timed out" not in str(error):
                 raise
-        raise WorkerError(self._words(lost))
+        raise WorkerError(self._hang(crew) if lost is None else self._words(lost))
+
+    def _hang(self, crew: Crew) -> str:
+        at = _named(self._dataset, crew.indices())
+        return (
+            f"no batch came from the loader processes in {self._timeout:g} seconds; they are at {at}. "
+            "Is the disk slow, or a file on a drive that does not answer? train.timeout gives them longer."
+        )
 
     def _words(self, lost: Lost) -> str:
         at = f"while it loaded {_named(self._dataset, lost.indices)}" if lost.indices else "before it loaded anything"
@@ -117,7 +128,7 @@ class TrainLoader:
     epoch, while the run evaluates. As a context manager the loader ends them at the end of the block.
 
     batch_size, accumulate: images per batch, and batches per step, of a process. epochs: of the run. ranks: the process
-    that gets the batches. pin_memory: as for :class:`BatchLoader`.
+    that gets the batches. pin_memory, timeout: as for :class:`BatchLoader`.
     """
 
     def __init__(
@@ -131,13 +142,16 @@ class TrainLoader:
         accumulate: int = 1,
         ranks: Ranks = ALONE,
         pin_memory: bool = False,
+        timeout: float = 0,
     ) -> None:
         groups = _groups(dataset, config)
         self.steps_of = partial(count_steps, groups)
         self._length = self.steps_of(batch_size * accumulate * ranks.world)
         self._epochs = epochs
         self._order = partial(EpochSteps, groups, batch_size=batch_size, accumulate=accumulate, seed=seed, ranks=ranks)
-        self._loader = partial(BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory)
+        self._loader = partial(
+            BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory, timeout=timeout
+        )
         self._stream: Generator[Batch, None, None] | None = None
         self._at: tuple[int, int] | None = None
         """The epoch and the step that the stream gives next."""
@@ -180,14 +194,14 @@ class TrainLoader:
 
 
 def eval_loader(
-    dataset: CocoDataset, config: DataConfig, *, ranks: Ranks = ALONE, pin_memory: bool = False
+    dataset: CocoDataset, config: DataConfig, *, ranks: Ranks = ALONE, pin_memory: bool = False, timeout: float = 0
 ) -> BatchLoader:
     """All images, one by one in the order of the data set; of several processes each has every so manieth.
 
-    pin_memory: as for :class:`BatchLoader`.
+    pin_memory, timeout: as for :class:`BatchLoader`.
     """
     batches = [[index] for index in range(ranks.rank, len(dataset), ranks.world)]
-    return BatchLoader(dataset, config, batches=batches, batch_size=1, pin_memory=pin_memory)
+    return BatchLoader(dataset, config, batches=batches, batch_size=1, pin_memory=pin_memory, timeout=timeout)
 
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:

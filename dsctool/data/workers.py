@@ -88,6 +88,10 @@ class Crew:
                 return Lost(process.exitcode, [index for _, count, *indices in rows for index in indices[:count]])
         return None
 
+    def indices(self) -> list[int]:
+        """Of the images in the batches that the processes were given last."""
+        return [index for _, count, *indices in self._notes.tolist() for index in indices[:count]]
+
     def dismiss(self) -> None:
         """End those that did not end when they were asked to: they heed no SIGTERM."""
         atexit.unregister(self.dismiss)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ class Window:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._timed = 0  # of them, in this process
         self._images = 0
         self._waited = 0.0
         self._seconds = 0.0
@@ -58,9 +60,23 @@ class Window:
         values = {**result.losses, "grad_norm": result.grad_norm}
         self._sums = {name: self._sums[name] + value if self._sums else value for name, value in values.items()}
         self._steps += 1
+        self._timed += 1
         self._images += result.images
         self._waited += waited
         self._seconds += seconds
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What was counted so far, for a run that goes on later; times are not in it."""
+        return {"sums": {name: value.cpu() for name, value in self._sums.items()}, "steps": self._steps}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], device: torch.device) -> Self:
+        """One that goes on counting where ``state`` was."""
+        window = cls()
+        window._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        window._steps = state["steps"]
+        return window
 
     def means(self) -> tuple[dict[str, float], dict[str, float]]:
         """Means over the steps so far, read from the device once: losses by name, and everything else.
@@ -71,8 +87,8 @@ class Window:
         losses = dict(zip(self._sums, means, strict=True))
         others = {
             "grad_norm": losses.pop("grad_norm"),
-            "data_time": self._waited / self._steps,
-            "step_time": self._seconds / self._steps,
+            "data_time": self._waited / self._timed,
+            "step_time": self._seconds / self._timed,
             "images_per_s": self._images / self._seconds,
         }
         return losses, others

@@ -16,10 +16,12 @@ from dsctool.data.loader import eval_loader
 from dsctool.engine.inference import Model, detections, to_results
 from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
 from dsctool.engine.split_results import match_categories
-from dsctool.errors import CheckpointError, ConfigError, DataError
+from dsctool.errors import CheckpointError, ConfigError, DamagedError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 from dsctool.terms import Progress
 
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+"""The checkpoints in the folder of a run: to continue, the one before it, and to use."""
 TRIED = 2
 """Validation images that a new run detects in before its first step."""
 
@@ -31,21 +33,22 @@ CHANGEABLE = (
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.log_interval",
+    "train.timeout",
 )
 """Keys, and beginnings of keys, that may differ from the stored configuration when a run is resumed."""
 
 
-def starting_point(config: Config, output: Path, *, resume: bool) -> Checkpoint | None:
-    """The state that the run in ``output`` continues from, or None for a new one.
+def starting_point(config: Config, output: Path, *, resume: bool) -> tuple[Checkpoint | None, list[str]]:
+    """The state that the run in ``output`` continues from, or None for a new one, and what to say about it.
 
     Raises ConfigError or CheckpointError when it would spoil what is there, or would not continue it.
     """
     if not resume:
         refuse_existing(output)
-        return None
-    checkpoint = resumable(output)
+        return None, []
+    checkpoint, notes = resumable(output)
     refuse_changes(config, checkpoint, output)
-    return checkpoint
+    return checkpoint, notes
 
 
 def refuse_existing(output: Path) -> None:
@@ -58,17 +61,28 @@ def refuse_existing(output: Path) -> None:
         )
 
 
-def resumable(output: Path) -> Checkpoint:
-    """The state that the run in ``output`` continues from; CheckpointError where there is none."""
-    path = output / "last.pt"
+def resumable(output: Path) -> tuple[Checkpoint, list[str]]:
+    """The state that the run in ``output`` continues from; CheckpointError where there is none.
+
+    It is that of ``last.pt``; where this is damaged, that of the one before, and a note that says so.
+    """
+    path, before = output / LAST, output / PREVIOUS
     if not path.exists():
         raise CheckpointError(f"{path}: no such file, so there is nothing to resume. Start without --resume.")
-    checkpoint = load_checkpoint(path)
+    notes = []
+    try:
+        checkpoint = load_checkpoint(path)
+    except DamagedError as error:
+        if not before.exists():
+            raise
+        checkpoint = load_checkpoint(before)
+        step = 0 if checkpoint.training is None else checkpoint.training.step
+        notes = [f"{error} The run goes on from {before}, the checkpoint before it, at step {step}."]
     if checkpoint.training is None:
         raise CheckpointError(
             f"{path}: holds weights only, no training state. Start a new run with train.weights={path}."
         )
-    return checkpoint
+    return checkpoint, notes
 
 
 def refuse_changes(config: Config, checkpoint: Checkpoint, output: Path) -> None:

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from dsctool.config.dump import config_to_yaml
 from dsctool.engine.environment import environment
+from dsctool.engine.preflight import BEST, LAST, PREVIOUS
 from dsctool.engine.progress import Journal, RunProgress
 from dsctool.engine.setup import Setup
 from dsctool.engine.trackers import Tracker, open_trackers
-from dsctool.errors import DsctoolError
-from dsctool.files import write_text
+from dsctool.errors import ConfigError, DsctoolError
+from dsctool.files import lock, remove_leftovers, write_text
 from dsctool.interop.checkpoint import Checkpoint, TrainingState, save_checkpoint
 
 
 class Recorder:
     """The folder of a run and what is on the console; a silent one has neither, and takes everything all the same.
 
-    folder: where checkpoints go; None: nowhere.
+    folder: where checkpoints go; None: nowhere. keep: epochs whose weights stay, the last ones.
     """
 
     def __init__(
-        self, *, folder: Path | None, journal: Journal, progress: RunProgress, trackers: Sequence[Tracker]
+        self,
+        *,
+        folder: Path | None,
+        journal: Journal,
+        progress: RunProgress,
+        trackers: Sequence[Tracker],
+        keep: int = 0,
     ) -> None:
         self._folder = folder
+        self._keep = keep
         self._trackers = trackers
         self.journal = journal
         self.progress = progress
@@ -39,17 +46,33 @@ class Recorder:
         for tracker in self._trackers:
             tracker.log(kind, step=step, epoch=epoch, numbers=numbers)
 
-    def save(self, name: Literal["last.pt", "best.pt"], checkpoint: Checkpoint) -> None:
-        """Write ``checkpoint``, whole or not at all."""
+    def save(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write ``checkpoint``, whole or not at all; the last one but one stays as well."""
         if self._folder is not None:
-            save_checkpoint(self._folder / name, checkpoint)
+            previous = self._folder / PREVIOUS if name == LAST else None
+            save_checkpoint(self._folder / name, checkpoint, previous=previous)
+
+    def save_epoch(self, epoch: int, checkpoint: Checkpoint) -> None:
+        """Write the weights after the 1-based ``epoch``, and remove those of epochs that are not kept any more."""
+        if self._folder is None or self._keep == 0:
+            return
+        self.save(f"epoch_{epoch:03d}.pt", checkpoint)
+        for path in self._folder.glob("epoch_*.pt"):
+            number = path.stem.removeprefix("epoch_")
+            if number.isdigit() and int(number) <= epoch - self._keep:
+                path.unlink()
 
 
 @contextmanager
-def open_recorder(setup: Setup, folder: Path, *, resumed: TrainingState | None, console: Console) -> Iterator[Recorder]:
+def open_recorder(
+    setup: Setup, folder: Path, *, resumed: TrainingState | None, console: Console, keep: int = 0
+) -> Iterator[Recorder]:
     """Records a run in ``folder``, which is made now; the first process does, the others are silent.
 
-    resumed: the state that a resumed run continues from.
+    resumed: the state that a resumed run continues from. keep: epochs whose weights stay.
+
+    Raises:
+        ConfigError: another command trains in the folder.
     """
     done = 0 if resumed is None else resumed.step
     if not setup.processes.first:
@@ -58,9 +81,11 @@ def open_recorder(setup: Setup, folder: Path, *, resumed: TrainingState | None, 
         yield Recorder(folder=None, journal=journal, progress=progress, trackers=())
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", config_to_yaml(setup.config))
-    write_text(folder / "env.json", json.dumps(environment(setup.device), indent=2) + "\n")
     with ExitStack() as stack:
+        stack.enter_context(_alone_in(folder))
+        remove_leftovers(folder, (LAST, PREVIOUS, BEST, "epoch_*.pt", "config.yaml", "env.json", "metrics.jsonl"))
+        write_text(folder / "config.yaml", config_to_yaml(setup.config))
+        write_text(folder / "env.json", json.dumps(environment(setup.device), indent=2) + "\n")
         journal = Journal(console, folder / "train.log")
         stack.callback(journal.close)
         trackers = open_trackers(folder, resumed=resumed)
@@ -68,7 +93,17 @@ def open_recorder(setup: Setup, folder: Path, *, resumed: TrainingState | None, 
             stack.callback(tracker.close)
         progress = stack.enter_context(RunProgress(journal, steps=setup.steps, done=done))
         try:
-            yield Recorder(folder=folder, journal=journal, progress=progress, trackers=trackers)
+            yield Recorder(folder=folder, journal=journal, progress=progress, trackers=trackers, keep=keep)
         except DsctoolError as error:
-            journal.note(f"stopped: {error}")
+            with suppress(OSError):  # it may be that the disk is full
+                journal.note(f"stopped: {error}")
             raise
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other commands from training in the folder."""
+    with (folder / "train.log").open("ab") as file:
+        if not lock(file):
+            raise ConfigError(f"{folder}: another command trains in it. Let it end, or name another --output.")
+        yield

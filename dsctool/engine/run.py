@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass, field
 
 from dsctool.engine.meters import Window
+from dsctool.engine.preflight import BEST, LAST
 from dsctool.engine.progress import Pace
 from dsctool.engine.recorder import Recorder
 from dsctool.engine.setup import Setup
@@ -50,6 +51,9 @@ class Run:
         assert state is not None
         self.position = position_in(self.setup, state)
         self.best, self.metrics, self.saved = state.best, checkpoint.metrics, state.step
+        ranks = self.setup.processes.ranks
+        if len(state.windows) == ranks.world:
+            self.window = Window.of(state.windows[ranks.rank], self.setup.device)
 
     def stopped(self) -> str | None:
         """The signal that has come to any of the processes, if one has; asked by all of them between two steps."""
@@ -74,6 +78,7 @@ class Run:
     def save_last(self) -> None:
         """Record everything needed to continue from here."""
         at, setup = self.position, self.setup
+        windows = setup.processes.gather(self.window.state)
         state = TrainingState(
             step=at.step,
             epoch=at.epoch,
@@ -82,13 +87,18 @@ class Run:
             best=self.best,
             weights=None if setup.average is None else setup.model.state_dict(),
             images=setup.share.images,
+            windows=windows or (),
         )
-        self.recorder.save("last.pt", self._checkpoint(state))
+        self.recorder.save(LAST, self._checkpoint(state))
         self.saved = at.step
 
     def save_best(self) -> None:
         """Record the weights as they are now, without training state."""
-        self.recorder.save("best.pt", self._checkpoint(None))
+        self.recorder.save(BEST, self._checkpoint(None))
+
+    def save_epoch(self) -> None:
+        """Record the weights after an epoch, where those of epochs are kept."""
+        self.recorder.save_epoch(self.position.epoch, self._checkpoint(None))
 
     def _checkpoint(self, state: TrainingState | None) -> Checkpoint:
         return Checkpoint(

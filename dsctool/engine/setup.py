@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +70,7 @@ class Setup:
         """The detector that evaluations look at, and that ``best.pt`` holds."""
         if self.average is None:
             return self.model
-        assert isinstance(self.average.module, Detector)
-        return self.average.module
+        return cast("Detector", self.average.module)
 
     @property
     def categories(self) -> list[Category]:
@@ -144,6 +143,7 @@ def prepare(
         epochs=config.train.epochs,
         ranks=processes.ranks,
         pin_memory=device.type == "cuda",
+        timeout=config.train.timeout,
     )
     schedule = build_schedule(
         config.optim, effective_batch=share.images, steps_per_epoch=len(batches), epochs=config.train.epochs

@@ -127,15 +127,18 @@ def evaluate_detector(
     watch: Watch = iter,
     protocol: Protocol | None = None,
     processes: Processes = LONE,
+    timeout: float = 0,
 ) -> tuple[Evaluation, list[Result]]:
     """COCO numbers of a detector, and its results, on a split that is open.
 
-    processes: share the images; the first one measures, and tells the others.
+    processes: share the images; the first one measures, and tells the others. timeout: seconds that loading may take.
 
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
     protocol: how they are counted, as COCO does where None.
     """
-    results, _ = _collect(model, data, config, categories, device=device, watch=watch, processes=processes)
+    results, _ = _collect(
+        model, data, config, categories, device=device, watch=watch, processes=processes, timeout=timeout
+    )
     measure = partial(evaluate_all, data.ground_truth, results, protocol=protocol)
     return processes.on_first(measure), results
 
@@ -154,11 +157,13 @@ def _collect(
     device: torch.device,
     watch: Watch,
     processes: Processes,
+    timeout: float = 0,
 ) -> tuple[list[Result], list[Result]]:
     """The results over a split, and the candidates where the model keeps them, image by image in the first process."""
     results: list[list[Result]] = []
     candidates: list[list[Result]] = []
-    loader = eval_loader(data.dataset, config, ranks=processes.ranks, pin_memory=device.type == "cuda")
+    pin_memory = device.type == "cuda"
+    loader = eval_loader(data.dataset, config, ranks=processes.ranks, pin_memory=pin_memory, timeout=timeout)
     with processes.together():
         for info, found in watch(detections(model, loader, device=device)):
             results.append(to_results(found, info.image_id, categories))

@@ -32,8 +32,17 @@ from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequest
 from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.engine.views import in_views
-from dsctool.errors import DsctoolError, LossError, OutOfMemoryError, ProcessLostError, TrainingError, WorkerError
+from dsctool.errors import (
+    DiskFullError,
+    DsctoolError,
+    LossError,
+    OutOfMemoryError,
+    ProcessLostError,
+    TrainingError,
+    WorkerError,
+)
 from dsctool.evaluation.coco import Stats
+from dsctool.files import room_for
 from dsctool.models.build import build_detector
 from dsctool.models.losses import values
 from dsctool.terms import KIND_NAMES, KINDS
@@ -48,6 +57,7 @@ def train(
     device: torch.device | str = "auto",
     console: Console | None = None,
     provenance: Mapping[str, str] | None = None,
+    keep: int = 0,
     processes: Processes = LONE,
     build: Build = build_detector,
 ) -> None:
@@ -55,6 +65,7 @@ def train(
 
     resume: continue the run in ``output`` instead of starting one there.
     console: where progress is shown. provenance: who set each configuration value, for messages.
+    keep: epochs whose weights stay, the last ones, in ``epoch_<number>.pt``.
     processes: which train together; the first one reads the run, writes and shows, for all. build: the model.
 
     Raises DsctoolError before anything is written when something does not fit; TrainingError when a loss is not
@@ -62,7 +73,7 @@ def train(
     """
     console = (console or Console()) if processes.first else Console(quiet=True)
     with counting(console) as progress:
-        checkpoint = processes.on_first(partial(starting_point, config, output, resume=resume))
+        checkpoint, notes = processes.on_first(partial(starting_point, config, output, resume=resume))
         setup = prepare(
             config,
             data=data,
@@ -74,21 +85,23 @@ def train(
             build=build,
         )
     resumed = None if checkpoint is None else checkpoint.training
-    recording = open_recorder(setup, output, resumed=resumed, console=console)
+    recording = open_recorder(setup, output, resumed=resumed, console=console, keep=keep)
     with StopRequest() as stop, recording as recorder, setup.batches:
         run = Run(setup, recorder, stop)
         if checkpoint is not None:
             run.resume(checkpoint)
+        for note in notes:
+            recorder.journal.say(note)
         announce(run)
         try:
-            with processes.noticing():
+            with processes.noticing(), room_for(output / "train.log"):
                 fit(run)
         except StopRequestedError as request:
             raise RunInterruptedError(
                 f"{request}: saved {output / 'last.pt'} after step {run.position.step} of {setup.steps}. "
                 "Run the same command with --resume to continue."
             ) from request
-        except (OutOfMemoryError, ProcessLostError, WorkerError) as error:
+        except (DiskFullError, OutOfMemoryError, ProcessLostError, WorkerError) as error:
             raise TrainingError(
                 f"{error} {output / 'last.pt'} holds step {run.saved} of {setup.steps}: the same command with --resume "
                 "continues from there, with fewer data.workers too; other batches or sizes need a new run, with "
@@ -120,6 +133,7 @@ def fit(run: Run) -> None:
         run.position.epoch += 1
         run.position.batch = 0
         run.save_last()
+        run.save_epoch()
     if run.best is None:  # never evaluated: the last weights are the best there are
         run.save_best()
     run.recorder.progress.status("done")
@@ -209,6 +223,7 @@ def evaluate(run: Run) -> None:
         setup.measured, data, setup.config.data, categories,
         device=setup.device, watch=partial(watched, run, len(data.dataset), limits),
         protocol=protocol_of(setup.config.train), processes=setup.processes,
+        timeout=setup.config.train.timeout,
     )  # fmt: skip
     limits = LimitCount.total(setup.processes.gather(limits) or [])
     run.pace.evaluated()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,10 +19,7 @@ from dsctool.coco_results import Result
 from dsctool.data.image_files import ImageFile
 from dsctool.data.records import Category
 from dsctool.errors import DataError
-from dsctool.files import whole_file
-
-if sys.platform != "win32":
-    import fcntl
+from dsctool.files import lock, whole_file
 
 Run = Mapping[str, Any]
 """What results depend on, by the name that a message can call it; plain JSON values."""
@@ -200,14 +196,9 @@ def refuse_running(path: Path) -> None:
 def _locked(path: Path) -> BinaryIO:
     """The file, for reading and for appending; no other process gets it until it is closed."""
     file = path.open("ab+")
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise DataError(f"{path}: another run is writing to it; let it end, or name another folder") from None
-        except OSError:  # a file system without locks
-            return file
+    if not lock(file):
+        file.close()
+        raise DataError(f"{path}: another run is writing to it; let it end, or name another folder")
     return file
 
 

@@ -13,6 +13,8 @@ A checkpoint is a ``torch.save`` file of plain containers and tensors, so that r
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,8 +27,8 @@ from dsctool.config.limits import open_limits
 from dsctool.config.loading import config_from_mapping, override_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
-from dsctool.errors import CheckpointError, ConfigError
-from dsctool.files import whole_file
+from dsctool.errors import CheckpointError, ConfigError, DamagedError
+from dsctool.files import keep_as, whole_file
 from dsctool.interop.conversion import Conversion, convert
 from dsctool.interop.layouts import unify
 from dsctool.interop.loading import read_tensors, state_dict_in
@@ -56,6 +58,7 @@ class TrainingState:
     best: the best score so far, None before the first evaluation.
     weights: the detector's, where those of the checkpoint are their moving average (``train.ema``); else None.
     images: of an optimiser step; None in files of releases where ``batch`` counted forward passes.
+    windows: what the next line of numbers has so far, of every process.
     """
 
     step: int
@@ -65,6 +68,7 @@ class TrainingState:
     best: float | None = None
     weights: Mapping[str, Tensor] | None = None
     images: int | None = None
+    windows: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,12 @@ class Checkpoint:
     training: TrainingState | None = None
 
 
-def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` to ``path``: whole, or not at all when anything fails."""
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint, *, previous: Path | None = None) -> None:
+    """Write ``checkpoint`` to ``path``: whole, or not at all when anything fails.
+
+    previous: the name that what was at ``path`` has from then on.
+    """
+    path = Path(path)
     training = checkpoint.training
     payload = {
         "format": FORMAT,
@@ -97,8 +105,18 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "metrics": _plain(checkpoint.metrics),
         "training": None if training is None else {f.name: getattr(training, f.name) for f in fields(training)},
     }
-    with whole_file(Path(path)) as file:
+    with whole_file(path, _bytes_in(payload)) as file:
         torch.save(payload, file)
+        if previous is not None and path.exists():
+            keep_as(path, previous)
+
+
+def _bytes_in(content: object) -> int:
+    """Of the tensors in plain containers."""
+    if isinstance(content, Tensor):
+        return content.numel() * content.element_size()
+    parts = content.values() if isinstance(content, Mapping) else content if isinstance(content, list | tuple) else ()
+    return sum(map(_bytes_in, parts))
 
 
 def load_checkpoint(path: Path | str, *, config: str | None = None) -> Checkpoint:
@@ -113,6 +131,7 @@ def load_checkpoint(path: Path | str, *, config: str | None = None) -> Checkpoin
     payload = read_tensors(path)
     if not is_own(payload):
         return as_checkpoint(convert(payload, path, config=config))
+    _refuse_changed_bits(path)
     if config is not None:
         raise CheckpointError(f"{path}: is a dsctool checkpoint, which has a configuration of its own.")
     if news := _news(payload):
@@ -125,7 +144,20 @@ def load_checkpoint(path: Path | str, *, config: str | None = None) -> Checkpoin
             f"or use that release.\n{error}"
         ) from error
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: damaged dsctool checkpoint ({error}). Use another copy of it.") from error
+        raise DamagedError(f"{path}: damaged dsctool checkpoint ({error}). Use another copy of it.") from error
+
+
+def _refuse_changed_bits(path: Path) -> None:
+    """PyTorch reads numbers as they are; the sums that it wrote beside them say whether they are what was written."""
+    if not zipfile.is_zipfile(path):  # written anew by others, in PyTorch's format of old
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, zlib.error):  # over names and lengths in it
+        changed = "its table of contents"
+    if changed is not None:
+        raise DamagedError(f"{path}: damaged: {changed} is not what was written. Use another copy of it.")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

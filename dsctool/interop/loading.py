@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from dsctool.errors import CheckpointError
+from dsctool.errors import CheckpointError, DamagedError
 from dsctool.models.backbones.sac import calibrate
 
 HEADS = ("cascade.",)
@@ -180,7 +180,7 @@ def read_tensors(path: Path) -> object:
                 "program is installed."
             ) from error
         except _DAMAGE as error:
-            raise CheckpointError(
+            raise DamagedError(
                 f"{path}: damaged or cut short, it cannot be read as a checkpoint. Copy it again or use another one."
             ) from error
 

@@ -18,8 +18,18 @@ Outcome = tuple[str, Any]
 """``("gave", value)``, or the name of an exception's class and its text."""
 
 
-def several(world: int, work: Callable[[Processes], Any], *, timeout: float = 120) -> list[Outcome]:
+def several(world: int, work: Callable[[Processes], Any], *, timeout: float = 300) -> list[Outcome]:
     """What ``work`` gives in each of ``world`` processes, by rank; one that was killed gives ``("lost", its code)``."""
+
+    def joining() -> Any:
+        with joined("cpu", timeout=60) as (processes, _):
+            return work(processes)
+
+    return started_together(world, joining, timeout=timeout)
+
+
+def started_together(world: int, work: Callable[[], Any], *, timeout: float = 300) -> list[Outcome]:
+    """The same of work that joins the others by itself."""
     context = multiprocessing.get_context("fork")
     told = context.Queue()
     with socket.socket() as free:
@@ -48,13 +58,12 @@ def _all_live(started: list[BaseProcess], outcomes: dict[int, Outcome]) -> bool:
     return all(process.is_alive() for rank, process in enumerate(started) if rank not in outcomes)
 
 
-def _one(rank: int, world: int, port: int, work: Callable[[Processes], Any], told: Any) -> None:
+def _one(rank: int, world: int, port: int, work: Callable[[], Any], told: Any) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     try:
-        with joined("cpu", timeout=60) as (processes, _):
-            outcome: Outcome = ("gave", work(processes))
+        outcome: Outcome = ("gave", work())
     except Exception as error:  # told to the test, which says what it expects
         outcome = (type(error).__name__, str(error))
     told.put((rank, outcome))

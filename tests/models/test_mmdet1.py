@@ -252,7 +252,7 @@ def test_losses_of_a_stage() -> None:
         for row, delta in zip(order, deltas.tolist(), strict=True)
         if row > 2
     ]
-    samples = stage.sample([half_open(around)], [target])
+    samples = stage.sample([half_open(around)], [target], draw=1)
     (following,) = stage.next_proposals(samples, deltas.detach(), [SIZE])
     torch.testing.assert_close(inclusive(following), torch.tensor(refined), rtol=0, atol=1e-3)
 
