@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
 from dsctool.structures import Instances, Proposals, Targets
 from tests.conftest import RECORDINGS
+from tests.models.undrawn import undrawn_weights
 from tests.parity import fill
 
 RECORDED_SAMPLING = (
@@ -37,9 +37,7 @@ def published_keys(name: str) -> dict[str, tuple[int, ...]]:
 
 def filled_model(name: str, overrides: Sequence[str] = ()) -> Detector:
     """The shipped configuration ``name`` with the recorded weights, loaded under their published names."""
-    with pytest.MonkeyPatch.context() as patch:
-        for method in ("normal_", "uniform_"):  # random weights take a second, and are all written over
-            patch.setattr(Tensor, method, lambda tensor, *_, **__: tensor)
+    with undrawn_weights():
         model = build_detector(load_config(name, overrides))
     state = {key: torch.from_numpy(_filled(key, shape)) for key, shape in published_keys(name).items()}
     dsctool.interop.load_published(model, state)
