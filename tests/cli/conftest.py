@@ -8,6 +8,13 @@ import pytest
 import torch
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their pictures, which take longer than all else."""
+    for page in ("errors", "huddle"):
+        monkeypatch.setattr(f"dsctool.visualize.pages.{page}.files.save_figures", lambda folder, figures: None)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """As forked processes need it, and for the same bytes in all runs."""

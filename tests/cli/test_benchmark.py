@@ -16,9 +16,12 @@ from dsctool.config.loading import load_config
 from dsctool.data.records import Category
 from dsctool.data.synthetic.scenes import CLASSES
 from dsctool.engine.benchmark.plan import Plan, memory
+from dsctool.engine.benchmark.subjects import mask_rcnn
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
+from dsctool.terms import Size
 from dsctool.visualize.tradeoff import Point, _frontier, save_tradeoff
+from tests.models.tiny import NARROW
 
 
 def run(*words: str | Path) -> Result:
@@ -36,7 +39,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint(folder: Path, name: str) -> Path:
     torch.manual_seed(0)
-    config = load_config(name, [f"model.num_classes={len(CLASSES)}", "data.test_resize.short_sides=[64]"])
+    few = ["model.rpn.test_max_proposals=40", "postprocess.max_per_image=20", f"model.num_classes={len(CLASSES)}"]
+    config = load_config(name, [*NARROW, *few, "data.test_resize.short_sides=[64]"])
     path = folder / name / "best.pt"
     path.parent.mkdir()
     categories = [Category(number, each) for number, each in enumerate(CLASSES, start=1)]
@@ -125,7 +129,15 @@ def test_a_yardstick_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torchvision Mask R-CNN R-50: " in result.stdout
 
 
-def test_a_yardstick() -> None:
+def test_a_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsctool.engine.benchmark import plan
+
+    def of_few_detections(size: Size, device: torch.device) -> torch.nn.Module:
+        model = mask_rcnn(size, device)
+        model.roi_heads.detections_per_img = 5
+        return model
+
+    monkeypatch.setattr(plan, "mask_rcnn", of_few_detections)
     result = run("htc_tiny", "--size", "64x64", "--rounds", "1", "--yardstick")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("torchvision Mask R-CNN R-50  ")]

@@ -116,6 +116,7 @@ def test_the_source_is_never_written_over(own: Path) -> None:
     assert own.read_bytes() == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_published_file_of_the_old_kind_is_no_results_file(tmp_path: Path, synthetic_root: Path) -> None:
     """Which is no zip file."""
     content = json.loads((synthetic_root / "annotations/instances_val.json").read_text())

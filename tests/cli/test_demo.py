@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from dsctool.cli import demo as demo_module
@@ -24,9 +25,6 @@ def run(folder: Path, *words: str) -> Result:
 
 def in_this_process(words: tuple[str, ...], device: str) -> None:
     """As :func:`dsctool.cli.plan.call`: a process for each of eight commands takes longer than all they do here."""
-    if words[0] == "data":
-        call(words, device)
-        return
     arguments = [*words, "--device", device] if words[0] in WITH_DEVICE else list(words)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -71,6 +69,15 @@ def test_what_has_run_is_not_run_again(finished: tuple[Path, str]) -> None:
     _, output = finished
     assert output.count("done before: ") == 8
     assert "\n$ " not in output
+
+
+def test_a_command_is_a_process_whose_code_counts(capfd: pytest.CaptureFixture[str]) -> None:
+    call(("configs", "show", "htc_tiny"), "cpu")
+    assert "stem_channels" in capfd.readouterr().out
+    for words, code in ((("configs", "show", "nothing"), 1), (("configs", "show"), 2)):
+        with pytest.raises(typer.Exit) as caught:
+            call(words, "cpu")
+        assert caught.value.exit_code == code
 
 
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:

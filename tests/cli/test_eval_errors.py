@@ -64,6 +64,7 @@ def test_files(folder: Path, tmp_path: Path) -> None:
     assert "costs" not in run(*words).stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint(synthetic_root: Path, tmp_path: Path) -> None:
     """Its candidates are written, looked at, and as ``predict`` writes them."""
     checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
@@ -158,6 +159,7 @@ def test_an_earlier_analysis_is_not_mixed_with_a_new_one(folder: Path, tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.png"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_old_name_of_the_limit(folder: Path, tmp_path: Path) -> None:
     words = ["eval", "--ground-truth", folder / "gt.json", "--predictions", folder / "dt.json"]
     for option in ("--t-o", "--huddled-above"):
@@ -167,6 +169,7 @@ def test_the_old_name_of_the_limit(folder: Path, tmp_path: Path) -> None:
     assert "--t-o" not in run("eval", "--help").stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_all_analyses_in_several_views(synthetic_root: Path, tmp_path: Path) -> None:
     """They see what the files hold that are written on the way."""
     checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))

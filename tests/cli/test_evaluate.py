@@ -17,6 +17,7 @@ from dsctool.data.records import Category
 from dsctool.evaluation.coco import STAT_NAMES, evaluate
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
+from tests.models.tiny import NARROW
 
 
 def run(*words: str | Path) -> Result:
@@ -125,7 +126,8 @@ def test_a_folder_as_output_is_refused_first(files: tuple[Path, Path], tmp_path:
 
 def save_tiny(path: Path, categories: list[Category]) -> Path:
     """A detector with random weights."""
-    config = load_config("htc_tiny", ["data.workers=0", "data.test_resize.short_sides=[64]"])
+    few = ["model.rpn.test_max_proposals=40", "postprocess.max_per_image=30"]
+    config = load_config("htc_tiny", [*NARROW, *few, "data.workers=0", "data.test_resize.short_sides=[64]"])
     torch.manual_seed(0)
     model = build_detector(config, num_classes=len(categories))
     save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))

@@ -48,6 +48,7 @@ def test_files_against_a_baseline(folder: Path, tmp_path: Path) -> None:
     assert str(output / "report.html") in result.stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_table_is_printed_as_in_the_paper(folder: Path, tmp_path: Path) -> None:
     result = run(
         *("huddle-report", "--ground-truth", folder / "gt.json", "--predictions", folder / "a.json"),
@@ -90,6 +91,7 @@ def test_an_input_in_the_place_of_results(synthetic_root: Path, tmp_path: Path, 
     assert (tmp_path / name).read_text() == "[]"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_stale_table_in_the_folder(synthetic_root: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "a.pt", val_categories(synthetic_root))
     image = {"id": 1, "file_name": "elsewhere.png", "height": 1, "width": 1}
@@ -112,6 +114,7 @@ def test_eval_with_huddles(folder: Path, tmp_path: Path) -> None:
     assert "T_O" not in run(*words).stdout
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_against_results_under_other_settings(synthetic_root: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "a.pt", val_categories(synthetic_root))
     (tmp_path / "b.json").write_text("[]")
@@ -189,6 +192,7 @@ def test_an_earlier_report_is_not_mixed_with_a_new_one(folder: Path, tmp_path: P
     assert results.read_text() == (folder / "a.json").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_limits(folder: Path, tmp_path: Path) -> None:
     words = ["--ground-truth", folder / "gt.json", "--predictions", folder / "a.json", "--output", tmp_path]
     result = run("huddle-report", *words, "--max-dets", "1")

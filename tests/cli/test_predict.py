@@ -19,6 +19,7 @@ from dsctool.data.records import Category, read_annotation_file
 from dsctool.errors import DataError
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
+from tests.models.tiny import NARROW
 
 
 def run(*words: str | Path) -> Result:
@@ -235,7 +236,8 @@ def test_stages_need_masks(tmp_path: Path) -> None:
 
 def checkpoint_of(folder: Path, name: str, *overrides: str) -> Path:
     """A detector with random weights."""
-    config = load_config(name, ["data.test_resize.short_sides=[64]", "postprocess.max_per_image=5", *overrides])
+    few = ["model.rpn.test_max_proposals=40", "postprocess.max_per_image=5"]
+    config = load_config(name, [*NARROW, *few, "data.test_resize.short_sides=[64]", *overrides])
     torch.manual_seed(0)
     model = build_detector(config, num_classes=2)
     categories = [Category(7, "cup"), Category(90, "plate")]

@@ -92,17 +92,18 @@ def test_killed(checkpoint: Path, photos: Path, whole: Path, tmp_path: Path) -> 
 def test_killed_while_it_looked_from_several_sides(checkpoint: Path, photos: Path, tmp_path: Path, merge: str) -> None:
     """It goes on in the same views only, to the same bytes."""
     views = ["--tta", "data.tta.short_sides=[48,64]", f"data.tta.merge={merge}"]
-    words = [checkpoint, photos, *views, "--no-overlays", "--keep-candidates"]
+    few = sorted(photos.iterdir())[:5]
+    words = [checkpoint, *few, *views, "--no-overlays", "--keep-candidates"]
     assert run(*words, "--output", tmp_path / "whole").exit_code == 0
     out = tmp_path / "out"
     process = multiprocessing.get_context("fork").Process(target=run, args=[*words, "--output", out])
     process.start()
-    while process.is_alive() and lines_of(out / WORK) < 4:
+    while process.is_alive() and lines_of(out / WORK) < 2:
         time.sleep(0.002)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    other = run(checkpoint, photos, "--no-overlays", "--keep-candidates", "--output", out, "--resume")
+    other = run(checkpoint, *few, "--no-overlays", "--keep-candidates", "--output", out, "--resume")
     assert other.exit_code == 1
     assert "other overrides" in other.stderr
     assert run(*words, "--output", out, "--resume").exit_code == 0

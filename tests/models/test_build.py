@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -11,23 +12,28 @@ from dsctool.config.loading import load_config
 from dsctool.config.names import list_configs
 from dsctool.interop import rename
 from dsctool.models.build import build_detector
+from dsctool.models.detector import Detector
 from tests.conftest import RECORDINGS
+from tests.models.undrawn import undrawn_weights
 from tests.parity.published import published_keys
 
 PUBLISHED = sorted(path.name.removesuffix(".keys.json") for path in RECORDINGS.glob("**/*.keys.json"))
 
 
+@cache
+def built(name: str, *overrides: str) -> Detector:
+    with torch.device("meta"), undrawn_weights():
+        return build_detector(load_config(name, overrides))
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in list_configs()])
 def test_every_shipped_configuration_builds_without_data(name: str) -> None:
-    with torch.device("meta"):
-        model = build_detector(load_config(name))
-    assert model.num_classes == 80
+    assert built(name).num_classes == 80
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_names_and_shapes(name: str) -> None:
-    with torch.device("meta"):
-        model = build_detector(load_config(name))
+    model = built(name)
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     assert ours == {rename(key): shape for key, shape in published_keys(name).items()}
     recorded = json.loads(next(RECORDINGS.glob(f"**/{name}.keys.json")).read_text())
@@ -70,7 +76,6 @@ def test_the_semantic_branch_follows_the_supervision(semantic: str, channels: in
     ],
 )
 def test_parts_of_detectors_come_off_one_by_one(overrides: list[str], layout: str) -> None:
-    with torch.device("meta"):
-        model = build_detector(load_config("detectors_htc_r50_1x_coco", overrides))
+    model = built("detectors_htc_r50_1x_coco", *overrides)
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     assert ours == {rename(key): shape for key, shape in published_keys(layout).items()}

@@ -41,7 +41,8 @@ def seen(model: Detector) -> list[Tensor]:
     image = batch()[0].tensor.to(next(model.parameters()).device)
     with torch.no_grad():
         features = model.extract_features(image)
-    found = model.detect(image)[0]
+        proposals = model.rpn.propose(features, [SIZE])[0].boxes
+        (found,) = model.detect_from(features, [proposals], [SIZE], [SIZE])
     masks = [] if found.mask_probs is None else [found.mask_probs]
     return [*features, found.boxes, found.scores, found.labels, *masks]
 

@@ -11,12 +11,15 @@ from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
 from dsctool.structures import Targets
 
-SMALL = (
-    "model.num_classes=3",
+NARROW = (
     "model.backbone.stem_channels=8",
     "model.neck.channels=16",
     "model.cascade.box_head.channels=32",
     "model.cascade.mask_head.channels=16",
+)
+SMALL = (
+    "model.num_classes=3",
+    *NARROW,
     "model.rpn.train_max_proposals=40",
     "model.rpn.test_max_proposals=40",
     "postprocess.max_per_image=20",

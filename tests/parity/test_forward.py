@@ -16,6 +16,7 @@ from dsctool.models.detector import Detector
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.roi.extractors import roi_feature
 from dsctool.ops.roi_align import boxes_to_rois, pyramid_roi_align
+from dsctool.structures import Instances
 from tests.conftest import RECORDINGS
 from tests.parity import fill
 from tests.parity.published import (
@@ -30,6 +31,12 @@ from tests.parity.published import (
 
 MAPS = 1e-4
 """Largest difference of a map, relative to its maximum."""
+OF_EACH_CASCADE = [
+    "detectors_cascade_rcnn_r50_1x_coco",
+    "detectors_htc_r50_1x_coco",
+    "htc_without_semantic_r50_fpn_1x_coco",
+]
+"""What comes after the features does not depend on where they come from."""
 
 Recorded = dict[str, np.ndarray]
 
@@ -147,14 +154,23 @@ def test_mask_logits_on_recorded_proposals(case: tuple[Detector, Recorded, torch
         torch.testing.assert_close(one_class, cascade.mask_heads[t].predict(feature)[labels, labels])
 
 
-@pytest.mark.parametrize("kind", ["final", "final_rescaled"])
-def test_detections(case: tuple[Detector, Recorded, torch.Tensor], kind: str) -> None:
+def test_detections(case: tuple[Detector, Recorded, torch.Tensor]) -> None:
     model, recorded, image = case
-    sizes = original_sizes = None
-    if kind == "final_rescaled":
-        sizes = [tuple(recorded[f"{kind}/img_shape"].tolist())]
-        original_sizes = [tuple(recorded[f"{kind}/ori_shape"].tolist())]
-    results = model.predict(image, sizes=sizes, original_sizes=original_sizes)[0]
+    check_detections(model.predict(image)[0], recorded, "final")
+
+
+@pytest.mark.parametrize("case", OF_EACH_CASCADE, indirect=True)
+def test_detections_in_an_image_of_another_size(case: tuple[Detector, Recorded, torch.Tensor]) -> None:
+    """It fills a part of the canvas."""
+    model, recorded, image = case
+    sizes, original_sizes = (
+        [tuple(recorded[f"final_rescaled/{name}"].tolist())] for name in ("img_shape", "ori_shape")
+    )
+    (results,) = model.predict(image, sizes=sizes, original_sizes=original_sizes)
+    check_detections(results, recorded, "final_rescaled")
+
+
+def check_detections(results: Instances, recorded: Recorded, kind: str) -> None:
     found = match(results.boxes, results.scores, results.labels, recorded, kind)
     print(f"{kind}: {found}")
     assert len(results) == len(recorded[f"{kind}/boxes"])

@@ -9,6 +9,7 @@ from torch import nn
 
 from dsctool import build_model
 from dsctool.models.backbones.resnet import ResNet, group_norm
+from tests.models.undrawn import undrawn_weights
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,8 @@ def test_narrow_channels_last_gradients() -> None:
 
 @pytest.mark.parametrize("name", ["htc_r50_fpn_1x_coco", "detectors_htc_r50_1x_coco", "detectors_tiny"])
 def test_no_strided_pointwise_convolution(name: str) -> None:
-    for path, module in build_model(name).named_modules():
+    with torch.device("meta"), undrawn_weights():
+        model = build_model(name)
+    for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             assert module.stride == (1, 1), path
