@@ -6,7 +6,7 @@ of workers, not on what ran before, not on the batch an interrupted run starts a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from dsctool.config.schema import DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.samplers import ALONE, EpochBatches, Ranks, SampleKey, count_batches
-from dsctool.data.transforms import Batch, collate
+from dsctool.data.transforms import Batch, Sample, collate
 from dsctool.data.workers import Crew, Lost
-from dsctool.errors import DsctoolError, WorkerError, memory_for
+from dsctool.errors import DataError, DsctoolError, WorkerError, memory_for
 
 _LESS = (
     "Lower data.workers, train.batch_size or the size that images are brought to (data.train_resize, "
@@ -36,6 +36,7 @@ class BatchLoader(Iterable[Batch]):
     batches: the samples of each, by index, or by a key that also fixes the augmentation.
     batch_size: images in a batch, at most.
     pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
+    least: no side of the canvas is shorter, in pixels.
     """
 
     def __init__(
@@ -46,17 +47,19 @@ class BatchLoader(Iterable[Batch]):
         batches: Iterable[Sequence[int | SampleKey]],
         batch_size: int,
         pin_memory: bool = False,
+        least: int = 0,
     ) -> None:
         self._dataset = dataset
         self._config = config
         self._batches = batches
         self._batch_size = batch_size
         self._pin_memory = pin_memory
+        self._least = least
 
     def __iter__(self) -> Generator[Batch, None, None]:
         crew = Crew(size=self._config.workers, batch_size=self._batch_size)
         loader: DataLoader[Any] = DataLoader(
-            _Loading(self._dataset, self._config.pad_divisor, crew),
+            _Loading(self._dataset, partial(collate, pad_divisor=self._config.pad_divisor, least=self._least), crew),
             batch_sampler=self._batches,  # type: ignore[arg-type]
             num_workers=self._config.workers,
             collate_fn=_as_it_is,
@@ -93,9 +96,9 @@ class BatchLoader(Iterable[Batch]):
 class _Loading(Dataset[Any]):
     """Whole batches of a data set, or the error that kept one from being loaded."""
 
-    def __init__(self, dataset: CocoDataset, pad_divisor: int, crew: Crew) -> None:
+    def __init__(self, dataset: CocoDataset, together: Callable[[list[Sample]], Batch], crew: Crew) -> None:
         self.dataset = dataset
-        self.pad_divisor = pad_divisor
+        self.together = together
         self.crew = crew
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> Batch | DsctoolError:
@@ -103,7 +106,7 @@ class _Loading(Dataset[Any]):
         self.crew.note(indices)
         try:
             with memory_for(f"loading {_named(self.dataset, indices)}", remedy=_LESS):
-                return collate([self.dataset[key] for key in keys], self.pad_divisor)
+                return self.together([self.dataset[key] for key in keys])
         except DsctoolError as error:
             return error
 
@@ -111,7 +114,8 @@ class _Loading(Dataset[Any]):
 class TrainLoader:
     """The training batches of a run, a function of seed, epoch and position as :class:`EpochBatches` has them.
 
-    Every image comes once an epoch; the last batch (of each orientation, with ``group_by_aspect``) may be smaller.
+    Every image comes once an epoch, or as often as the data set says; the last batch (of each orientation, with
+    ``group_by_aspect``) may be smaller.
     Worker processes live from the first batch to the end of the run's last epoch, and load ahead over the end of an
     epoch, while the run evaluates. As a context manager the loader ends them at the end of the block.
 
@@ -130,10 +134,15 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         groups = _groups(dataset, config)
-        self._length = count_batches(groups, batch_size, world=ranks.world)
+        repeats = dataset.repeats
+        self._length = count_batches(groups, batch_size, world=ranks.world, repeats=repeats)
+        if not self._length:
+            raise DataError(f"{dataset.files.weights}: its weights leave no image to train on")
         self._epochs = epochs
-        self._order = partial(EpochBatches, groups, batch_size=batch_size, seed=seed, ranks=ranks)
-        self._loader = partial(BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory)
+        self._order = partial(EpochBatches, groups, batch_size=batch_size, seed=seed, ranks=ranks, repeats=repeats)
+        self._loader = partial(
+            BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory, least=config.train_canvas
+        )
         self._stream: Generator[Batch, None, None] | None = None
         self._at: tuple[int, int] | None = None
         """The epoch and the batch that the stream gives next."""
@@ -183,7 +192,7 @@ def eval_loader(dataset: CocoDataset, config: DataConfig, *, pin_memory: bool = 
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:
     """0 or 1 per image: images of one number may share a batch."""
-    if not config.group_by_aspect:
+    if not config.group_by_aspect or config.train_canvas:
         return [0] * len(dataset)
     return [int(landscape) for landscape in dataset.landscape]
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from dsctool.data.repeats import Repeats, sum_of_repeats, whole_repeats
+from dsctool.rle import Ints
+
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
@@ -37,8 +40,8 @@ ALONE = Ranks()
 class EpochBatches(Sampler[list[SampleKey]]):
     """The batches that one process sees in one epoch, from any batch on.
 
-    Every image comes once. Images are shuffled; with ``groups``, a batch is filled from one group only,
-    and the smaller batch that may be left in each group comes last. The same ``(seed, epoch)`` gives the
+    Every image comes once, or as ``repeats`` says. Images are shuffled; with ``groups``, a batch is filled from one
+    group only, and the smaller batch that may be left in each group comes last. The same ``(seed, epoch)`` gives the
     same batches, with the same augmentation, wherever the iteration starts.
 
     Several processes share out the batches of one process that takes ``batch_size`` images for each of them, so that
@@ -46,6 +49,7 @@ class EpochBatches(Sampler[list[SampleKey]]):
     of the group come once more: fewer than there are processes.
 
     groups: group number per image. batch_size: images per batch and process.
+    repeats: how often each image comes, on average; every epoch has as many images of each group. None: once.
     """
 
     def __init__(
@@ -57,12 +61,14 @@ class EpochBatches(Sampler[list[SampleKey]]):
         epoch: int,
         start_batch: int = 0,
         ranks: Ranks = ALONE,
+        repeats: Repeats | None = None,
     ) -> None:
         self.seed = seed
         self.epoch = epoch
         self.start_batch = start_batch
         self.ranks = ranks
-        self._batches = _group_batches(_shuffled(len(groups), seed, epoch), groups, batch_size, ranks.world)
+        order = _shuffled(len(groups), seed, epoch) if repeats is None else _drawn(repeats, groups, seed, epoch)
+        self._batches = _group_batches(order, groups, batch_size, ranks.world)
 
     def __len__(self) -> int:
         return max(len(self._batches) - self.start_batch, 0)
@@ -83,16 +89,33 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def count_batches(groups: Sequence[int], batch_size: int, *, world: int = 1) -> int:
+def count_batches(groups: Sequence[int], batch_size: int, *, world: int = 1, repeats: Repeats | None = None) -> int:
     """Batches per epoch and process: the last of each group may be smaller."""
-    counts = np.unique(np.asarray(groups, dtype=np.int64), return_counts=True)[1]
-    return int(sum(-(-count // (batch_size * world)) for count in counts))
+    once = np.ones(len(groups)) if repeats is None else repeats
+    counts = [sum_of_repeats(once[members]) for members in _members(groups)]
+    return sum(-(-count // (batch_size * world)) for count in counts)
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
+
+
+def _drawn(repeats: Repeats, groups: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """Images as often as they come, in random order."""
+    generator = np.random.default_rng(mixed_seed(seed, epoch))
+    counts = np.zeros(len(groups), dtype=np.int64)
+    for members in _members(groups):
+        counts[members] = whole_repeats(repeats[members], generator)
+    order: list[int] = generator.permutation(np.repeat(np.arange(len(groups)), counts)).tolist()
+    return order
+
+
+def _members(groups: Sequence[int]) -> list[Ints]:
+    """The images of each group."""
+    numbers = np.asarray(groups, dtype=np.int64)
+    return [np.flatnonzero(numbers == group) for group in np.unique(numbers)]
 
 
 def _group_batches(order: Sequence[int], groups: Sequence[int], batch_size: int, world: int) -> list[list[int]]:
