@@ -210,7 +210,8 @@ def summary(setup: Setup) -> dict[str, str]:
         "device": describe(setup.device),
         "effective batch": f"{batch} images = batch_size {train.batch_size} x accumulate {train.accumulate}{processes}",
         "limits": f"{RESULTS.of(config)} results of {PROPOSALS.of(config)} proposals an image; at most "
-        f"{setup.data.train_set.most_instances} instances in a training image",
+        f"{setup.data.train_set.most_instances} instances in a training image"
+        f"{' before others are pasted' if config.data.copy_paste else ''}",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
         **_groups(setup.optimizer),
         **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,6 +338,15 @@ def test_colours_change_and_nothing_else_does() -> None:
     assert not torch.equal(found.image, sample.image)
     assert found.image.dtype == torch.uint8
     assert replace(found, image=sample.image) == sample
+
+
+def test_the_shipped_base_is_the_papers_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: [htc_r50_fpn_1x_coco, _base_/lsj.yaml]\n")
+    data = load_config(tmp_path / "mine.yaml").data
+    assert data.jitter == JitterConfig(scale=(0.1, 2.0), size=1024)
+    assert data.copy_paste is not None
+    assert (data.train_canvas, data.train_side) == (1024, 1024)
+    assert override_config(load_config("htc_tiny"), ["data.crop.size=100"]).data.train_side == 100
 
 
 @pytest.mark.parametrize(
