@@ -33,7 +33,7 @@ from dsctool.errors import ConfigError
 from dsctool.structures import mask_areas
 from dsctool.terms import Size
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 10**6)
 sides = st.integers(3, 20)
 

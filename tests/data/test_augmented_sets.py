@@ -52,8 +52,9 @@ def same(left: Batch, right: Batch) -> bool:
     return left[2] == right[2] and all(a is b if a is None else torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("semantic", ["instances", "stuffthingmaps", "none"])
-@pytest.mark.parametrize("cutting", [JITTER, CROP])
+@pytest.mark.parametrize(
+    ("semantic", "cutting"), [("instances", JITTER), ("instances", CROP), ("stuffthingmaps", JITTER), ("none", CROP)]
+)
 def test_any_worker_and_any_point_of_return_give_the_same_batches(
     synthetic_root: Path, semantic: str, cutting: str
 ) -> None:
@@ -103,10 +104,10 @@ def test_pasting_adds_instances_of_other_images(synthetic_root: Path) -> None:
         configured("data.copy_paste={probability: 1, instances: [2, 5], min_visible: 0}"), synthetic_root
     )
     counts = [
-        [len(data[SampleKey(index, seed)].targets.boxes) for index in range(8) for seed in range(4)]
+        [len(data[SampleKey(index, seed)].targets.boxes) for index in range(8) for seed in range(2)]
         for data in (plain, pasting.train_set)
     ]
-    assert sum(counts[1]) > sum(counts[0]) + 20
+    assert sum(counts[1]) > sum(counts[0]) + 10
     assert pasting.train_set.num_instances == plain.num_instances, "what the data have, not what is made of them"
 
 

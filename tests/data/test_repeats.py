@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsctool.config.loading import load_config, override_config
@@ -20,6 +20,7 @@ from dsctool.errors import ConfigError, DataError
 from tests.data.test_augmented_sets import configured, loader
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=30), st.floats(0.01, 1))
 def test_repeat_factors_by_their_definition(shown: list[tuple[int, int]], threshold: float) -> None:
     """r(I) = max over the classes c of I of max(1, sqrt(t / f(c)))."""
