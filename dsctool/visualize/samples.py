@@ -23,7 +23,7 @@ TILE, COLUMNS = 480, 4
 """Longer side of a sample, in pixels of the sheet; samples in a row."""
 MARGIN, HEADER, TITLE = 16, 64, 48
 _PAPER, _INK, _FAINT, _IGNORED = (236, 239, 241), (32, 38, 43), (96, 106, 114), (90, 90, 90)
-_HATCH = 9
+_HATCH = 16
 """Pixels from line to line over what is ignored."""
 
 
@@ -140,8 +140,8 @@ def _hatch(image: Image.Image, boxes: Sequence[Rectangle]) -> None:
         strokes = Image.new("L", (width, height))
         draw = ImageDraw.Draw(strokes)
         for start in range(-height, width, _HATCH):
-            draw.line((start, height, start + height, 0), fill=170, width=2)
-        draw.rectangle((0, 0, width - 1, height - 1), outline=230, width=2)
+            draw.line((start, height, start + height, 0), fill=130, width=2)
+        draw.rectangle((0, 0, width - 1, height - 1), outline=210, width=2)
         image.paste((250, 250, 250), (x1, y1), strokes)
     draw_tags(image, [Tag("ignored", box, _IGNORED) for box in boxes], font_size=12)
 
