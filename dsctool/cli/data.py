@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import JsonFile
+from dsctool.cli.options import ConfigName, DataRoot, JsonFile, Overrides
 from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
 
+PREVIEWED = 16
 Root = Annotated[
     Path, typer.Argument(metavar="DIR", help="Root of a data set: annotations/instances_*.json, one folder per split.")
 ]
@@ -136,6 +137,49 @@ def synth(
             progress=progress,
         )  # fmt: skip
     typer.echo(f"{output}: {count} training and {val_images} validation images")
+
+
+@app.command()
+def preview(
+    config: ConfigName,
+    data: DataRoot,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.png", help="The picture to write.")],
+    overrides: Overrides = None,
+) -> None:
+    """Draw the first sixteen samples that a training run would be shown.
+
+    They are resized, augmented and padded as the configuration says, with the masks, boxes and classes that are left,
+    and hatched where regions are ignored: crowds, and instances of which too little is seen. train.seed=1 shows others.
+
+    Example:
+
+        dsctool data preview htc_tiny data.copy_paste={} data.jitter.size=256 --data shapes --output preview.png
+    """
+    from dsctool.config.loading import load_config
+    from dsctool.data.loader import TrainLoader
+    from dsctool.engine.sets import open_data
+    from dsctool.engine.setup import augmentations
+    from dsctool.visualize.samples import first_samples, save_samples
+
+    if output.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{output} does not end in .png", param_hint="--output")
+    loaded = load_config(config, [*(overrides or ()), "train.eval_interval=0", "data.workers=0"])
+    prepare_file(output)
+    with counting() as progress:
+        train_set = open_data(loaded, data, progress).train_set
+    batches = TrainLoader(
+        train_set, loaded.data, batch_size=loaded.train.batch_size, seed=loaded.train.seed, epochs=loaded.train.epochs
+    )
+    save_samples(
+        output,
+        first_samples(batches, PREVIEWED),
+        names=[category.name for category in train_set.categories],
+        mean=loaded.data.mean,
+        std=loaded.data.std,
+        title=f"{config}: the first {PREVIEWED} training samples of {train_set.files.annotations}",
+        note=f"seed {loaded.train.seed}; {augmentations(loaded.data) or 'scale and flip alone'}",
+    )
+    typer.echo(output)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import ceil
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from dsctool.config.model_schema import Block, CascadeRcnnConfig, ModelConfig
 from dsctool.config.schema import Config
@@ -29,18 +29,23 @@ class LimitRule:
 
     key: dotted. published: the number of the published recipes; ``auto`` never gives less at their image size.
     per_instance: for each instance of the fullest image.
-    resize: the block of ``data`` that says how large images are; where they are smaller than published ones,
-        ``published`` shrinks with them, as the anchors do. None: it stays.
+    images: of which the size counts; where they are smaller than published ones, ``published`` shrinks with them, as
+        the anchors do. None: it stays.
     """
 
     key: str
     published: int
     per_instance: float
-    resize: str | None = None
+    images: Literal["train", "test"] | None = None
 
     def number(self, config: Config, instances: int) -> int:
         """The limit for images of up to ``instances`` instances."""
-        side = PUBLISHED_SIDE if self.resize is None else max(getattr(config.data, self.resize).short_sides)
+        sides = {
+            None: PUBLISHED_SIDE,
+            "train": config.data.train_side,
+            "test": max(config.data.test_resize.short_sides),
+        }
+        side = sides[self.images]
         least = self.published * min(side, PUBLISHED_SIDE) / PUBLISHED_SIDE
         return ceil(max(least, self.per_instance * instances))
 
@@ -51,11 +56,11 @@ class LimitRule:
 
 RESULTS = LimitRule("postprocess.max_per_image", 100, 1.5)
 MASK_CANDIDATES = LimitRule("postprocess.mask_candidates", 300, 3)
-PROPOSALS = LimitRule("model.rpn.test_max_proposals", 1000, 5, "test_resize")
-ANCHORS = LimitRule("model.rpn.test_pre_nms", 1000, 10, "test_resize")
+PROPOSALS = LimitRule("model.rpn.test_max_proposals", 1000, 5, "test")
+ANCHORS = LimitRule("model.rpn.test_pre_nms", 1000, 10, "test")
 TRAINING = (
-    LimitRule("model.rpn.train_max_proposals", 2000, 5, "train_resize"),
-    LimitRule("model.rpn.train_pre_nms", 2000, 10, "train_resize"),
+    LimitRule("model.rpn.train_max_proposals", 2000, 5, "train"),
+    LimitRule("model.rpn.train_pre_nms", 2000, 10, "train"),
 )
 RULES = (RESULTS, MASK_CANDIDATES, PROPOSALS, ANCHORS, *TRAINING)
 """Every key that may be ``auto``."""

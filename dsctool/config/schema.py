@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dsctool.config.augment_schema import ColorConfig, CopyPasteConfig, CropConfig, JitterConfig
 from dsctool.config.model_schema import Block, Fraction, Limit, ModelConfig, PositiveFloat, PositiveInt
 
 
@@ -45,6 +46,8 @@ class SplitConfig(Block):
     """Folder of the images, where the layout is not the standard one."""
     semantic_maps: str | None = None
     """Folder of the stuff-and-thing PNGs; null: ``stuffthingmaps/<split>``."""
+    weights: str | None = None
+    """JSON file of image files and numbers: how often each is trained on in an epoch, on average; others once."""
 
 
 class ResizeConfig(Block):
@@ -90,6 +93,9 @@ class DataConfig(Block):
     """Supervision of the semantic branch: COCO stuff maps, a map drawn from the instance masks, or no branch."""
     keep_empty: bool = True
     """Train on images without instances; published configurations drop them."""
+    repeat_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Images with rare classes come more often (LVIS): ``sqrt(this / share of the images with the class)`` times an
+    epoch, where that is more than 1; null: every image once, as published. Multiplied by ``train.weights``."""
     on_error: Literal["fail", "skip"] = "fail"
     """Faulty images or annotations stop the command, or are left out and counted."""
     train_resize: ResizeConfig = ResizeConfig()
@@ -98,6 +104,14 @@ class DataConfig(Block):
     """Test-time augmentation, in place of ``test_resize``: several times slower, and better."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
+    jitter: JitterConfig | None = None
+    """In place of ``train_resize``: large-scale jitter; null: none, as published, here and in the next three."""
+    crop: CropConfig | None = None
+    """Random crops of the training images."""
+    color: ColorConfig | None = None
+    """Random colours in training."""
+    copy_paste: CopyPasteConfig | None = None
+    """Instances of other training images, pasted."""
     pad_divisor: PositiveInt = 32
     """Canvas sides are multiples of this, in pixels."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -105,9 +119,22 @@ class DataConfig(Block):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
     """Divides red, green, blue after the mean is subtracted."""
     group_by_aspect: bool = True
-    """Batches hold images of one orientation."""
+    """Batches hold images of one orientation; with ``jitter`` all have the same canvas, and images of both."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes, which live as long as a run and load ahead; 0 loads in the main process."""
+
+    @property
+    def train_side(self) -> int:
+        """The shorter side of training images, in pixels, where it is longest."""
+        if self.jitter is not None:
+            return self.jitter.size
+        side = max(self.train_resize.short_sides)
+        return side if self.crop is None else min(side, self.crop.size)
+
+    @property
+    def train_canvas(self) -> int:
+        """Side of the square that training images are padded to, in pixels; 0 where it is as small as can be."""
+        return 0 if self.jitter is None else self.jitter.size
 
     @property
     def test_resizes(self) -> tuple[tuple[int, int], ...]:
@@ -122,8 +149,32 @@ class DataConfig(Block):
             raise ValueError("test_resize.short_sides takes exactly one value")
         return self
 
+    @model_validator(mode="after")
+    def _weights_for_training(self) -> Self:
+        if self.val.weights is not None:
+            raise ValueError("val.weights has no use: every image is measured once")
+        return self
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Self:
+        if self.jitter is not None and self.crop is not None:
+            raise ValueError("jitter cuts images to its own size: leave out crop, or jitter")
+        return self
+
 
 # --- optimisation and run --------------------------------------------------------------------
+
+
+class LrFactorsConfig(Block):
+    """What the learning rate is multiplied by in the parts of a detector; 1: as published."""
+
+    backbone: PositiveFloat = 1.0
+    """Of every pass, with RFP's further ones."""
+    neck: PositiveFloat = 1.0
+    """FPN, and what else RFP has."""
+    rpn: PositiveFloat = 1.0
+    cascade: PositiveFloat = 1.0
+    """All heads of all stages, and the semantic branch."""
 
 
 class OptimConfig(Block):
@@ -140,19 +191,27 @@ class OptimConfig(Block):
     momentum: Fraction = 0.9
     """Momentum of SGD (beta 1 of AdamW)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """On every parameter, biases and normalisation included."""
+    """Share of the weights that each step takes off, times the learning rate."""
+    decay_norms: bool = True
+    """Also of biases, normalisation and other parameters of one dimension, as published; false: not of these."""
     clip_norm: PositiveFloat | None = 35.0
     """Gradients are scaled down to this norm; null: not clipped (HTC's published recipe)."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Optimiser steps of linear warm-up."""
     warmup_factor: Fraction = 0.001
     """The warm-up starts at this share of the learning rate."""
-    decay: Literal["milestones", "linear"] = "milestones"
-    """After the warm-up. ``milestones``: as published. ``linear``: to 0 at the end; best where training is short."""
+    decay: Literal["milestones", "linear", "cosine"] = "milestones"
+    """After the warm-up. ``milestones``: as published. ``linear``: to 0 at the end; best where training is short.
+    ``cosine``: to 0 as well, in half a wave."""
     milestones: tuple[PositiveInt, ...] = (8, 11)
     """With ``decay: milestones``: epochs after which the learning rate is multiplied by ``gamma``."""
     gamma: PositiveFloat = 0.1
     """Factor of the learning rate at each milestone."""
+    lr_factors: LrFactorsConfig = LrFactorsConfig()
+    """Learning rates of the detector's parts."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each stage of a backbone learns at this share of the rate of the stage above it, and its last one at this share
+    of the backbone's rate; 1: all alike, as published."""
 
 
 class TrainConfig(Block):
@@ -209,6 +268,12 @@ class Config(Block):
     def _masks_for_mask_nms(self) -> Self:
         if self.postprocess.nms == "mask" and not self.model.cascade.has_masks:
             raise ValueError("postprocess.nms=mask needs a mask head: this model has boxes only")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_for_copy_paste(self) -> Self:
+        if self.data.copy_paste is not None and not self.model.cascade.has_masks:
+            raise ValueError("data.copy_paste needs masks, to cut instances out: this model learns boxes only")
         return self
 
 

@@ -18,11 +18,13 @@ from torch.utils.data import Dataset
 
 from dsctool.config.model_schema import GeometryName
 from dsctool.config.schema import DataConfig
+from dsctool.data.augment import train_transform
 from dsctool.data.columns import Annotations, Reading, read_columns
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.images import read_image
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import Annotation, ImageInfo, read_annotation_file
+from dsctool.data.repeats import Repeats, read_weights, repeats_by_class
 from dsctool.data.rules import Needs
 from dsctool.data.samplers import SampleKey
 from dsctool.data.semantic import read_semantic_map
@@ -34,10 +36,9 @@ from dsctool.data.transforms import (
     Transform,
     Unchanged,
     inference_transform,
-    train_transform,
 )
 from dsctool.data.usage import Usage
-from dsctool.errors import DataError
+from dsctool.errors import ConfigError, DataError
 from dsctool.rle import Bools, Ints
 from dsctool.structures import mask_areas
 from dsctool.terms import Size
@@ -53,7 +54,9 @@ class CocoDataset(Dataset[Sample]):
     asked for.
 
     categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
-    most_instances: of them, the most in one image. notes: what is not used, for people.
+    most_instances: of them, the most in one image.
+    repeats: how often each image is trained on in an epoch, on average; None: once.
+    notes: what is not used, for people.
     """
 
     def __init__(
@@ -84,10 +87,12 @@ class CocoDataset(Dataset[Sample]):
         if not kept.any():
             hint = "" if keep_empty else "; data.keep_empty=true keeps images without instances"
             raise DataError(f"{files.annotations}: no image is left to use{hint}")
+        self.repeats: Repeats | None = None
         self.num_instances = int(usage.instances[kept].sum())
         self.most_instances = int(usage.instances[kept].max())
         self.notes = (f"{files.annotations}: {usage.note}",) if usage.note else ()
         chosen = np.flatnonzero(kept)
+        self._filled = torch.from_numpy(np.flatnonzero(usage.instances[kept]))
         self._images = _Images.of([reading.images[row] for row in chosen.tolist()])
         self._instances = _Instances.of(reading.annotations, usage.used, chosen, masks=masks)
 
@@ -102,7 +107,7 @@ class CocoDataset(Dataset[Sample]):
         reading: Reading | None = None,
         geometry: GeometryName = "current",
     ) -> Self:
-        """The training images, randomly scaled and flipped.
+        """The training images, randomly scaled and flipped, and as ``config`` says augmented otherwise.
 
         geometry: of the model, ``model.geometry``.
         masks: give masks, and the semantic map of ``data.semantic``; False for detectors of boxes, whose data
@@ -113,7 +118,12 @@ class CocoDataset(Dataset[Sample]):
 
         Raises:
             DataError: the annotation file cannot be used, no image is left, or nothing to learn from.
+            ConfigError: instances cannot be pasted without masks.
         """
+        if config.copy_paste is not None and not masks:
+            raise ConfigError(
+                "data.copy_paste needs masks, to cut instances out; with boxes only set data.copy_paste=null"
+            )
         reading = reading or _read(files, masks)
         dataset = cls(
             files,
@@ -127,6 +137,9 @@ class CocoDataset(Dataset[Sample]):
         if not dataset.num_instances:
             reason = Usage.of(reading).reason or "no image with instances is left"
             raise DataError(f"{files.annotations}: has nothing to train on: {reason}")
+        dataset.repeats = dataset._repeats(reading, config.repeat_factor)
+        if config.copy_paste is not None:
+            dataset.transform = train_transform(config, geometry, another=dataset._any_with_instances)
         return dataset
 
     @classmethod
@@ -162,6 +175,17 @@ class CocoDataset(Dataset[Sample]):
         """The annotations of an image that training uses, crowd regions included, in file order."""
         return self._instances.annotations(index)
 
+    def _repeats(self, reading: Reading, threshold: float | None) -> Repeats | None:
+        if threshold is None and self.files.weights is None:
+            return None
+        repeats = np.ones(len(self))
+        if threshold is not None:
+            repeats = repeats_by_class(*self._instances.shown(), count=len(self), threshold=threshold)
+        if self.files.weights is not None:
+            weights = read_weights(self.files.weights, [info.file_name for info in reading.images])
+            repeats *= [weights.get(self.image_info(index).file_name, 1.0) for index in range(len(self))]
+        return repeats
+
     @property
     def landscape(self) -> Bools:
         """``(images,)``: which are wider than high."""
@@ -183,12 +207,19 @@ class CocoDataset(Dataset[Sample]):
 
     def _load(self, index: int) -> Sample:
         info = self.image_info(index)
-        try:
-            annotated = self._annotated(index)
-        except DataError as error:
-            raise DataError(f"{self.files.annotations}: image {info.id}: {error}") from None
+        annotated = self._named(index)
         image, targets = self.transform(annotated)
         return Sample(image, targets, SampleInfo(info.id, annotated.size, info.file_name))
+
+    def _any_with_instances(self) -> Annotated:
+        """The annotated image of one drawn at random."""
+        return self._named(int(self._filled[torch.randint(len(self._filled), ())]))
+
+    def _named(self, index: int) -> Annotated:
+        try:
+            return self._annotated(index)
+        except DataError as error:
+            raise DataError(f"{self.files.annotations}: image {self.image_info(index).id}: {error}") from None
 
     def _annotated(self, index: int) -> Annotated:
         info = self.image_info(index)
@@ -301,6 +332,12 @@ class _Instances:
         """The annotations of an image, in the order of the file."""
         first = int(self.ends[image - 1]) if image else 0
         return self.order[first : int(self.ends[image])]
+
+    def shown(self) -> tuple[Ints, Ints]:
+        """The image and the class of every instance that is no crowd."""
+        images = np.repeat(np.arange(len(self.ends)), np.diff(self.ends.numpy(), prepend=0))
+        instances = ~self.crowd[self.order].numpy()
+        return images[instances], self.label[self.order].numpy()[instances].astype(np.int64)
 
     def annotations(self, image: int) -> list[Annotation]:
         """The same, one by one."""

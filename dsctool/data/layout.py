@@ -32,12 +32,14 @@ class SplitFiles:
     images: folder that the annotations' file names are relative to.
     semantic_maps: folder of stuff-and-thing PNGs, or None where there is none.
     semantic_classes: the maps' values are below this, or 255 where nothing is labelled.
+    weights: JSON file that says how often images are trained on, or None.
     """
 
     annotations: Path
     images: Path
     semantic_maps: Path | None = None
     semantic_classes: int = STUFFTHINGMAPS_CLASSES
+    weights: Path | None = None
 
 
 def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
@@ -62,7 +64,8 @@ def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
     images = root / split.images if split.images is not None else root / (name or _split_name(annotations))
     if not images.is_dir():
         raise DataError(f"{images}: no such folder of images for {annotations}. Set data.{role}.images")
-    return SplitFiles(annotations, images, _semantic_maps(root, split, role, images.name))
+    weights = None if split.weights is None else root / split.weights
+    return SplitFiles(annotations, images, _semantic_maps(root, split, role, images.name), weights=weights)
 
 
 def find_test_dev(root: Path) -> SplitFiles:

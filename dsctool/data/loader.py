@@ -6,7 +6,7 @@ of workers, not on what ran before, not on the batch an interrupted run starts a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from types import TracebackType
@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from dsctool.config.schema import DataConfig
 from dsctool.data.coco import CocoDataset
 from dsctool.data.samplers import ALONE, EpochSteps, Ranks, SampleKey, count_steps
-from dsctool.data.transforms import Batch, collate
+from dsctool.data.transforms import Batch, Sample, collate
 from dsctool.data.workers import Crew, Lost
-from dsctool.errors import DsctoolError, WorkerError, memory_for
+from dsctool.errors import DataError, DsctoolError, WorkerError, memory_for
 
 _LESS = (
     "Lower data.workers, train.batch_size or the size that images are brought to (data.train_resize, "
-    "data.test_resize), or cut large images into smaller ones."
+    "data.jitter.size, data.test_resize), or cut large images into smaller ones."
 )
 
 
@@ -38,6 +38,7 @@ class BatchLoader(Iterable[Batch]):
     batch_size: images in a batch, at most.
     pin_memory: for batches that go to a GPU, so that the copy need not be waited for.
     timeout: seconds that a batch of a worker may take; it is a WorkerError then. 0: as long as it likes.
+    least: no side of the canvas is shorter, in pixels.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class BatchLoader(Iterable[Batch]):
         batch_size: int,
         pin_memory: bool = False,
         timeout: float = 0,
+        least: int = 0,
     ) -> None:
         self._dataset = dataset
         self._config = config
@@ -56,11 +58,12 @@ class BatchLoader(Iterable[Batch]):
         self._batch_size = batch_size
         self._pin_memory = pin_memory
         self._timeout = timeout
+        self._least = least
 
     def __iter__(self) -> Generator[Batch, None, None]:
         crew = Crew(size=self._config.workers, batch_size=self._batch_size)
         loader: DataLoader[Any] = DataLoader(
-            _Loading(self._dataset, self._config.pad_divisor, crew),
+            _Loading(self._dataset, partial(collate, pad_divisor=self._config.pad_divisor, least=self._least), crew),
             batch_sampler=self._batches,  # type: ignore[arg-type]
             num_workers=self._config.workers,
             collate_fn=_as_it_is,
@@ -105,9 +108,9 @@ class BatchLoader(Iterable[Batch]):
 class _Loading(Dataset[Any]):
     """Whole batches of a data set, or the error that kept one from being loaded."""
 
-    def __init__(self, dataset: CocoDataset, pad_divisor: int, crew: Crew) -> None:
+    def __init__(self, dataset: CocoDataset, together: Callable[[list[Sample]], Batch], crew: Crew) -> None:
         self.dataset = dataset
-        self.pad_divisor = pad_divisor
+        self.together = together
         self.crew = crew
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> Batch | DsctoolError:
@@ -115,7 +118,7 @@ class _Loading(Dataset[Any]):
         self.crew.note(indices)
         try:
             with memory_for(f"loading {_named(self.dataset, indices)}", remedy=_LESS):
-                return collate([self.dataset[key] for key in keys], self.pad_divisor)
+                return self.together([self.dataset[key] for key in keys])
         except DsctoolError as error:
             return error
 
@@ -123,7 +126,8 @@ class _Loading(Dataset[Any]):
 class TrainLoader:
     """The training batches of a run, step by step, a function of seed, epoch and position: see :class:`EpochSteps`.
 
-    Every image comes once an epoch; the last step (of each orientation, with ``group_by_aspect``) may be smaller.
+    Every image comes once an epoch, or as often as the data set says; the last step (of each orientation, with
+    ``group_by_aspect``) may be smaller.
     Worker processes live from the first batch to the end of the run's last epoch, and load ahead over the end of an
     epoch, while the run evaluates. As a context manager the loader ends them at the end of the block.
 
@@ -145,12 +149,23 @@ class TrainLoader:
         timeout: float = 0,
     ) -> None:
         groups = _groups(dataset, config)
-        self.steps_of = partial(count_steps, groups)
+        repeats = dataset.repeats
+        self.steps_of = partial(count_steps, groups, repeats=repeats)
         self._length = self.steps_of(batch_size * accumulate * ranks.world)
+        if not self._length:
+            raise DataError(f"{dataset.files.weights}: its weights leave no image to train on")
         self._epochs = epochs
-        self._order = partial(EpochSteps, groups, batch_size=batch_size, accumulate=accumulate, seed=seed, ranks=ranks)
+        self._order = partial(
+            EpochSteps, groups, batch_size=batch_size, accumulate=accumulate, seed=seed, ranks=ranks, repeats=repeats
+        )
         self._loader = partial(
-            BatchLoader, dataset, config, batch_size=batch_size, pin_memory=pin_memory, timeout=timeout
+            BatchLoader,
+            dataset,
+            config,
+            batch_size=batch_size,
+            pin_memory=pin_memory,
+            timeout=timeout,
+            least=config.train_canvas,
         )
         self._stream: Generator[Batch, None, None] | None = None
         self._at: tuple[int, int] | None = None
@@ -206,7 +221,7 @@ def eval_loader(
 
 def _groups(dataset: CocoDataset, config: DataConfig) -> list[int]:
     """0 or 1 per image: images of one number may share a batch."""
-    if not config.group_by_aspect:
+    if not config.group_by_aspect or config.train_canvas:
         return [0] * len(dataset)
     return [int(landscape) for landscape in dataset.landscape]
 

@@ -9,6 +9,9 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 
+from dsctool.data.repeats import Repeats, sum_of_repeats, whole_repeats
+from dsctool.rle import Ints
+
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
@@ -40,14 +43,16 @@ Batches = list[list[SampleKey]]
 class EpochSteps(Iterable[Batches]):
     """What one process sees in one epoch, from any optimiser step on: the batches of every step.
 
-    Every image comes once. Images are shuffled; with ``groups``, a step is filled from one group only, and the smaller
-    step that may be left in each group comes last. The same ``(seed, epoch)`` gives the same steps, with the same
-    augmentation, wherever the iteration starts, and however many processes and batches share a step's images.
+    Every image comes once, or as ``repeats`` says. Images are shuffled; with ``groups``, a step is filled from one
+    group only, and the smaller step that may be left in each group comes last. The same ``(seed, epoch)`` gives the
+    same steps, with the same augmentation, wherever the iteration starts, and however many processes and batches share
+    a step's images.
 
     Several processes get equally many images of every step. Where what is left in a group does not go round, images
     of the group come once more: fewer than there are processes.
 
     groups: group number per image. batch_size: images per batch and process. accumulate: batches per step and process.
+    repeats: how often each image comes, on average; every epoch has as many images of each group. None: once.
     """
 
     def __init__(
@@ -60,22 +65,24 @@ class EpochSteps(Iterable[Batches]):
         accumulate: int = 1,
         start_step: int = 0,
         ranks: Ranks = ALONE,
+        repeats: Repeats | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
         self.start_step = start_step
         self.ranks = ranks
-        self._images = len(groups)
-        images = batch_size * accumulate * ranks.world
-        self._steps = _group_steps(_shuffled(len(groups), seed, epoch), groups, images)
+        order = _shuffled(len(groups), seed, epoch) if repeats is None else _drawn(repeats, groups, seed, epoch)
+        self._steps = _group_steps(order, groups, batch_size * accumulate * ranks.world)
 
     def __len__(self) -> int:
         return max(len(self._steps) - self.start_step, 0)
 
     def __iter__(self) -> Iterator[Batches]:
-        first = sum(map(len, self._steps[: self.start_step]))
-        again = self._images  # positions of images that come once more
+        before = self._steps[: self.start_step]
+        first = sum(map(len, before))
+        # Images that come once more have positions behind all others.
+        again = sum(map(len, self._steps)) + sum(-len(step) % self.ranks.world for step in before)
         for step in self._steps[self.start_step :]:
             places = list(enumerate(step, start=first))
             first += len(step)
@@ -103,16 +110,33 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def count_steps(groups: Sequence[int], images: int) -> int:
+def count_steps(groups: Sequence[int], images: int, *, repeats: Repeats | None = None) -> int:
     """Steps per epoch of so many images each: the last of each group may be smaller."""
-    counts = np.unique(np.asarray(groups, dtype=np.int64), return_counts=True)[1]
-    return int(sum(-(-count // images) for count in counts))
+    once = np.ones(len(groups)) if repeats is None else repeats
+    counts = [sum_of_repeats(once[members]) for members in _members(groups)]
+    return sum(-(-count // images) for count in counts)
 
 
 def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
+
+
+def _drawn(repeats: Repeats, groups: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """Images as often as they come, in random order."""
+    generator = np.random.default_rng(mixed_seed(seed, epoch))
+    counts = np.zeros(len(groups), dtype=np.int64)
+    for members in _members(groups):
+        counts[members] = whole_repeats(repeats[members], generator)
+    order: list[int] = generator.permutation(np.repeat(np.arange(len(groups)), counts)).tolist()
+    return order
+
+
+def _members(groups: Sequence[int]) -> list[Ints]:
+    """The images of each group."""
+    numbers = np.asarray(groups, dtype=np.int64)
+    return [np.flatnonzero(numbers == group) for group in np.unique(numbers)]
 
 
 def _group_steps(order: Sequence[int], groups: Sequence[int], images: int) -> list[list[int]]:

@@ -19,7 +19,6 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
-from dsctool.config.model_schema import GeometryName
 from dsctool.config.schema import DataConfig, ResizeConfig
 from dsctool.data.semantic import SEMANTIC_IGNORED, SEMANTIC_STRIDE, draw_semantic_map
 from dsctool.ops.boxes import clip_boxes
@@ -217,12 +216,6 @@ class Transform:
         return self(Annotated(image, boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)))[0]
 
 
-def train_transform(config: DataConfig, geometry: GeometryName = "current") -> Transform:
-    """Random scale and flip, as ``config`` says; geometry: of the model, ``model.geometry``."""
-    resize = ResizeByOneFactor if geometry == "mmdet1" else Resize
-    return Transform([resize(config.train_resize), Flip(config.flip)], mean=config.mean, std=config.std)
-
-
 def inference_transform(config: DataConfig) -> Transform | Unchanged:
     """The one test size, no flip; with test-time augmentation nothing yet."""
     if config.tta is not None:
@@ -230,16 +223,19 @@ def inference_transform(config: DataConfig) -> Transform | Unchanged:
     return Transform([Resize(config.test_resize)], mean=config.mean, std=config.std)
 
 
-def pad_images(images: Sequence[Tensor], divisor: int) -> ImageBatch:
-    """Images ``(3, h, w)`` on one canvas, zero at the right and bottom, sides multiples of ``divisor``."""
+def pad_images(images: Sequence[Tensor], divisor: int, *, least: int = 0) -> ImageBatch:
+    """Images ``(3, h, w)`` on one canvas, zero at the right and bottom, sides multiples of ``divisor``.
+
+    least: no side of the canvas is shorter, in pixels.
+    """
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+    height, width = (-(-max(least, *side) // divisor) * divisor for side in zip(*sizes, strict=True))
     return ImageBatch(torch.stack([_padded(image, (height, width), 0) for image in images]), sizes)
 
 
-def collate(samples: Sequence[Sample], pad_divisor: int) -> Batch:
-    """Samples on one canvas; masks are padded with False, semantic maps with 255."""
-    images = pad_images([sample.image for sample in samples], pad_divisor)
+def collate(samples: Sequence[Sample], pad_divisor: int, *, least: int = 0) -> Batch:
+    """Samples on one canvas, as :func:`pad_images` has it; masks are padded with False, semantic maps with 255."""
+    images = pad_images([sample.image for sample in samples], pad_divisor, least=least)
     height, width = images.tensor.shape[-2:]
     grid = (-(-height // SEMANTIC_STRIDE), -(-width // SEMANTIC_STRIDE))
     targets = []

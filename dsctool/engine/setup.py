@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dsctool.config.limits import PROPOSALS, RESULTS, fit_limits, keep_limits
-from dsctool.config.schema import Config
+from dsctool.config.model_schema import Block
+from dsctool.config.schema import Config, DataConfig
 from dsctool.data.loader import TrainLoader
 from dsctool.data.records import Category
 from dsctool.engine.averaging import moving_average
@@ -210,14 +211,64 @@ def summary(setup: Setup) -> dict[str, str]:
     return {
         "data": f"{images} images, {instances} instances, {len(setup.categories)} classes"
         f" ({setup.data.train_set.files.annotations})",
+        **_feeding(setup),
         "model": f"{sum(size for size, _ in sizes):,} parameters, {trainable:,} of them trainable",
         "device": describe(setup.device),
         "effective batch": f"{batch} images = batch_size {share.batch_size} x accumulate {share.accumulate}{processes}",
         "limits": f"{RESULTS.of(config)} results of {PROPOSALS.of(config)} proposals an image; at most "
-        f"{setup.data.train_set.most_instances} instances in a training image",
+        f"{setup.data.train_set.most_instances} instances in a training image"
+        f"{' before others are pasted' if config.data.copy_paste else ''}",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
+        **_groups(setup.optimizer),
         **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),
         "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
+    }
+
+
+def _feeding(setup: Setup) -> dict[str, str]:
+    """How images are chosen and changed, where that is not as published."""
+    data, repeats = setup.config.data, setup.data.train_set.repeats
+    lines = {}
+    if repeats is not None:
+        reasons = [f"repeat_factor {data.repeat_factor:g}"] if data.repeat_factor else []
+        reasons += [data.train.weights] if data.train.weights else []
+        lines["sampling"] = (
+            f"{repeats.sum():.0f} images an epoch, each {repeats.min():.3g} to {repeats.max():.3g} times"
+        )
+        lines["sampling"] += f" ({', '.join(reasons)})"
+    if changes := augmentations(data):
+        lines["augmentation"] = changes
+    return lines
+
+
+def augmentations(data: DataConfig) -> str:
+    """What training does to images besides resizing and flipping, in one line; empty where it does nothing."""
+    blocks = {"jitter": data.jitter, "crop": data.crop, "color": data.color, "copy_paste": data.copy_paste}
+    return ", ".join(f"{name} ({_values(block)})" for name, block in blocks.items() if block is not None)
+
+
+def _values(block: Block) -> str:
+    values = block.model_dump()
+    return ", ".join(f"{name} {_range(value)}" for name, value in values.items())
+
+
+def _range(value: float | tuple[float, float]) -> str:
+    return " to ".join(f"{end:g}" for end in value) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> dict[str, str]:
+    """Learning rates and weight decays that differ from parameter to parameter."""
+    groups = optimizer.param_groups
+    sizes: dict[str, dict[float, int]] = {"lr_factor": {}, "weight_decay": {}}
+    for group in groups:
+        for key, counts in sizes.items():
+            value = group.get(key, 1.0)
+            counts[value] = counts.get(value, 0) + sum(parameter.numel() for parameter in group["params"])
+    names = {"lr_factor": "rate factors", "weight_decay": "weight decay"}
+    return {
+        names[key]: ", ".join(f"{value:.3g} for {count:,} parameters" for value, count in sorted(counts.items()))
+        for key, counts in sizes.items()
+        if len(counts) > 1
     }
 
 
@@ -229,7 +280,7 @@ def _shape(setup: Setup) -> str:
         parts[0] += " (longer than the run)"
     reached = [str(step) for step in schedule.milestones if step < setup.steps]
     if schedule.steps is not None:
-        parts.append("then in a straight line to 0")
+        parts.append("then in a straight line to 0" if schedule.shape == "linear" else "then in half a cosine to 0")
     if reached:
         parts.append(f"x {schedule.gamma:g} at step {', '.join(reached)}")
     return ", ".join(parts)

@@ -21,7 +21,7 @@ _REMEDY = (
     "Nothing of this step was kept. Lower optim.lr, lengthen optim.warmup_steps or set optim.clip_norm, "
     "and start a new run (train.weights=RUN/last.pt starts it from the weights saved last)."
 )
-_LESS = "Lower train.batch_size (train.accumulate keeps the effective batch) or data.train_resize."
+_LESS = "Lower train.batch_size (train.accumulate keeps the effective batch) or data.train_resize (data.jitter.size)."
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
@@ -164,3 +165,32 @@ def test_json_on_standard_output_is_alone_there(synthetic_root: Path) -> None:
     run = _run("stats", synthetic_root, "--json", "-")
     assert [split["name"] for split in json.loads(run.stdout)["splits"]] == ["train", "val"]
     assert "instances per image" in run.stderr
+
+
+def test_preview_draws_what_training_sees(tmp_path: Path, synthetic_root: Path) -> None:
+    sizes = "data.train_resize={short_sides: [64], long_side: 96}"
+    words = ("preview", "htc_tiny", "--data", synthetic_root, sizes, "data.copy_paste={}", "train.batch_size=4")
+    run = _run(*words, "--output", tmp_path / "new" / "p.png")
+    assert (run.exit_code, run.stdout) == (0, f"{tmp_path / 'new' / 'p.png'}\n"), run
+    with Image.open(tmp_path / "new" / "p.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width == 2000
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["p.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("htc_tiny", "--output", "p.jpg"), 2, "p.jpg does not end in .png"),
+        (("cascade_rcnn_r50_fpn_1x_coco", "data.copy_paste={}", "--output", "p.png"), 1, "needs masks"),
+        (("htc_tiny", "data.semantic=stuffthingmaps", "data.train.split=val2", "--output", "p.png"), 1, "val2"),
+    ],
+)
+def test_preview_refuses_what_cannot_be(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = _run("preview", *words, "--data", synthetic_root)
+    assert run.exit_code == code
+    assert said in run.stderr or said in str(run.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dsctool.config.loading import load_config
 from dsctool.config.schema import DataConfig, ResizeConfig
-from dsctool.data.transforms import Annotated, ResizeByOneFactor, train_transform
+from dsctool.data.augment import train_transform
+from dsctool.data.transforms import Annotated, ResizeByOneFactor
 from dsctool.engine.sets import open_data
 from tests.ops import mmdet1
 from tests.ops.mmdet1 import half_open, inclusive

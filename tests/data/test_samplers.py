@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from hypothesis import given
+import numpy as np
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsctool.data.samplers import Batches, EpochSteps, Ranks, SampleKey, count_steps, mixed_seed
@@ -99,3 +101,74 @@ def test_seeds_fit_torch() -> None:
 def test_the_first_process_draws_what_a_lone_one_does(seed: int, step: int) -> None:
     assert mixed_seed(seed, step, 0) == mixed_seed(seed, step)
     assert mixed_seed(seed, step, 1) != mixed_seed(seed, step)
+
+
+@st.composite
+def repeated(draw: st.DrawFn) -> tuple[list[int], np.ndarray]:
+    """Groups, and how often each image comes."""
+    groups = draw(groups_lists)
+    repeats = st.one_of(st.floats(0, 4), st.integers(0, 3).map(float), st.just(1.0))
+    return groups, np.array(draw(st.lists(repeats, min_size=len(groups), max_size=len(groups))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(repeated(), sizes, few, st.integers(0, 3))
+def test_images_come_as_often_as_they_should(
+    data: tuple[list[int], np.ndarray], batch_size: int, world: int, epoch: int
+) -> None:
+    """Each its number rounded up or down, but for few; every epoch has as many of each group, and as many batches."""
+    groups, repeats = data
+    dealt: list[list[SampleKey]] = []
+    for rank in range(world):
+        ranks = Ranks(rank, world)
+        steps = EpochSteps(groups, batch_size=batch_size, seed=3, epoch=epoch, ranks=ranks, repeats=repeats)
+        assert len(steps) == count_steps(groups, batch_size * world, repeats=repeats)
+        dealt += keys_of(steps)
+    assert all(len({groups[key.index] for key in batch}) == 1 for batch in dealt)
+    assert len({key.seed for batch in dealt for key in batch}) == sum(map(len, dealt))
+    alone = EpochSteps(groups, batch_size=batch_size * world, seed=3, epoch=epoch, repeats=repeats)
+    counts = Counter(key.index for step in keys_of(alone) for key in step)
+    for index, number in enumerate(repeats):
+        assert np.floor(number) <= counts[index] <= np.floor(number) + 2
+    for group in {0, 1}:
+        members = [index for index, own in enumerate(groups) if own == group]
+        total = sum(counts[index] for index in members)
+        assert abs(total - repeats[members].sum()) <= 0.5 + 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(repeated(), sizes, st.integers(0, 30), few)
+def test_repeated_images_after_a_return(
+    data: tuple[list[int], np.ndarray], batch_size: int, start: int, world: int
+) -> None:
+    def steps(start: int) -> list[Batches]:
+        ranks = Ranks(world - 1, world)
+        order = EpochSteps(
+            data[0],
+            batch_size=batch_size,
+            accumulate=2,
+            seed=3,
+            epoch=5,
+            start_step=start,
+            ranks=ranks,
+            repeats=data[1],
+        )
+        return list(order)
+
+    assert steps(start) == steps(0)[start:]
+
+
+def test_on_average_images_come_as_often_as_they_should() -> None:
+    repeats = np.array([1.0, 1.25, 2.5, 0.1, 3.75, 0.0, 1.4])
+    counts: Counter[int] = Counter()
+    for epoch in range(400):
+        steps = EpochSteps([0] * 7, batch_size=2, seed=1, epoch=epoch, repeats=repeats)
+        counts.update(key.index for step in keys_of(steps) for key in step)
+    assert [counts[index] / 400 for index in range(7)] == pytest.approx(repeats, abs=0.08)
+
+
+def test_once_each_is_what_it_was_without_repeats_but_for_the_order() -> None:
+    plain = EpochSteps([0, 1] * 5, batch_size=2, seed=1, epoch=0)
+    once = EpochSteps([0, 1] * 5, batch_size=2, seed=1, epoch=0, repeats=np.ones(10))
+    for order in (plain, once):
+        assert sorted(key.index for step in keys_of(order) for key in step) == list(range(10))

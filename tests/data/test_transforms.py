@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from dsctool.config.loading import load_config
 from dsctool.config.schema import DataConfig, ResizeConfig
+from dsctool.data.augment import train_transform
 from dsctool.data.semantic import draw_semantic_map
 from dsctool.data.transforms import (
     Annotated,
@@ -26,7 +27,6 @@ from dsctool.data.transforms import (
     inference_transform,
     pad_images,
     resized,
-    train_transform,
 )
 from dsctool.structures import Targets
 

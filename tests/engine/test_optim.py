@@ -6,9 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.config.schema import OptimConfig
-from dsctool.engine.optim import build_optimizer, build_schedule, clip_gradients, gradient_norm
+from dsctool.engine.optim import (
+    build_optimizer,
+    build_schedule,
+    clip_gradients,
+    gradient_norm,
+    lr_factor,
+    set_learning_rate,
+)
+from dsctool.models.build import build_detector
 
 
 def test_linear_scaling_from_the_reference_batch() -> None:
@@ -79,6 +88,78 @@ def test_linear_decay_ends_at_zero_and_knows_no_milestones() -> None:
     schedule = build_schedule(config, effective_batch=16, steps_per_epoch=10, epochs=2)
     for step, rate in {0: 0.01, 2: 0.015 * 0.9, 4: 0.02 * 0.8, 10: 0.01, 19: 0.001, 20: 0.0}.items():
         assert schedule.at(step) == pytest.approx(rate), step
+
+
+def test_cosine_decay_ends_at_zero() -> None:
+    """The rates of PyTorch's own schedule at every step, and half of it in the middle of the run."""
+    config = OptimConfig(decay="cosine", warmup_steps=4, warmup_factor=0.5, milestones=(1,))
+    schedule = build_schedule(config, effective_batch=16, steps_per_epoch=10, epochs=2)
+    for step, rate in {0: 0.01, 10: 0.01, 20: 0.0}.items():
+        assert schedule.at(step) == pytest.approx(rate, abs=1e-12), step
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.02)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
+    for step in range(20):
+        warm = 1 if step >= 4 else 0.5 + step / 8
+        assert schedule.at(step) == pytest.approx(warm * theirs.get_last_lr()[0]), step
+        optimizer.step()
+        theirs.step()
+
+
+PARTS = {
+    "backbone.conv1.weight": ("backbone", 5),
+    "backbone.layer1.0.conv2.weight": ("backbone", 4),
+    "backbone.layer4.1.bn1.bias": ("backbone", 1),
+    "rfp.backbones.0.layer3.0.conv1.weight": ("backbone", 2),
+    "rfp.backbones.1.bn1.weight": ("backbone", 5),
+    "rfp.fusion.weight": ("neck", 0),
+    "neck.lateral_convs.0.conv.weight": ("neck", 0),
+    "rpn.deltas.bias": ("rpn", 0),
+    "cascade.mask_heads.2.logits.weight": ("cascade", 0),
+    "head.weight": (None, 0),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_rates_by_part_and_stage(name: str) -> None:
+    factors = {"backbone": 0.5, "neck": 2.0, "rpn": 3.0, "cascade": 4.0}
+    config = OptimConfig.model_validate({"lr_factors": factors, "layer_decay": 0.7})
+    part, stages = PARTS[name]
+    assert lr_factor(name, config) == pytest.approx(factors.get(part or "", 1.0) * 0.7**stages)
+    assert lr_factor(name, OptimConfig()) == 1.0
+
+
+@pytest.mark.parametrize("name", ["detectors_tiny", "dsc_tiny"])
+def test_every_parameter_of_a_detector_belongs_to_a_part(name: str) -> None:
+    model = build_detector(fit_limits(load_config(name)), num_classes=3)
+    factors = {"backbone": 0.5, "neck": 2.0, "rpn": 3.0, "cascade": 4.0}
+    config = OptimConfig.model_validate({"lr_factors": factors, "decay_norms": False, "layer_decay": 0.9})
+    groups = build_optimizer(model, config).param_groups
+    stages = [0.5 * 0.9**depth for depth in range(1, 6)]
+    assert {group["lr_factor"] for group in groups} == {*stages, 2.0, 3.0, 4.0}
+    assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
+    own = {id(parameter) for part in model.backbones for parameter in part.parameters()}
+    for group in groups:
+        inside = {id(parameter) in own for parameter in group["params"]}
+        assert inside == {group["lr_factor"] in stages}
+        assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_a_step_follows_the_factors() -> None:
+    """Plain gradient descent: each weight moves by its own rate times the gradient, and its own decay."""
+    model = nn.ModuleDict({"backbone": nn.Linear(1, 1), "cascade": nn.Linear(1, 1)})
+    config = OptimConfig.model_validate(
+        {"lr_factors": {"backbone": 0.1}, "decay_norms": False, "weight_decay": 0.5, "momentum": 0}
+    )
+    optimizer = build_optimizer(model, config)
+    before = {name: parameter.item() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_learning_rate(optimizer, 0.2)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        rate = 0.2 * (0.1 if name.startswith("backbone") else 1)
+        decay = 0.5 if name.endswith("weight") else 0.0
+        assert parameter.item() == pytest.approx(before[name] - rate * (1 + decay * before[name])), name
 
 
 def test_no_warmup() -> None:

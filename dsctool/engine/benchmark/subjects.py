@@ -128,7 +128,8 @@ class Training:
         for start in range(0, len(self.indices), self.batch):
             with stages.stage("load"):
                 samples = [self.dataset[index] for index in self.indices[start : start + self.batch]]
-                batch = collate(samples, self.model.config.data.pad_divisor)
+                data = self.model.config.data
+                batch = collate(samples, data.pad_divisor, least=data.train_canvas)
             yield batch
 
 
