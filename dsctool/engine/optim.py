@@ -38,8 +38,13 @@ class Schedule:
         return rate
 
 
-def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch: int, epochs: int) -> Schedule:
-    """The schedule for ``effective_batch`` images a step: linear scaling from ``config.reference_batch``."""
+def build_schedule(
+    config: OptimConfig, *, effective_batch: int, steps_per_epoch: int, epochs: int, steps: int | None = None
+) -> Schedule:
+    """The schedule for ``effective_batch`` images a step: linear scaling from ``config.reference_batch``.
+
+    steps: of the whole run, where it does not end with an epoch.
+    """
     scale = effective_batch / config.reference_batch if config.scale_lr else 1.0
     milestones = config.milestones if config.decay == "milestones" else ()
     return Schedule(
@@ -48,7 +53,7 @@ def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch
         warmup_factor=config.warmup_factor,
         milestones=tuple(sorted(epoch * steps_per_epoch for epoch in milestones)),
         gamma=config.gamma,
-        steps=epochs * steps_per_epoch if config.decay == "linear" else None,
+        steps=(steps or epochs * steps_per_epoch) if config.decay == "linear" else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.sets import RunData, open_data
+from dsctool.engine.trackers import refuse_missing_trackers
 from dsctool.interop.checkpoint import Checkpoint, read_weights
 from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights
 from dsctool.models.build import build_detector
@@ -81,7 +82,13 @@ class Setup:
     @property
     def steps(self) -> int:
         """Optimiser steps in the whole run."""
-        return self.steps_per_epoch * self.config.train.epochs
+        train = self.config.train
+        return self.steps_per_epoch * train.epochs if train.steps is None else train.steps
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in the whole run; the last one may end early."""
+        return ceil(self.steps / self.steps_per_epoch)
 
 
 def prepare(
@@ -104,6 +111,7 @@ def prepare(
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
+    refuse_missing_trackers(config)
     opened = open_data(config, data, progress)
     check_classes(config, opened, provenance or {})
     if checkpoint is not None:
@@ -129,7 +137,7 @@ def prepare(
         config.data,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        epochs=config.train.epochs,
+        epochs=config.train.steps or config.train.epochs,  # at most: whoever counts steps closes it
         ranks=ranks,
         pin_memory=device.type == "cuda",
     )
@@ -138,8 +146,9 @@ def prepare(
         effective_batch=effective_batch(config, ranks),
         steps_per_epoch=ceil(len(batches) / config.train.accumulate),
         epochs=config.train.epochs,
+        steps=config.train.steps,
     )
-    return Setup(
+    setup = Setup(
         config=config,
         device=device,
         model=model,
@@ -151,6 +160,7 @@ def prepare(
         notes=(*opened.notes, *notes, *crowding_notes(config, opened.datasets, training=True)),
         average=average,
     )
+    return replace(setup, notes=(*setup.notes, *_warmup_notes(setup)))
 
 
 def effective_batch(config: Config, ranks: Ranks) -> int:
@@ -211,8 +221,30 @@ def summary(setup: Setup) -> dict[str, str]:
         f"{setup.data.train_set.most_instances} instances in a training image",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
         **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),
-        "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
+        "length": _length(setup),
     }
+
+
+def _length(setup: Setup) -> str:
+    """Of the run, in words."""
+    train, each = setup.config.train, setup.steps_per_epoch
+    if train.steps is None:
+        return f"{setup.steps} steps = {train.epochs} epochs x {each}"
+    return f"{setup.steps} steps (train.steps) in {setup.epochs} epochs, of {each} steps each"
+
+
+def _warmup_notes(setup: Setup) -> list[str]:
+    """What to set where the learning rate never gets to where it should be."""
+    warmup, steps = setup.schedule.warmup_steps, setup.steps
+    if warmup < steps:
+        return []
+    reached = f"{setup.schedule.at(steps - 1):.3g} of {setup.schedule.base_lr:.3g}"
+    shorter = f"optim.warmup_steps={max(1, steps // 10)}"
+    longer = f"train.epochs={2 * ceil(warmup / setup.steps_per_epoch)}"
+    return [
+        f"the warm-up takes {warmup} steps and the run {steps}: the learning rate ends at {reached}. "
+        f"Set {shorter} (a tenth of the run), or train longer ({longer})"
+    ]
 
 
 def _shape(setup: Setup) -> str:

@@ -17,10 +17,11 @@ from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
-from dsctool.engine.sets import EvaluationSet, open_evaluation_set
+from dsctool.engine.sets import EvaluationSet, open_evaluation_set, open_part
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
-from dsctool.evaluation.coco import Evaluation, evaluate_all
+from dsctool.evaluation.coco import Evaluation, evaluate_all, evaluate_comparison
+from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.protocol import Protocol, up_to
 from dsctool.evaluation.sources import GroundTruthSource
 from dsctool.models.detector import Detector
@@ -61,7 +62,8 @@ def evaluate_model(
 
     >>> dsctool.evaluate_model("runs/x/best.pt", "datasets/coco").stats["segm"]["AP"]
 
-    ``train.eval_max_dets`` of the model's configuration says how many detections count.
+    ``train.eval_max_dets`` of the model's configuration says how many detections count. A model that was trained with
+    ``data.val_share`` is measured on the images that were held out then; ``data.val_share=null`` changes that.
 
     model: a detector, or a checkpoint. device: as ``dsctool eval --device`` has
     it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
@@ -83,9 +85,13 @@ def run_on_split(
     """
     if split not in get_args(Role):
         raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
-    config = model.config.data
-    files = find_split(root, config.val if split == "val" else config.train, split)
-    data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress)
+    config, masks = model.config.data, model.has_masks
+    if config.val_share is None:
+        files = find_split(root, config.val if split == "val" else config.train, split)
+        data = open_evaluation_set(files, config, masks=masks, progress=progress)
+    else:
+        files = find_split(root, config.train, "train")
+        data = open_part(files, config, split, seed=model.config.train.seed, masks=masks, progress=progress)
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
 
     limits = LimitCount()
@@ -114,14 +120,15 @@ def evaluate_detector(
     device: torch.device,
     watch: Watch = iter,
     protocol: Protocol | None = None,
-) -> tuple[Evaluation, list[Result]]:
-    """COCO numbers of a detector, and its results, on a split that is open.
+) -> tuple[Evaluation, Comparison]:
+    """COCO numbers of a detector on a split that is open, and its results beside the truth, for further analyses.
 
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
     protocol: how they are counted, as COCO does where None.
     """
     results, _ = _collect(model, data, config, categories, device=device, watch=watch)
-    return evaluate_all(data.ground_truth, results, protocol=protocol), results
+    comparison = compare(data.ground_truth, results, protocol=protocol)
+    return evaluate_comparison(comparison), comparison
 
 
 def protocol_of(config: TrainConfig) -> Protocol:

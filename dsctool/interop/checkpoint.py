@@ -55,6 +55,9 @@ class TrainingState:
     optimizer: the optimiser's state dict.
     best: the best score so far, None before the first evaluation.
     weights: the detector's, where those of the checkpoint are their moving average (``train.ema``); else None.
+    evaluated: the step of the last evaluation that is done, None before the first one.
+    best_epoch: the epoch, from 1, after which the best score was. stale: evaluations since then.
+    seconds: that the run has taken so far.
     """
 
     step: int
@@ -63,6 +66,10 @@ class TrainingState:
     optimizer: dict[str, Any]
     best: float | None = None
     weights: Mapping[str, Tensor] | None = None
+    evaluated: int | None = None
+    best_epoch: int | None = None
+    stale: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

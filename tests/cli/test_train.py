@@ -49,7 +49,8 @@ def test_success(train: Callable[..., Result], tmp_path: Path) -> None:
     result = train()
     assert result.exit_code == 0, result.output
     assert "effective batch  2 images" in result.output
-    assert result.output.splitlines()[-1] == f"finished: {tmp_path / 'run' / 'best.pt'}"  # not wrapped
+    best = tmp_path / "run" / "best.pt"
+    assert result.output.splitlines()[-2].startswith(f"next             dsctool eval {best} --data ")  # not wrapped
 
 
 def test_output_is_needed(synthetic_root: Path) -> None:

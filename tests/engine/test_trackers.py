@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from dsctool.engine.trackers import JsonLines, open_trackers
 from dsctool.interop.checkpoint import TrainingState
+from tests.engine.fakes import tiny_config
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -17,10 +19,10 @@ def read(path: Path) -> list[dict[str, object]]:
 
 def test_one_line_per_call(tmp_path: Path) -> None:
     tracker = JsonLines(tmp_path / "metrics.jsonl")
-    tracker.log("train", step=5, epoch=0.5, numbers={"lr": 0.01, "loss_rpn_cls": 1.5})
-    assert read(tmp_path / "metrics.jsonl") == [
-        {"kind": "train", "step": 5, "epoch": 0.5, "lr": 0.01, "loss_rpn_cls": 1.5}
-    ]
+    tracker.log("train", step=5, epoch=0.5, elapsed=2.51, numbers={"lr": 0.01, "loss_rpn_cls": 1.5})
+    (line,) = read(tmp_path / "metrics.jsonl")
+    assert time.time() - 60 < line.pop("time") < time.time() + 1  # type: ignore[operator]
+    assert line == {"kind": "train", "step": 5, "epoch": 0.5, "elapsed": 2.5, "lr": 0.01, "loss_rpn_cls": 1.5}
     tracker.close()
 
 
@@ -28,7 +30,7 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind": "train", "step": 2}\n{"kind": "train", "step": 4}\n{"kind": "tra')
     tracker = JsonLines(path, resumed=TrainingState(step=2, epoch=0, batch=2, optimizer={}))
-    tracker.log("train", step=4, epoch=1, numbers={})
+    tracker.log("train", step=4, epoch=1, elapsed=1, numbers={})
     tracker.close()
     assert [line["step"] for line in read(path)] == [2, 4]
 
@@ -43,9 +45,9 @@ def test_an_evaluation_is_kept_only_if_the_resumed_run_is_past_it(tmp_path: Path
 
 def test_tensorboard_where_installed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    trackers = open_trackers(tmp_path, resumed=None)
+    trackers = open_trackers(tmp_path, tiny_config(), resumed=None)
     for tracker in trackers:
-        tracker.log("train", step=1, epoch=1, numbers={"lr": 0.1})
+        tracker.log("train", step=1, epoch=1, elapsed=1, numbers={"lr": 0.1})
         tracker.close()
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert (tmp_path / "metrics.jsonl").exists()
