@@ -193,7 +193,7 @@ class RunProgress:
         """
         tell = self._journal.say if self._live is None else self._journal.note
         if not self._explained:
-            tell("\n".join(f"{name:<17}{text}" for name, text in explain_losses(losses)))
+            tell("\n".join(f"{name:<18} {text}" for name, text in explain_losses(losses)))
             self._explained = True
         loss = f"loss {sum(losses.values()):.4f}"
         status = f"{loss}  {speed:.2f} img/s  {memory:.1f} GiB  {duration(eta)} left"

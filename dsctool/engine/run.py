@@ -45,7 +45,7 @@ class Run:
     @property
     def epoch_name(self) -> str:
         """Such as ``epoch 3/12``."""
-        return f"epoch {self.position.epoch + 1}/{self.setup.epochs}"
+        return f"epoch {min(self.position.epoch + 1, self.setup.epochs)}/{self.setup.epochs}"
 
     @property
     def ended(self) -> bool:

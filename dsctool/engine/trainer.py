@@ -244,10 +244,9 @@ def record(run: Run, stats: Stats, losses: Mapping[str, float]) -> None:
     else:
         run.stale += 1
     shown = "  ".join(
-        f"{KIND_NAMES[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f}, AP75 {numbers['AP75']:.4f})"
-        for kind, numbers in kinds.items()
+        f"{KIND_NAMES[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f})" for kind, numbers in kinds.items()
     )
-    shown += f"  loss {losses['val_loss']:.4f}" if losses else ""
+    shown += f"  val loss {losses['val_loss']:.4f}" if losses else ""
     run.recorder.journal.say(f"{run.epoch_name}  {shown}  {'best so far' if better else f'best {run.best:.4f}'}")
 
 

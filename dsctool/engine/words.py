@@ -14,10 +14,8 @@ FILES = {
     "best.pt": "to use",
     "last.pt": "to continue",
     "report.html": "to look at",
-    "metrics.jsonl": "all numbers",
-    "train.log": "",
 }
-"""What a run leaves, and what for."""
+"""What a run leaves for people, and what for."""
 
 
 def announce(run: Run) -> None:
@@ -37,8 +35,9 @@ def conclude(run: Run, data: Path, output: Path) -> None:
         _say(run, "stopped early", f"no higher AP in {run.stale} evaluations (train.early_stop={patience})")
     _say(run, "finished", f"{step} steps in {duration(run.recorder.elapsed)}")
     _say(run, "best", _best(run))
-    there = {name: purpose for name, purpose in FILES.items() if (output / name).exists()}
-    _say(run, "files", f"{output}: " + ", ".join(f"{name} ({why})" if why else name for name, why in there.items()))
+    for title, (name, purpose) in zip(("files", "", ""), FILES.items(), strict=True):
+        if (output / name).exists():
+            _say(run, title, f"{output / name} ({purpose})")
     best = str(output / "best.pt")
     _say(run, "next", shlex.join(["dsctool", "eval", best, "--data", str(data)]))
     _say(run, "", shlex.join(["dsctool", "predict", best, "IMAGES", "--output", "found"]))
