@@ -14,15 +14,15 @@ def held_out(images: Sequence[ImageInfo], share: float, seed: int) -> frozenset[
     Which ones follows from their ids and the seed alone, not from the order of the file. There is at least one, and one
     that is not, where there are two or more.
     """
-    ranked: dict[bool, list[int]] = {True: [], False: []}
-    for place in sorted(range(len(images)), key=lambda place: _draw(images[place], seed)):
-        ranked[images[place].width > images[place].height].append(place)
-    chosen = {place for places in ranked.values() for place in places[: round(share * len(places))]}
-    everything = sorted((place for places in ranked.values() for place in places), key=lambda p: _draw(images[p], seed))
-    if not chosen:
-        chosen = set(everything[:1])
-    if len(chosen) == len(images):
-        chosen -= {everything[-1]}
+    order = sorted(range(len(images)), key=lambda place: _draw(images[place], seed))
+    wide = [place for place in order if images[place].width > images[place].height]
+    others = [place for place in order if images[place].width <= images[place].height]
+    chosen = {place for part in (wide, others) for place in part[: round(share * len(part))]}
+    if len(order) > 1:
+        if not chosen:
+            chosen = {order[0]}
+        elif len(chosen) == len(order):
+            chosen.remove(order[-1])
     return frozenset(chosen)
 
 
