@@ -196,11 +196,11 @@ class RunProgress:
             tell("\n".join(f"{name:<18} {text}" for name, text in explain_losses(losses)))
             self._explained = True
         loss = f"loss {sum(losses.values()):.4f}"
-        status = f"{loss}  {speed:.2f} img/s  {memory:.1f} GiB  {duration(eta)} left"
+        used, left = f"{memory:.1f} GiB", f"{duration(eta)} left"
         each = [f"{name} {value:.4f}" for name, value in losses.items()]
-        self._bar.update(self._task, status=status)
-        self._losses.plain = f"lr {rate:.3g}  " + "  ".join(each)
-        line = f"{epoch}  step {step}/{self._steps}  lr {rate:.3g}  {status}"
+        self._bar.update(self._task, status=f"{loss}  {speed:.2f} img/s  {left}")
+        self._losses.plain = "  ".join([f"lr {rate:.3g}", used, *each])
+        line = f"{epoch}  step {step}/{self._steps}  lr {rate:.3g}  {loss}  {speed:.2f} img/s  {used}  {left}"
         tell("\n".join([line, *_filled(each)]))
 
     def status(self, text: str) -> None:

@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from dsctool.config.schema import Config
+from dsctool.engine import trainer
+from dsctool.engine.page import Page
 from dsctool.engine.preflight import TRIED
 from dsctool.engine.setup import prepare
 from dsctool.engine.signals import RunInterruptedError
 from dsctool.engine.val_losses import validation_losses
 from dsctool.errors import ConfigError, DataError
+from dsctool.evaluation.comparison import Comparison
 from dsctool.interop.checkpoint import load_checkpoint
 from dsctool.runs.history import read_history
 from dsctool.runs.state import read_state
-from tests.engine.fakes import tiny_config
+from tests.engine.fakes import FakeDetector, tiny_config
 from tests.engine.test_trainer import TIMES, assert_same, kill_at, lines
 
 
@@ -67,7 +71,7 @@ def test_a_straight_line_ends_with_the_steps(tmp_path: Path, run: Callable[..., 
     assert rates == pytest.approx([0.5 * 2 / 16 * (1 - step / 5) for step in range(5)])
 
 
-@pytest.mark.parametrize("call", [2, 7, 12])
+@pytest.mark.parametrize("call", [2, 12])
 def test_early_stopping_and_killed(tmp_path: Path, run: Callable[..., str], call: int) -> None:
     """The fake never gets better: the first evaluation is the best, and two more are waited for."""
     config = tiny_config(epochs=9, early_stop=2, log_interval=5)
@@ -140,7 +144,7 @@ def test_validation_losses_change_nothing(tmp_path: Path, run: Callable[..., str
     assert evaluations[0]["val_loss"] != evaluations[1]["val_loss"]
 
 
-@pytest.mark.parametrize("name", ["htc_tiny", "fast_dsc_tiny", "cascade_mask_rcnn_tiny"])
+@pytest.mark.parametrize("name", ["fast_dsc_tiny", "cascade_mask_rcnn_tiny"])
 def test_validation_losses_of_models(synthetic_root: Path, name: str) -> None:
     """Twice the same, and every buffer and parameter as it was; stuff maps are drawn where a branch learns them."""
     from dsctool.config.loading import load_config
@@ -235,3 +239,39 @@ def test_a_warm_up_longer_than_the_run_is_advised_on(tmp_path: Path, run: Callab
     shown = run(tmp_path, config)
     assert "the warm-up takes 30 steps and the run 20: the learning rate ends at " in shown
     assert "Set optim.warmup_steps=2 (a tenth of the run), or train longer (train.epochs=16)" in shown
+
+
+class Seen:
+    """A page that takes down when it is asked for what, and what the run says of itself then."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, object]] = []
+
+    def draw(self, folder: Path, comparison: Comparison, images: Path, *, step: int) -> None:
+        assert images.name == "val"
+        self.calls.append(("draw", step))
+
+    def write(self, folder: Path) -> None:
+        self.calls.append(("write", read_state(folder).word))  # type: ignore[union-attr]
+
+
+def test_the_page_is_written_as_the_run_goes(tmp_path: Path, synthetic_root: Path) -> None:
+    def train(page: Page, *, resume: bool = False, kill: int | None = None) -> None:
+        def build(config: Config, *, num_classes: int) -> Any:
+            model = FakeDetector(num_classes)
+            if kill is not None:
+                kill_at(kill)(model)
+            return model
+
+        console = Console(quiet=True)
+        trainer.train(
+            tiny_config(epochs=3), data=synthetic_root, output=tmp_path / "run", resume=resume, device="cpu",
+            console=console, build=build, page=page,
+        )  # fmt: skip
+
+    first, second = Seen(), Seen()
+    with pytest.raises(RunInterruptedError):
+        train(first, kill=6)
+    assert first.calls == [("draw", 4), ("write", "running"), ("write", "stopped")]
+    train(second, resume=True)
+    assert second.calls == [("draw", 8), ("write", "running"), ("draw", 12), ("write", "finished")]
