@@ -158,8 +158,8 @@ def _pairs(folder: Path, evaluations: Sequence[Line]) -> tuple[list[Pair], list[
     if not by_step:
         return [], []
     epochs = {line["step"]: epoch_text(line["epoch"]) for line in evaluations}
-    *before, last = by_step
-    earlier = thinned(before, EARLIER)
+    *steps, last = by_step
+    earlier = thinned(steps, EARLIER)
 
     def pair(picture: Picture, strip: Sequence[tuple[str, str]]) -> Pair:
         truth, found = (load_picture(folder, name, longest=LARGE) for name in (picture.truth, picture.found))
@@ -168,8 +168,9 @@ def _pairs(folder: Path, evaluations: Sequence[Line]) -> tuple[list[Pair], list[
         )
 
     fixed = []
-    for number, picture in enumerate(by_step[last].fixed):
-        fixed.append(pair(picture, [(epochs[step], by_step[step].fixed[number].found) for step in earlier]))
+    for picture in by_step[last].fixed:
+        before = [(epochs[step], each) for step in earlier for each in by_step[step].fixed if each.name == picture.name]
+        fixed.append(pair(picture, [(epoch, each.found) for epoch, each in before]))
     return fixed, [pair(picture, ()) for picture in by_step[last].worst]
 
 

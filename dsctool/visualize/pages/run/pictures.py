@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from PIL import Image
@@ -118,7 +119,7 @@ def _draw(
     found = found_shapes("Found", comparison.detections, row, score_threshold=SCORE)
     size = size_of(info, np.concatenate([true.boxes, found.boxes]))
     ground = ground_for(info, images, size)
-    truth = f"truth/{row + 1:06d}.jpg"
+    truth = f"truth/{info.id}_{crc32(comparison.source.name.encode()):08x}.jpg"  # a resumed run may have other images
     if not (target / truth).exists():
         _save(target / truth, draw_shapes(ground, true, names, size))
     _save(target / name, draw_shapes(ground, found, names, size))

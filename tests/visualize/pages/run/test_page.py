@@ -128,3 +128,22 @@ def test_pictures_of_the_images_themselves(tmp_path: Path, compared: Comparison)
         assert colors is not None
         commonest = max(colors)[1]
         assert all(abs(value - wanted) < 6 for value, wanted in zip(commonest, (10, 200, 30), strict=True))
+
+
+def test_other_validation_images_after_a_resume(tmp_path: Path, compared: Comparison) -> None:
+    """Their truth is their own, and earlier pictures are of the same image or not there."""
+    folder = make_run(tmp_path / "run", word="stopped")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    again = json.loads(lines[-1]) | {"step": 9, "epoch": 2.0}
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in [*lines, json.dumps(again)]))
+    fewer = crowded_truth(seed=9, images=4)
+    for number, image in enumerate(fewer["images"]):
+        image["file_name"] = f"other_{number}.png"
+    page = RunPage()
+    page.draw(folder, compared, folder, step=7)
+    kept = {path: path.read_bytes() for path in (folder / "pictures/truth").iterdir()}
+    (tmp_path / "other.json").write_text(json.dumps(fewer))
+    page.draw(folder, compare(tmp_path / "other.json", noisy_results(fewer, seed=1)), folder, step=9)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert len(list((folder / "pictures/truth").iterdir())) > len(kept)
+    assert '<div class="film">' not in run_page(folder)
