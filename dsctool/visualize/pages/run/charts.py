@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dsctool.runs.history import History, Line
 from dsctool.runs.losses import stage_of
@@ -52,31 +53,39 @@ class Series:
 
 def run_charts(history: History) -> list[Chart]:
     """The charts of a run, those that matter most first; one without numbers is left out."""
-    train, evaluations = history.train, history.evaluations
+    train, evaluations, draw = history.train, history.evaluations, partial(chart, steps=history.step)
     whole = [
-        chart("AP (0 to 100)", _precisions(evaluations), digits=1),
-        chart("Loss, the sum of all", [_series(train, "loss", "training"), _validation(evaluations, "loss")]),
-        chart("Learning rate", [_series(train, "lr", "learning rate")], text=_short),
+        draw("AP (0 to 100)", _precisions(evaluations), digits=1),
+        draw("Loss, the sum of all", [_series(train, "loss", "training"), _validation(evaluations, "loss")]),
+        draw("Learning rate", [_series(train, "lr", "learning rate")], text=_short),
     ]
     names = history.losses()
     parts = [
-        chart(title, [each for name in group for each in _both(train, evaluations, name)])
+        draw(title, [each for name in group for each in _both(train, evaluations, name)])
         for title, group in _groups(names)
     ]
     rest = [
-        chart("Gradient norm, before clipping", [_series(train, "grad_norm", "norm")], digits=2),
-        chart("Images per second", [_series(train, "images_per_s", "images")], digits=2),
-        chart("Waiting for data, % of the time", [_series(train, "data_share", "waiting", factor=100)], digits=0),
+        draw("Gradient norm, before clipping", [_series(train, "grad_norm", "norm")], digits=2),
+        draw("Images per second", [_series(train, "images_per_s", "images")], digits=2),
+        draw("Waiting for data, % of the time", [_series(train, "data_share", "waiting", factor=100)], digits=0),
     ]
     return [each for each in (*whole, *parts, *rest) if each.curves]
 
 
 def chart(
-    title: str, series: Sequence[Series], *, digits: int = 3, text: Callable[[float], str] | None = None
+    title: str,
+    series: Sequence[Series],
+    *,
+    digits: int = 3,
+    text: Callable[[float], str] | None = None,
+    steps: int = 0,
 ) -> Chart:
-    """A chart of the series that have points, on axes from 0. digits: of the values in the legend, unless ``text``."""
+    """A chart of the series that have points, on axes from 0.
+
+    digits: of the values in the legend, unless ``text``. steps: that the axis covers at least.
+    """
     drawn = [each for each in series if each.points]
-    right = max((x for each in drawn for x, _ in each.points), default=1.0) or 1.0
+    right = max([steps, *(x for each in drawn for x, _ in each.points)]) or 1.0
     top = _top([y for each in drawn for _, y in each.points])
     text = text or (lambda value: f"{value:.{digits}f}")
     curves = [
