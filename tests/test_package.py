@@ -30,7 +30,7 @@ LAYERS = [
     {"errors", "files", "terms", "cores", "rle", "entries", "coco_results", "structures"},
     {"config", "ops"},
     {"models", "data"},
-    {"interop", "evaluation"},
+    {"interop", "evaluation", "runs"},
     {"engine"},
     {"visualize"},
     {"cli"},

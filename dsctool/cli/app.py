@@ -33,6 +33,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("demo", "demo", "Everything once, on scenes made for it: starts here."),
     "train": Command("train", "train", "Train a detector."),
+    "runs": Command("runs", "runs", "List training runs: what differs, how good, how far."),
     "eval": Command("evaluate", "evaluate", "Measure box and mask AP as COCO counts them."),
     "predict": Command("predict", "predict", "Find instances in images: COCO results and overlays."),
     "huddle-report": Command("huddle_report", "huddle_report", "Measure AP where instances crowd and overlap."),

@@ -82,6 +82,7 @@ def _backends() -> Facts:
         "mmcv.ops (optional)": _importable("mmcv.ops", version_of="mmcv"),
         "pycocotools masks": _importable("pycocotools.mask"),
         "tensorboard (optional)": _importable("torch.utils.tensorboard"),
+        "wandb (optional)": _importable("wandb"),
     }
 
 

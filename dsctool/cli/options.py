@@ -89,9 +89,14 @@ Areas = Annotated[
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=.*", re.DOTALL)
 
 
+def is_override(word: str) -> bool:
+    """Whether it is ``KEY=VALUE``, and not the name of a file."""
+    return _OVERRIDE.fullmatch(word) is not None and not Path(word).exists()
+
+
 def images_and_overrides(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Apart again: ``KEY=VALUE`` is an override unless there is a file of that name."""
-    overrides = [word for word in words if _OVERRIDE.fullmatch(word) and not Path(word).exists()]
+    overrides = [word for word in words if is_override(word)]
     return [Path(word) for word in words if word not in overrides], overrides
 
 

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import ConfigName, DataRoot, Device, Overrides
+from dsctool.cli.options import CONFIG_HELP, DataRoot, Device, Overrides, is_override, shipped_names
+from dsctool.errors import CheckpointError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dsctool.config.loading import Resolved
 
+ConfigOrRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CONFIG", help=f"{CONFIG_HELP} With --resume it may be left out.", autocompletion=shipped_names
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", metavar="RUN", help="Folder of the run; must not exist unless --resume.")
 ]
@@ -27,8 +34,8 @@ DryRun = Annotated[
 
 
 def train(
-    config: ConfigName,
     data: DataRoot,
+    config: ConfigOrRun = None,
     overrides: Overrides = None,
     output: Output = None,
     resume: Resume = False,
@@ -42,8 +49,12 @@ def train(
 
         dsctool train htc_tiny optim.lr=1e-3 --data shapes --output runs/first
 
-    RUN gets config.yaml (resolved), metrics.jsonl, train.log, last.pt (to continue), previous.pt (the one before it,
-    which --resume takes where last.pt is damaged) and best.pt (to use).
+        dsctool train --data shapes --output runs/first --resume
+
+    RUN gets config.yaml (resolved), metrics.jsonl, train.log, report.html (curves and pictures, to look at), last.pt
+    (to continue), previous.pt (the one before it, which --resume takes where last.pt is damaged) and best.pt (to use).
+    With --resume and no CONFIG the run's own config.yaml is used; KEY=VALUE that changes what the run is about is
+    refused.
 
     Several processes, of one machine or many, train together when torchrun starts them:
 
@@ -61,7 +72,11 @@ def train(
 
     from dsctool.config.loading import resolve_config
 
-    resolved = resolve_config(config, overrides or ())
+    words = list(overrides or ())
+    source: Path | str | None = config
+    if config is not None and is_override(config):
+        source, words = None, [config, *words]
+    resolved = resolve_config(_own_config(output, resume) if source is None else source, words)
     console = Console()
     if output is None or dry_run:
         _rehearse(resolved, data, device, console)
@@ -70,6 +85,7 @@ def train(
     from dsctool.engine.processes import joined, restarted
     from dsctool.engine.signals import EXIT_INTERRUPTED, RunInterruptedError
     from dsctool.engine.trainer import train as run
+    from dsctool.visualize.pages.run.page import RunPage
 
     with joined(device) as (processes, chosen):
         try:
@@ -83,11 +99,22 @@ def train(
                 provenance=resolved.provenance,
                 keep=keep,
                 processes=processes,
+                page=RunPage(),
             )
         except RunInterruptedError as interruption:
             if processes.first:
                 typer.echo(f"dsctool: {interruption}", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from interruption
+
+
+def _own_config(output: Path | None, resume: bool) -> Path:
+    """The configuration of the run in ``output``, which is to be resumed."""
+    if output is None or not resume:
+        raise typer.BadParameter("name a configuration: only --resume finds it in the run", param_hint="CONFIG")
+    path = output / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file, so there is no run to resume. Start without --resume.")
+    return path
 
 
 def _rehearse(resolved: Resolved, data: Path, device: str, console: Console) -> None:

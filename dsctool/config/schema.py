@@ -89,6 +89,8 @@ class DataConfig(Block):
 
     train: SplitConfig = SplitConfig()
     val: SplitConfig = SplitConfig()
+    val_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Hold out this share of the training images, drawn by ``train.seed``, and evaluate on them in place of ``val``."""
     semantic: SemanticData = "instances"
     """Supervision of the semantic branch: COCO stuff maps, a map drawn from the instance masks, or no branch."""
     keep_empty: bool = True
@@ -218,7 +220,9 @@ class TrainConfig(Block):
     """The training run."""
 
     epochs: PositiveInt = 12
-    """Passes over the training images."""
+    """Passes over the training images, unless ``steps`` says how long the run is."""
+    steps: PositiveInt | None = None
+    """Optimiser steps of the whole run, in place of ``epochs``; evaluations and milestones still count in epochs."""
     batch_size: PositiveInt = 2
     """Images per forward pass and process."""
     accumulate: PositiveInt = 1
@@ -243,12 +247,26 @@ class TrainConfig(Block):
     eval_max_dets: PositiveInt | Literal["auto"] = 100
     """Detections per image and class that an evaluation counts, those of highest score: COCO's 100. ``auto``: raised to
     the most instances of one class in one image, where that is more."""
+    early_stop: PositiveInt | None = None
+    """The run ends after so many evaluations in a row without a higher AP (of masks, else of boxes); null: never."""
+    val_losses: bool = False
+    """Evaluations also give the losses on the validation images, which need the annotation that training needs."""
+    wandb: str | None = None
+    """Weights & Biases project that gets the numbers too, or null; ``pip install 'dsctool[wandb]'``."""
     checkpoint_interval: PositiveInt = 1000
     """Optimiser steps between writes of ``last.pt``; it is also written after every epoch and on signals."""
     timeout: PositiveFloat = 600
     """Seconds that a batch may take to come from the loader processes, before the run says that they hang, and ends."""
     log_interval: PositiveInt = 50
     """Optimiser steps between lines of ``metrics.jsonl``."""
+
+    @model_validator(mode="after")
+    def _evaluations_to_look_at(self) -> Self:
+        if self.eval_interval == 0:
+            for key, wanted in (("early_stop", self.early_stop is not None), ("val_losses", self.val_losses)):
+                if wanted:
+                    raise ValueError(f"{key} looks at evaluations, and eval_interval=0 has none")
+        return self
 
 
 class Config(Block):

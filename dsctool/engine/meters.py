@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dsctool.data.transforms import Batch
+from dsctool.engine.environment import peak_bytes
 from dsctool.engine.step import StepResult
 
 
@@ -49,6 +50,7 @@ class Window:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._device = torch.device("cpu")
         self._steps = 0
         self._timed = 0  # of them, in this process
         self._images = 0
@@ -59,11 +61,16 @@ class Window:
         """Count a step that took ``seconds``, of which its batches took ``waited`` to arrive."""
         values = {**result.losses, "grad_norm": result.grad_norm}
         self._sums = {name: self._sums[name] + value if self._sums else value for name, value in values.items()}
+        self._device = result.grad_norm.device
         self._steps += 1
         self._timed += 1
         self._images += result.images
         self._waited += waited
         self._seconds += seconds
+
+    def __len__(self) -> int:
+        """Steps so far."""
+        return self._steps
 
     @property
     def state(self) -> dict[str, Any]:
@@ -81,7 +88,9 @@ class Window:
     def means(self) -> tuple[dict[str, float], dict[str, float]]:
         """Means over the steps so far, read from the device once: losses by name, and everything else.
 
-        Everything else is ``grad_norm``, ``data_time`` and ``step_time`` in seconds per step, ``images_per_s``.
+        Everything else is ``grad_norm``, ``data_time`` and ``step_time`` in seconds per step, ``data_share`` (of the
+        time, spent waiting for data), ``images_per_s`` and ``memory`` (the most so far, in GiB: of the GPU, else of
+        this process).
         """
         means = (torch.stack(list(self._sums.values())) / self._steps).tolist()
         losses = dict(zip(self._sums, means, strict=True))
@@ -89,6 +98,8 @@ class Window:
             "grad_norm": losses.pop("grad_norm"),
             "data_time": self._waited / self._timed,
             "step_time": self._seconds / self._timed,
+            "data_share": self._waited / self._seconds,
             "images_per_s": self._images / self._seconds,
+            "memory": peak_bytes(self._device) / 2**30,
         }
         return losses, others

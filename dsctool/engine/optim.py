@@ -45,8 +45,13 @@ class Schedule:
         return rate
 
 
-def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch: int, epochs: int) -> Schedule:
-    """The schedule for ``effective_batch`` images a step: linear scaling from ``config.reference_batch``."""
+def build_schedule(
+    config: OptimConfig, *, effective_batch: int, steps_per_epoch: int, epochs: int, steps: int | None = None
+) -> Schedule:
+    """The schedule for ``effective_batch`` images a step: linear scaling from ``config.reference_batch``.
+
+    steps: of the whole run, where it does not end with an epoch.
+    """
     scale = effective_batch / config.reference_batch if config.scale_lr else 1.0
     milestones = config.milestones if config.decay == "milestones" else ()
     return Schedule(
@@ -55,7 +60,7 @@ def build_schedule(config: OptimConfig, *, effective_batch: int, steps_per_epoch
         warmup_factor=config.warmup_factor,
         milestones=tuple(sorted(epoch * steps_per_epoch for epoch in milestones)),
         gamma=config.gamma,
-        steps=None if config.decay == "milestones" else epochs * steps_per_epoch,
+        steps=None if config.decay == "milestones" else steps or epochs * steps_per_epoch,
         shape="cosine" if config.decay == "cosine" else "linear",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from dsctool.runs.losses import explain_losses
+
 if TYPE_CHECKING:
     from dsctool.terms import Progress
 
 BAR_INTERVAL = 0.1
 """Seconds between two pictures of the bar."""
+WIDTH = 80
+"""Characters in a plain line, where they can be broken."""
 PLAIN_INTERVAL = 30.0
 """Seconds between the plain lines about counted work."""
 
@@ -152,6 +156,7 @@ class RunProgress:
         )
         self._task = self._bar.add_task("train", total=steps, completed=done, status="")
         self._losses = Text()
+        self._explained = False
         self._live: Live | None = None
         if journal.console.is_terminal:
             self._live = Live(Group(self._bar, self._losses), console=journal.console, refresh_per_second=4)
@@ -172,22 +177,45 @@ class RunProgress:
         self._bar.update(self._task, advance=1, description=epoch)
 
     def numbers(
-        self, *, step: int, epoch: str, losses: Mapping[str, float], rate: float, speed: float, eta: float
+        self,
+        *,
+        step: int,
+        epoch: str,
+        losses: Mapping[str, float],
+        rate: float,
+        speed: float,
+        memory: float,
+        eta: float,
     ) -> None:
-        """The state at a log interval: losses, learning rate, images per second, seconds left of the whole run."""
-        status = f"loss {sum(losses.values()):.4f}  {speed:.2f} img/s  {duration(eta)} left"
-        each = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self._bar.update(self._task, status=status)
-        self._losses.plain = f"lr {rate:.3g}  {each}"
-        line = f"{epoch}  step {step}/{self._steps}  {status}  lr {rate:.3g}  {each}"
-        if self._live is None:
-            self._journal.say(line)
-        else:
-            self._journal.note(line)
+        """The state at a log interval: losses, learning rate, images per second, GiB, seconds left of the whole run.
+
+        The first time, what the losses are is said as well.
+        """
+        tell = self._journal.say if self._live is None else self._journal.note
+        if not self._explained:
+            tell("\n".join(f"{name:<18} {text}" for name, text in explain_losses(losses)))
+            self._explained = True
+        loss = f"loss {sum(losses.values()):.4f}"
+        used, left = f"{memory:.1f} GiB", f"{duration(eta)} left"
+        each = [f"{name} {value:.4f}" for name, value in losses.items()]
+        self._bar.update(self._task, status=f"{loss}  {speed:.2f} img/s  {left}")
+        self._losses.plain = "  ".join([f"lr {rate:.3g}", used, *each])
+        line = f"{epoch}  step {step}/{self._steps}  lr {rate:.3g}  {loss}  {speed:.2f} img/s  {used}  {left}"
+        tell("\n".join([line, *_filled(each)]))
 
     def status(self, text: str) -> None:
         """Say what is going on between steps."""
         self._bar.update(self._task, status=text)
+
+
+def _filled(parts: Sequence[str]) -> list[str]:
+    """The parts in as few indented lines as fit a terminal."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + 2 + len(part) > WIDTH:
+            lines.append("")
+        lines[-1] += f"  {part}"
+    return lines
 
 
 def duration(seconds: float) -> str:

@@ -27,7 +27,8 @@ class Position:
 class Run:
     """All state of a run that is going on; nothing else holds any.
 
-    best: the best score so far. metrics: COCO numbers of the last evaluation. saved: the step that ``last.pt`` holds.
+    best: the best score so far, after the epoch ``best_epoch`` (from 1). stale: evaluations since then. metrics: COCO
+    numbers of the last evaluation, which was after ``evaluated`` steps. saved: the step that ``last.pt`` holds.
     """
 
     setup: Setup
@@ -35,7 +36,10 @@ class Run:
     stop: StopRequest
     position: Position = field(default_factory=Position)
     best: float | None = None
+    best_epoch: int | None = None
+    stale: int = 0
     metrics: Metrics | None = None
+    evaluated: int | None = None
     saved: int = 0
     pace: Pace = field(default_factory=Pace)
     window: Window = field(default_factory=Window)
@@ -43,14 +47,21 @@ class Run:
     @property
     def epoch_name(self) -> str:
         """Such as ``epoch 3/12``."""
-        return f"epoch {self.position.epoch + 1}/{self.setup.config.train.epochs}"
+        return f"epoch {min(self.position.epoch + 1, self.setup.epochs)}/{self.setup.epochs}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are done, or evaluations have long not got better."""
+        patience = self.setup.config.train.early_stop
+        return self.position.step >= self.setup.steps or (patience is not None and self.stale >= patience)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Stand where the run stood when ``checkpoint`` was written; model and optimiser are the setup's."""
         state = checkpoint.training
         assert state is not None
         self.position = position_in(self.setup, state)
-        self.best, self.metrics, self.saved = state.best, checkpoint.metrics, state.step
+        self.best, self.best_epoch, self.stale = state.best, state.best_epoch, state.stale
+        self.metrics, self.evaluated, self.saved = checkpoint.metrics, state.evaluated, state.step
         ranks = self.setup.processes.ranks
         if len(state.windows) == ranks.world:
             self.window = Window.of(state.windows[ranks.rank], self.setup.device)
@@ -88,6 +99,10 @@ class Run:
             weights=None if setup.average is None else setup.model.state_dict(),
             images=setup.share.images,
             windows=windows or (),
+            evaluated=self.evaluated,
+            best_epoch=self.best_epoch,
+            stale=self.stale,
+            seconds=self.recorder.elapsed,
         )
         self.recorder.save(LAST, self._checkpoint(state))
         self.saved = at.step

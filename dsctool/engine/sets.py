@@ -9,11 +9,13 @@ from pathlib import Path
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.checks import CheckedSplit, check_for_evaluation, check_for_training
 from dsctool.data.coco import CocoDataset
-from dsctool.data.faults import Exclusions
+from dsctool.data.faults import Exclusions, exclusions
+from dsctool.data.holdout import held_out
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.engine.processes import LONE, Processes
+from dsctool.errors import DataError
 from dsctool.evaluation.sources import GroundTruth
-from dsctool.terms import Progress
+from dsctool.terms import Progress, Role
 
 _SHOWN = 5
 
@@ -23,12 +25,13 @@ class EvaluationSet:
     """A split to measure on.
 
     ground_truth: its annotations without what ``data.on_error: skip`` leaves out, read and encoded once.
-    notes: what was left out, for people.
+    notes: what was left out, for people. annotated: the same images with what losses need, where they are wanted.
     """
 
     dataset: CocoDataset
     ground_truth: GroundTruth
     notes: tuple[str, ...] = ()
+    annotated: CocoDataset | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,13 @@ class CheckedSets:
 
     train: CheckedSplit
     val: CheckedSplit | None
+    note: str = ""
+    """How one split was made two, for people."""
 
     def without_readings(self) -> CheckedSets:
         """The same, small enough to send to processes that did not check."""
-        return CheckedSets(self.train.without_reading(), None if self.val is None else self.val.without_reading())
+        val = None if self.val is None else self.val.without_reading()
+        return CheckedSets(self.train.without_reading(), val, self.note)
 
 
 def open_data(config: Config, root: Path, progress: Progress | None = None) -> RunData:
@@ -75,11 +81,42 @@ def check_sets(config: Config, root: Path, progress: Progress | None = None) -> 
     files = find_split(root, data.train, "train")
     if (channels := semantic_channels(config)) is not None:
         files = replace(files, semantic_classes=channels)
-    val_files = find_split(root, data.val, "val") if config.train.eval_interval > 0 else None
+    measures = config.train.eval_interval > 0
+    val_files = _val_files(root, data) if measures and data.val_share is None else None
     train = check_for_training(files, data, masks=masks, progress=progress)
+    if data.val_share is not None:
+        parts = divide(train, data.val_share, seed=config.train.seed)
+        return parts if measures else replace(parts, val=None)
     if val_files is None:
         return CheckedSets(train, None)
-    return CheckedSets(train, check_for_evaluation(val_files, data, masks=masks, progress=progress))
+    check = check_for_training if config.train.val_losses else check_for_evaluation
+    return CheckedSets(train, check(val_files, data, masks=masks, progress=progress))
+
+
+def divide(checked: CheckedSplit, share: float, *, seed: int) -> CheckedSets:
+    """The training split in two: what is trained on, and the share that is held out, drawn by the seed of the run."""
+    reading, left_out = checked.read(), checked.exclude.images
+    images = zip(reading.places, reading.images, strict=True)
+    usable = [(place, info) for place, info in images if place not in left_out]
+    chosen = held_out([info for _, info in usable], share, seed)
+    val = {place for number, (place, _) in enumerate(usable) if number in chosen}
+    train = {place for place, _ in usable} - val
+    trained, measured = (
+        replace(checked, exclude=replace(checked.exclude, images=left_out | other)) for other in (val, train)
+    )
+    kept = f"{len(val)} of {len(usable)} images are held out to measure on, the others are trained on"
+    note = f"{checked.files.annotations}: {kept} (data.val_share={share:g})"
+    return CheckedSets(trained, measured, note)
+
+
+def _val_files(root: Path, data: DataConfig) -> SplitFiles:
+    try:
+        return find_split(root, data.val, "val")
+    except DataError as error:
+        raise DataError(
+            f"{error}. To train without a validation split: data.val_share=0.2 holds out a fifth of the training "
+            "images, train.eval_interval=0 never evaluates"
+        ) from None
 
 
 def open_sets(config: Config, checked: CheckedSets) -> RunData:
@@ -94,10 +131,14 @@ def open_sets(config: Config, checked: CheckedSets) -> RunData:
         reading=reading,
         geometry=config.model.geometry,
     )
-    val = None if checked.val is None else _open_evaluation_set(checked.val, data)
+    val = None
+    if checked.val is not None:
+        val = _open_evaluation_set(checked.val, data, losses_with_masks=masks if config.train.val_losses else None)
     derived = (f"{train.files.annotations}: {note}" for note in reading.notes)
-    notes = (*_notes(train), *derived, *train_set.notes)
-    return RunData(train_set, val, (*notes, *((*val.notes, *val.ground_truth.notes) if val is not None else ())))
+    notes = (*([checked.note] if checked.note else []), *_notes(train), *derived, *train_set.notes)
+    if val is None or checked.note:  # of one file everything is said
+        return RunData(train_set, val, notes)
+    return RunData(train_set, val, (*notes, *val.notes, *val.ground_truth.notes))
 
 
 def open_evaluation_set(
@@ -121,11 +162,44 @@ def open_evaluation_set(
     return _open_evaluation_set(checked, config)
 
 
-def _open_evaluation_set(checked: CheckedSplit, config: DataConfig) -> EvaluationSet:
+def open_part(
+    files: SplitFiles,
+    config: DataConfig,
+    role: Role,
+    *,
+    seed: int,
+    masks: bool,
+    progress: Progress | None = None,
+    processes: Processes = LONE,
+) -> EvaluationSet:
+    """The part of a training split that a run with ``data.val_share`` and this seed trains or measures on.
+
+    Other arguments and errors as for :func:`open_evaluation_set`.
+    """
+    assert config.val_share is not None
+    check = partial(check_for_evaluation, files, config, masks=masks, progress=progress)
+    whole = processes.on_first(check, send=CheckedSplit.without_reading)
+    parts = divide(whole, config.val_share, seed=seed)
+    checked = parts.train if role == "train" else parts.val
+    assert checked is not None
+    opened = _open_evaluation_set(checked, config)
+    return replace(opened, notes=(parts.note, *opened.notes))
+
+
+def _open_evaluation_set(
+    checked: CheckedSplit, config: DataConfig, *, losses_with_masks: bool | None = None
+) -> EvaluationSet:
+    """losses_with_masks: also open what losses need, with or without masks; None: they are not wanted."""
     reading = checked.read()
     truth = GroundTruth.of(reading, left_out=checked.exclude.images)
     dataset = CocoDataset.for_evaluation(checked.files, config, exclude=checked.exclude, reading=reading)
-    return EvaluationSet(dataset, truth, _notes(checked))
+    annotated = None
+    if losses_with_masks is not None:
+        at_once = config.model_copy(update={"tta": None})  # losses are of one view
+        annotated = CocoDataset.for_evaluation(
+            checked.files, at_once, masks=losses_with_masks, exclude=checked.exclude, reading=reading
+        )
+    return EvaluationSet(dataset, truth, _notes(checked), annotated)
 
 
 def _used_by_model(config: Config) -> DataConfig:
@@ -142,7 +216,7 @@ def semantic_channels(config: Config) -> int | None:
 
 
 def _notes(checked: CheckedSplit) -> tuple[str, ...]:
-    exclude = checked.exclude
+    exclude = exclusions(checked.faults, "skip")
     if exclude == Exclusions():
         return ()
     errors = [str(fault) for fault in checked.faults if fault.severity == "error"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -25,6 +26,7 @@ from dsctool.engine.preflight import check_classes, check_same_classes, refuse_f
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.sets import CheckedSets, RunData, check_sets, open_sets
 from dsctool.engine.share import Share, share_of
+from dsctool.engine.trackers import refuse_missing_trackers
 from dsctool.interop.checkpoint import Checkpoint, read_weights
 from dsctool.interop.loading import LoadReport, load_backbone_weights, load_weights
 from dsctool.models.build import build_detector
@@ -86,7 +88,13 @@ class Setup:
     @property
     def steps(self) -> int:
         """Optimiser steps in the whole run."""
-        return self.steps_per_epoch * self.config.train.epochs
+        train = self.config.train
+        return self.steps_per_epoch * train.epochs if train.steps is None else train.steps
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in the whole run; the last one may end early."""
+        return ceil(self.steps / self.steps_per_epoch)
 
 
 def prepare(
@@ -109,6 +117,8 @@ def prepare(
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
+    if processes.first:
+        refuse_missing_trackers(config)
     checked = processes.on_first(partial(check_sets, config, data, progress), send=CheckedSets.without_readings)
     with processes.together():
         opened = open_sets(config, checked)
@@ -141,15 +151,19 @@ def prepare(
         batch_size=share.batch_size,
         accumulate=share.accumulate,
         seed=config.train.seed,
-        epochs=config.train.epochs,
+        epochs=config.train.steps or config.train.epochs,  # at most: whoever counts steps closes it
         ranks=processes.ranks,
         pin_memory=device.type == "cuda",
         timeout=config.train.timeout,
     )
     schedule = build_schedule(
-        config.optim, effective_batch=share.images, steps_per_epoch=len(batches), epochs=config.train.epochs
+        config.optim,
+        effective_batch=share.images,
+        steps_per_epoch=len(batches),
+        epochs=config.train.epochs,
+        steps=config.train.steps,
     )
-    return Setup(
+    setup = Setup(
         config=config,
         device=device,
         model=model,
@@ -163,6 +177,7 @@ def prepare(
         notes=(*opened.notes, *notes, *notes_on_share, *crowding_notes(config, opened.datasets, training=True)),
         average=average,
     )
+    return replace(setup, notes=(*setup.notes, *_warmup_notes(setup)))
 
 
 def _trained(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
@@ -221,7 +236,7 @@ def summary(setup: Setup) -> dict[str, str]:
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
         **_groups(setup.optimizer),
         **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),
-        "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
+        "length": _length(setup),
     }
 
 
@@ -270,6 +285,28 @@ def _groups(optimizer: torch.optim.Optimizer) -> dict[str, str]:
         for key, counts in sizes.items()
         if len(counts) > 1
     }
+
+
+def _length(setup: Setup) -> str:
+    """Of the run, in words."""
+    train, each = setup.config.train, setup.steps_per_epoch
+    if train.steps is None:
+        return f"{setup.steps} steps = {train.epochs} epochs x {each}"
+    return f"{setup.steps} steps (train.steps) in {setup.epochs} epochs, of {each} steps each"
+
+
+def _warmup_notes(setup: Setup) -> list[str]:
+    """What to set where the learning rate never gets to where it should be."""
+    warmup, steps = setup.schedule.warmup_steps, setup.steps
+    if warmup < steps:
+        return []
+    reached = f"{setup.schedule.at(steps - 1):.3g} of {setup.schedule.base_lr:.3g}"
+    shorter = f"optim.warmup_steps={max(1, steps // 10)}"
+    longer = f"train.epochs={2 * ceil(warmup / setup.steps_per_epoch)}"
+    return [
+        f"the warm-up takes {warmup} steps and the run {steps}: the learning rate ends at {reached}. "
+        f"Set {shorter} (a tenth of the run), or train longer ({longer})"
+    ]
 
 
 def _shape(setup: Setup) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import get_args
@@ -20,10 +19,11 @@ from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
 from dsctool.engine.processes import LONE, Processes
-from dsctool.engine.sets import EvaluationSet, open_evaluation_set
+from dsctool.engine.sets import EvaluationSet, open_evaluation_set, open_part
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
-from dsctool.evaluation.coco import Evaluation, evaluate_all
+from dsctool.evaluation.coco import Evaluation, evaluate_all, evaluate_comparison
+from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.protocol import Protocol, up_to
 from dsctool.evaluation.sources import GroundTruthSource
 from dsctool.models.detector import Detector
@@ -64,7 +64,8 @@ def evaluate_model(
 
     >>> dsctool.evaluate_model("runs/x/best.pt", "datasets/coco").stats["segm"]["AP"]
 
-    ``train.eval_max_dets`` of the model's configuration says how many detections count.
+    ``train.eval_max_dets`` of the model's configuration says how many detections count. A model that was trained with
+    ``data.val_share`` is measured on the images that were held out then; ``data.val_share=null`` changes that.
 
     model: a detector, or a checkpoint. device: as ``dsctool eval --device`` has
     it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
@@ -93,9 +94,14 @@ def run_on_split(
     """
     if split not in get_args(Role):
         raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
-    config = model.config.data
-    files = find_split(root, config.val if split == "val" else config.train, split)
-    data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress, processes=processes)
+    config, masks = model.config.data, model.has_masks
+    if config.val_share is None:
+        files = find_split(root, config.val if split == "val" else config.train, split)
+        data = open_evaluation_set(files, config, masks=masks, progress=progress, processes=processes)
+    else:
+        files = find_split(root, config.train, "train")
+        seed = model.config.train.seed
+        data = open_part(files, config, split, seed=seed, masks=masks, progress=progress, processes=processes)
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
 
     limits = LimitCount()
@@ -128,10 +134,11 @@ def evaluate_detector(
     protocol: Protocol | None = None,
     processes: Processes = LONE,
     timeout: float = 0,
-) -> tuple[Evaluation, list[Result]]:
-    """COCO numbers of a detector, and its results, on a split that is open.
+) -> tuple[Evaluation, Comparison | None]:
+    """COCO numbers of a detector on a split that is open, and its results beside the truth, for further analyses.
 
-    processes: share the images; the first one measures, and tells the others. timeout: seconds that loading may take.
+    processes: share the images; the first one measures, tells the others the numbers and has the comparison.
+    timeout: seconds that loading may take.
 
     categories: by label, with the data set's ids. watch: sees every image when its instances have been found.
     protocol: how they are counted, as COCO does where None.
@@ -139,8 +146,12 @@ def evaluate_detector(
     results, _ = _collect(
         model, data, config, categories, device=device, watch=watch, processes=processes, timeout=timeout
     )
-    measure = partial(evaluate_all, data.ground_truth, results, protocol=protocol)
-    return processes.on_first(measure), results
+
+    def measure() -> tuple[Evaluation, Comparison | None]:
+        comparison = compare(data.ground_truth, results, protocol=protocol)
+        return evaluate_comparison(comparison), comparison
+
+    return processes.on_first(measure, send=lambda measured: (measured[0], None))
 
 
 def protocol_of(config: TrainConfig) -> Protocol:

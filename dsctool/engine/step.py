@@ -100,13 +100,14 @@ def _backward(model: nn.Module, batch: Batch, *, share: float, divide: Division)
     instances = sum(len(target.boxes) for target in targets)
     task = f"training on {instances} instances in {len(infos)} images on {width} x {height} pixels; {_ids(infos)}"
     with memory_for(task, remedy=_LESS):
-        losses = divide(_losses(model, batch))
+        losses = divide(batch_losses(model, batch))
         total = torch.stack(list(losses.values())).sum()
         (total * share).backward()
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _losses(model: nn.Module, batch: Batch) -> dict[str, Mean]:
+def batch_losses(model: nn.Module, batch: Batch) -> dict[str, Mean]:
+    """By name, on the device of ``model``; a DataError of the model names the images."""
     images, targets, infos = batch
     device = device_of(model)
     images = images.to(device, non_blocking=True)  # from the pinned memory of the loader

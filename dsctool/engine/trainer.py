@@ -1,7 +1,8 @@
 """Training: set up, fit, evaluate.
 
-A run folder holds ``config.yaml`` (resolved), ``env.json``, ``train.log``, ``metrics.jsonl``, TensorBoard events
-where TensorBoard is installed, ``last.pt`` (to continue) and ``best.pt`` (to use).
+A run folder holds ``config.yaml`` (resolved), ``env.json``, ``state.json``, ``train.log``, ``metrics.jsonl``,
+TensorBoard events where TensorBoard is installed, ``last.pt`` (to continue) and ``best.pt`` (to use), and what a page
+about it leaves there.
 
 Everything random is a function of the seed and of the position in the run, so a run that was stopped at any step and
 resumed ends with the weights of one that never stopped: bit for bit on a CPU.
@@ -12,26 +13,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 
-from dsctool.config.schema import Config, TrainConfig
+from dsctool.config.schema import Config
 from dsctool.data.samplers import mixed_seed
 from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
 from dsctool.engine.limits import LimitCount
 from dsctool.engine.meters import Feed, Window, over_processes
+from dsctool.engine.page import NO_PAGE, Page
 from dsctool.engine.preflight import starting_point
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.progress import counting
 from dsctool.engine.recorder import open_recorder
 from dsctool.engine.run import Run
-from dsctool.engine.setup import Build, Setup, prepare, summary
+from dsctool.engine.setup import Build, Setup, prepare
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
 from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
+from dsctool.engine.val_losses import validation_losses
 from dsctool.engine.views import in_views
+from dsctool.engine.words import announce, conclude
 from dsctool.errors import (
     DiskFullError,
     DsctoolError,
@@ -47,6 +52,8 @@ from dsctool.models.build import build_detector
 from dsctool.models.losses import values
 from dsctool.terms import KIND_NAMES, KINDS
 
+Item = TypeVar("Item")
+
 
 def train(
     config: Config,
@@ -60,6 +67,7 @@ def train(
     keep: int = 0,
     processes: Processes = LONE,
     build: Build = build_detector,
+    page: Page = NO_PAGE,
 ) -> None:
     """Train the detector that ``config`` describes on the data set in ``data``, recorded in the folder ``output``.
 
@@ -67,6 +75,7 @@ def train(
     console: where progress is shown. provenance: who set each configuration value, for messages.
     keep: epochs whose weights stay, the last ones, in ``epoch_<number>.pt``.
     processes: which train together; the first one reads the run, writes and shows, for all. build: the model.
+    page: about the run, written after every evaluation and at the end.
 
     Raises DsctoolError before anything is written when something does not fit; TrainingError when a loss is not
     finite; RunInterruptedError when a signal stopped the run, which is saved then.
@@ -85,7 +94,7 @@ def train(
             build=build,
         )
     resumed = None if checkpoint is None else checkpoint.training
-    recording = open_recorder(setup, output, resumed=resumed, console=console, keep=keep)
+    recording = open_recorder(setup, output, resumed=resumed, console=console, page=page, keep=keep)
     with StopRequest() as stop, recording as recorder, setup.batches:
         run = Run(setup, recorder, stop)
         if checkpoint is not None:
@@ -107,41 +116,40 @@ def train(
                 "continues from there, with fewer data.workers too; other batches or sizes need a new run, with "
                 "train.weights=last.pt."
             ) from error
-        recorder.journal.say(f"finished: {output / 'best.pt'}")
-
-
-def announce(run: Run) -> None:
-    """Say what the run will do, before it does it."""
-    for name, text in summary(run.setup).items():
-        run.recorder.journal.say(f"{name:<16} {text}")
-    for note in run.setup.notes:
-        run.recorder.journal.say(note)
-    if run.position.step:
-        run.recorder.journal.say(f"resumed          after step {run.position.step}, in {run.epoch_name}")
+        recorder.says("finished")
+        recorder.show()
+        conclude(run, data, output)
 
 
 def fit(run: Run) -> None:
-    """Train from where the run stands to its last epoch."""
-    train_config = run.setup.config.train
+    """Train from where the run stands to its end."""
     if run.position.step == 0:
         run.save_last()  # so that a run can be resumed whenever it is stopped
-    while run.position.epoch < train_config.epochs:
+    while not run.ended or is_due(run):
         train_epoch(run)
-        if evaluates(train_config, run.position.epoch):
+        evaluates = is_due(run)
+        if evaluates:
             run.save_last()  # an evaluation can take long: it must not cost steps
             evaluate(run)
-        run.position.epoch += 1
-        run.position.batch = 0
+        if run.position.batch >= len(run.setup.batches):  # with train.steps the last epoch may end before
+            run.position.epoch += 1
+            run.position.batch = 0
+            run.save_epoch()
         run.save_last()
-        run.save_epoch()
+        if evaluates and not run.ended:
+            run.recorder.show()
+    if len(run.window):  # the run has ended early
+        report(run)
     if run.best is None:  # never evaluated: the last weights are the best there are
         run.save_best()
     run.recorder.progress.status("done")
 
 
 def train_epoch(run: Run) -> None:
-    """Train to the end of the current epoch, from the batch where the run stands."""
+    """Train to the end of the current epoch or of the run, from the batch where the run stands."""
     setup, train_config, position = run.setup, run.setup.config.train, run.position
+    if position.step >= setup.steps:
+        return
     feed = Feed(arriving(run))
     run.pace.restart()
     for batches in feed:
@@ -157,6 +165,9 @@ def train_epoch(run: Run) -> None:
             run.save_last()
         if stopped:
             raise StopRequestedError(stopped)
+        if position.step == setup.steps:
+            setup.batches.close()
+            return
 
 
 def arriving(run: Run) -> Iterator[list[Batch]]:
@@ -207,6 +218,7 @@ def report(run: Run) -> None:
         losses=losses,
         rate=rate,
         speed=others["images_per_s"],
+        memory=others["memory"],
         eta=eta,
     )
 
@@ -219,16 +231,19 @@ def evaluate(run: Run) -> None:
     limits = LimitCount()
     categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
     setup.processes.align_buffers(setup.measured)
-    evaluation, _ = evaluate_detector(
+    evaluation, comparison = evaluate_detector(
         setup.measured, data, setup.config.data, categories,
         device=setup.device, watch=partial(watched, run, len(data.dataset), limits),
         protocol=protocol_of(setup.config.train), processes=setup.processes,
         timeout=setup.config.train.timeout,
     )  # fmt: skip
     limits = LimitCount.total(setup.processes.gather(limits) or [])
+    losses = validation_losses(setup, watch=partial(counted, run, "validation losses")) if data.annotated else {}
     run.pace.evaluated()
     first = run.metrics is None
-    record(run, evaluation.stats)
+    record(run, evaluation.stats, losses)
+    if comparison is not None:
+        run.recorder.draw(comparison, data.dataset.files.images, step=run.position.step)
     for note in limits.notes(setup.config, instances=data.dataset.most_instances):
         run.recorder.journal.say(note)
     for note in evaluation.notes if first else []:  # they are about the data, which stay
@@ -236,39 +251,58 @@ def evaluate(run: Run) -> None:
 
 
 def watched(run: Run, total: int, limits: LimitCount, images: Iterator[Found]) -> Iterator[Found]:
-    """Say how far an evaluation is; a run that was asked to stop stops between two images."""
+    """Images of an evaluation, one after the other, and which limits they reach."""
     task = in_views("evaluating", run.setup.config.data.tta)
-    for done, image in enumerate(images, start=1):
-        run.recorder.progress.status(f"{task} {min(done * run.setup.processes.ranks.world, total)}/{total}")
+    for image in counted(run, task, total, images):
         limits.add(image[1])
-        run.check_stop()
         yield image
 
 
-def record(run: Run, stats: Stats) -> None:
-    """Show and record COCO numbers; strictly better ones replace ``best.pt``."""
+def counted(run: Run, task: str, total: int, items: Iterator[Item]) -> Iterator[Item]:
+    """Say how far ``task`` is; a run that was asked to stop stops between two items."""
+    for done, item in enumerate(items, start=1):
+        run.recorder.progress.status(f"{task} {min(done * run.setup.processes.ranks.world, total)}/{total}")
+        run.check_stop()
+        yield item
+
+
+def record(run: Run, stats: Stats, losses: Mapping[str, float]) -> None:
+    """Show and record COCO numbers, and losses on the same images; strictly better numbers replace ``best.pt``."""
+    run.evaluated = run.position.step
     run.metrics = {"bbox": stats["bbox"], "segm": stats["segm"]}
     kinds = {kind: numbers for kind in KINDS if (numbers := stats[kind]) is not None}
-    run.track("eval", {f"{kind}_{name}": value for kind, numbers in kinds.items() for name, value in numbers.items()})
+    numbers = {f"{kind}_{name}": value for kind, numbers in kinds.items() for name, value in numbers.items()}
+    run.track("eval", {**numbers, **losses})
     score = kinds.get("segm", kinds["bbox"])["AP"]
     better = run.best is None or score > run.best
     if better:
-        run.best = score
+        run.best, run.best_epoch, run.stale = score, run.position.epoch + 1, 0
         run.save_best()
+    else:
+        run.stale += 1
     shown = "  ".join(
-        f"{KIND_NAMES[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f}, AP75 {numbers['AP75']:.4f})"
-        for kind, numbers in kinds.items()
+        f"{KIND_NAMES[kind]} AP {numbers['AP']:.4f} (AP50 {numbers['AP50']:.4f})" for kind, numbers in kinds.items()
     )
+    shown += f"  val loss {losses['val_loss']:.4f}" if losses else ""
     run.recorder.journal.say(f"{run.epoch_name}  {shown}  {'best so far' if better else f'best {run.best:.4f}'}")
+
+
+def is_due(run: Run) -> bool:
+    """Whether the run stands before an evaluation: at the end of an epoch that one follows, or of all steps."""
+    position, setup = run.position, run.setup
+    if position.batch == 0 or run.evaluated == position.step:
+        return False
+    if position.step >= setup.steps:
+        return setup.config.train.eval_interval > 0
+    return position.batch >= len(setup.batches) and evaluates(setup, position.epoch)
 
 
 def evaluations_left(run: Run) -> int:
     """Evaluations that are still to come."""
-    config = run.setup.config.train
-    return sum(evaluates(config, epoch) for epoch in range(run.position.epoch, config.epochs))
+    return sum(evaluates(run.setup, epoch) for epoch in range(run.position.epoch, run.setup.epochs))
 
 
-def evaluates(config: TrainConfig, epoch: int) -> bool:
+def evaluates(setup: Setup, epoch: int) -> bool:
     """Whether an evaluation follows the 0-based ``epoch``."""
-    last = epoch + 1 == config.epochs
-    return config.eval_interval > 0 and (last or (epoch + 1) % config.eval_interval == 0)
+    interval, last = setup.config.train.eval_interval, epoch + 1 == setup.epochs
+    return interval > 0 and (last or (epoch + 1) % interval == 0)

@@ -59,6 +59,9 @@ class TrainingState:
     weights: the detector's, where those of the checkpoint are their moving average (``train.ema``); else None.
     images: of an optimiser step; None in files of releases where ``batch`` counted forward passes.
     windows: what the next line of numbers has so far, of every process.
+    evaluated: the step of the last evaluation that is done, None before the first one.
+    best_epoch: the epoch, from 1, after which the best score was. stale: evaluations since then.
+    seconds: that the run has taken so far.
     """
 
     step: int
@@ -69,6 +72,10 @@ class TrainingState:
     weights: Mapping[str, Tensor] | None = None
     images: int | None = None
     windows: Sequence[Mapping[str, Any]] = ()
+    evaluated: int | None = None
+    best_epoch: int | None = None
+    stale: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
+from dsctool.config.loading import load_config
 from dsctool.config.schema import Config
 from dsctool.engine import trainer
+from dsctool.runs.history import read_history
 from tests.engine.fakes import FakeDetector
 
 OVERRIDES = [
@@ -49,7 +52,8 @@ def test_success(train: Callable[..., Result], tmp_path: Path) -> None:
     result = train()
     assert result.exit_code == 0, result.output
     assert "effective batch  2 images" in result.output
-    assert result.output.splitlines()[-1] == f"finished: {tmp_path / 'run' / 'best.pt'}"  # not wrapped
+    best = tmp_path / "run" / "best.pt"
+    assert result.output.splitlines()[-2].startswith(f"next             dsctool eval {best} --data ")  # not wrapped
 
 
 def test_output_is_needed(synthetic_root: Path) -> None:
@@ -98,6 +102,58 @@ def test_a_loss_that_is_not_finite(
     monkeypatch.setattr(trainer, "train", partial(trainer.train, build=broken))
     fails(train(), "s0.loss_mask = nan", "cascade stage 1", "image ids ")
     assert not (tmp_path / "run" / "best.pt").exists()
+
+
+def resume(tmp_path: Path, data: Path, *words: str) -> Result:
+    """Without naming a configuration."""
+    words = (*words, "--output", str(tmp_path / "run"), "--resume", "--data", str(data), "--device", "cpu")
+    return CliRunner().invoke(app, ["train", *words])
+
+
+def test_resuming_finds_the_configuration_of_the_run(
+    train: Callable[..., Result], tmp_path: Path, synthetic_root: Path
+) -> None:
+    train("optim.lr=0.3")
+    before = load_config(tmp_path / "run/config.yaml")
+    assert resume(tmp_path, synthetic_root).exit_code == 0
+    assert load_config(tmp_path / "run/config.yaml") == before
+    result = resume(tmp_path, synthetic_root, "train.epochs=2", "train.log_interval=3")
+    assert result.exit_code == 0, result.output
+    assert read_history(tmp_path / "run/metrics.jsonl").epoch == 2
+    assert load_config(tmp_path / "run/config.yaml").train.log_interval == 3
+    fails(resume(tmp_path, synthetic_root, "optim.lr=1"), "optim.lr: 0.3 in the run, 1.0 now")
+    fails(resume(tmp_path, synthetic_root, "optim.rl=1"), "unknown key; the nearest is optim.lr")
+    fails(resume(tmp_path, synthetic_root, "htc_tiny"), "the configuration differs")
+
+
+def test_nothing_to_find_a_configuration_in(tmp_path: Path, synthetic_root: Path) -> None:
+    fails(resume(tmp_path, synthetic_root), str(tmp_path / "run/config.yaml"), "no run to resume")
+    words = ["train", "optim.lr=1", "--output", str(tmp_path / "run"), "--data", str(synthetic_root)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "name a configuration" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_last_words(train: Callable[..., Result], tmp_path: Path, synthetic_root: Path) -> None:
+    """What came out, where it is, and commands that can be run as they stand."""
+    run = tmp_path / "run"
+    shown = train().output.splitlines()[-7:]
+    assert re.fullmatch(r"finished +4 steps in 0:00:\d\d", shown[0])
+    assert re.fullmatch(r"best +box AP 0\.\d{4} in epoch 1", shown[1])
+    assert [line[17:] for line in shown[2:5]] == [
+        f"{run / 'best.pt'} (to use)", f"{run / 'last.pt'} (to continue)", f"{run / 'report.html'} (to look at)",
+    ]  # fmt: skip
+    assert shown[5] == f"next             dsctool eval {run / 'best.pt'} --data {synthetic_root}"
+    assert shown[6] == f"                 dsctool predict {run / 'best.pt'} IMAGES --output found"
+    train_log = (run / "train.log").read_text()
+    assert all(line in train_log for line in shown)
+
+
+def test_never_evaluated(train: Callable[..., Result], tmp_path: Path) -> None:
+    result = train("train.eval_interval=0")
+    assert "best             never evaluated: best.pt has the last weights" in result.output
+    assert (tmp_path / "run/report.html").exists()
 
 
 def test_an_unknown_device(synthetic_root: Path, tmp_path: Path) -> None:

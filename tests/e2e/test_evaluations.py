@@ -18,8 +18,8 @@ import torch
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.interop.checkpoint import load_checkpoint
 from tests.e2e.test_train import SMALL, command, dsctool, environment, wait_for_line
+from tests.engine.test_trainer import TIMES
 
-TIMES = {"data_time", "step_time", "images_per_s"}
 OPTIMISERS = {
     "adamw": ["optim.kind=adamw", "optim.lr=2e-3"],
     "adamw, averaged": ["optim.kind=adamw", "optim.lr=4e-3", "train.ema=0.1"],

@@ -166,6 +166,26 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path, sy
     assert sorted(synthetic_root.rglob("*")) == before
 
 
+def test_a_run_without_validation_images_of_its_own(tmp_path: Path, synthetic_root: Path) -> None:
+    """Of a length in steps, with an average of weights and losses of what is held out; gone on without its name."""
+    words = ["train.steps=3", "data.val_share=0.25", "train.val_losses=true", "train.ema=0.9", "optim.kind=adamw"]
+    run, data = tmp_path / "run", ["--data", synthetic_root]
+    dsctool("train", "fast_dsc_tiny", *SMALL, *words, "data.workers=0", *data, "--output", run)
+    dsctool("train", *data, "--output", run, "--resume", "train.steps=4")
+    last = load_checkpoint(run / "last.pt")
+    assert last.training is not None
+    assert (last.training.step, last.training.evaluated) == (4, 4)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if line["kind"] == "eval"]
+    assert [line["step"] for line in evaluations] == [3, 4]
+    assert all(line["val_loss"] > 0 for line in evaluations)
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2 * (2 + 1) + 2 * 2, "two images are held out"
+    assert ">fast_dsc_tiny</code>, the shipped configuration nearest" in page
+    dsctool("eval", run / "best.pt", *data, "--json", tmp_path / "stats.json")
+    assert json.loads((tmp_path / "stats.json").read_text()) == load_checkpoint(run / "best.pt").metrics
+
+
 def test_real_images(tmp_path: Path, real_data: Path) -> None:
     """COCO's own photographs and annotations, crowds and 80 classes with gaps in their ids included."""
     data, output = real_data / "coco-mini", tmp_path / "run"

@@ -169,8 +169,8 @@ def write_split(folder: Path) -> SplitFiles:
 
 def test_evaluation_of_a_split(tmp_path: Path) -> None:
     data = open_evaluation_set(write_split(tmp_path), DATA, masks=True)
-    evaluation, results = evaluate_detector(Fixed(), data, DATA, CATEGORIES, device=torch.device("cpu"))
-    assert len(results) == 4
+    evaluation, comparison = evaluate_detector(Fixed(), data, DATA, CATEGORIES, device=torch.device("cpu"))
+    assert len(comparison.results) == 4
     assert evaluation.stats["bbox"]["AP"] == pytest.approx(1)
     assert evaluation.stats["segm"] is not None
     assert evaluation.stats["segm"]["AP50"] == pytest.approx(1)

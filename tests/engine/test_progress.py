@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from dsctool.engine import progress as progress_module
-from dsctool.engine.progress import Journal, Pace, RunProgress, counting, duration
+from dsctool.engine.progress import WIDTH, Journal, Pace, RunProgress, counting, duration
 
 
 def test_pace_counts_steps_in_its_window_only() -> None:
@@ -34,15 +34,20 @@ def test_lines_reach_the_log_and_only_plain_output(tmp_path: Path, terminal: boo
     losses = {"loss_rpn_cls": 0.5, "s0.loss_mask": 1.0}
     with RunProgress(journal, steps=4, done=2) as progress:
         progress.step(epoch="epoch 2/2")
-        progress.numbers(step=3, epoch="epoch 2/2", losses=losses, rate=0.01, speed=1.5, eta=60)
+        progress.numbers(step=3, epoch="epoch 2/2", losses=losses, rate=0.01, speed=1.5, memory=2.0, eta=60)
     journal.close()
     logged = (tmp_path / "train.log").read_text()
     assert "step 3/4" in logged
     assert "s0.loss_mask 1.0000" in logged
     assert "loss 1.5000" in logged
     if not terminal:
-        (line,) = out.getvalue().splitlines()
-        assert line in logged  # one line, not wrapped at the console's width
+        shown = out.getvalue().splitlines()
+        assert all(line in logged for line in shown), "not wrapped at the console's width"
+        assert shown[-2:] == [
+            "epoch 2/2  step 3/4  lr 0.01  loss 1.5000  1.50 img/s  2.0 GiB  0:01:00 left",
+            "  loss_rpn_cls 0.5000  s0.loss_mask 1.0000",
+        ]
+        assert max(map(len, shown)) <= WIDTH
 
 
 def test_counted_work_off_a_terminal_is_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,4 +147,7 @@ def test_window_means() -> None:
         window.add(result, waited=0.5, seconds=2.0)
     losses, others = window.means()
     assert losses == {"loss_a": 2.0}
-    assert others == {"grad_norm": 20.0, "data_time": 0.5, "step_time": 2.0, "images_per_s": 2.0}
+    memory = others.pop("memory")
+    assert 0.05 < memory < 1024, "GiB of this process"
+    assert others == {"grad_norm": 20, "data_time": 0.5, "data_share": 0.25, "step_time": 2, "images_per_s": 2}
+    assert len(window) == 2

@@ -61,7 +61,7 @@ def assert_same(left: Checkpoint, right: Checkpoint) -> None:
     assert left.metrics == right.metrics
 
 
-TIMES = {"data_time", "step_time", "images_per_s"}
+TIMES = {"time", "elapsed", "data_time", "data_share", "step_time", "images_per_s", "memory"}
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -314,7 +314,7 @@ def test_best_is_replaced_by_strictly_better_only(
     def evaluation(*args: object, **kwargs: object) -> tuple[object, list[object]]:
         score = next(scores)
         stats = {"bbox": {"AP": 0.9 - score, "AP50": 0, "AP75": 0}, "segm": {"AP": score, "AP50": 0, "AP75": 0}}
-        return type("Evaluation", (), {"stats": stats, "notes": []})(), []
+        return type("Evaluation", (), {"stats": stats, "notes": []})(), None
 
     monkeypatch.setattr(trainer, "evaluate_detector", evaluation)
     kept = []

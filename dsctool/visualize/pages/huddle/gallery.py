@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,18 +10,10 @@ import numpy as np
 from PIL import Image
 
 from dsctool.cores import on_all_cores
-from dsctool.data.records import ImageInfo
-from dsctool.errors import DataError
 from dsctool.evaluation.huddle.study import HuddleStudy
 from dsctool.evaluation.huddle.subsets import huddled_per_image
-from dsctool.evaluation.tables import DetectionTable, Floats, Ints, TruthTable
-from dsctool.terms import Size
-from dsctool.visualize.draw import draw_instances
-
-LONGEST = 640
-"""Pixels of a picture's longer side, unless the image is very small."""
-_LARGEST_SCALE = 4.0
-_PLAIN = (52, 58, 64)  # where the image itself is not at hand
+from dsctool.evaluation.tables import Ints
+from dsctool.visualize.panels import Shapes, draw_shapes, found_shapes, ground_for, size_of, true_shapes
 
 
 @dataclass(frozen=True)
@@ -51,22 +42,6 @@ class GalleryEntry:
         return values[1] - values[0] if len(values) == 2 else None
 
 
-@dataclass(frozen=True)
-class _Shapes:
-    """What a panel shows: rows of a table. precision: of the results in this image."""
-
-    role: str
-    table: TruthTable | DetectionTable
-    rows: Ints
-    precision: float | None = None
-
-    @property
-    def boxes(self) -> Floats:
-        """``(n, 4)``, xyxy."""
-        boxes = self.table.boxes[self.rows]
-        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
 def gallery(
     study: HuddleStudy, *, images: Path | None = None, count: int = 12, score_threshold: float = 0.3
 ) -> list[GalleryEntry]:
@@ -88,10 +63,10 @@ def gallery(
 def _entry(study: HuddleStudy, row: int, images: Path | None, huddled: int, score_threshold: float) -> GalleryEntry:
     info = study.truth.images[row]
     shapes = _shapes(study, row, score_threshold)
-    size = _size(info, np.concatenate([each.boxes for each in shapes]))
-    ground = _ground(info, images, size)
+    size = size_of(info, np.concatenate([each.boxes for each in shapes]))
+    ground = ground_for(info, images, size)
     panels = [
-        GalleryPanel(each.role, _drawn(ground, each, study.table.names, size), len(each.rows), each.precision)
+        GalleryPanel(each.role, draw_shapes(ground, each, study.table.names, size), len(each.rows), each.precision)
         for each in shapes
     ]
     return GalleryEntry(info.file_name or str(info.id), panels[0].shown, huddled, tuple(panels))
@@ -116,52 +91,13 @@ def _huddled(study: HuddleStudy) -> Ints:
     return huddled_per_image(study.table, study.overlaps, threshold)
 
 
-def _shapes(study: HuddleStudy, row: int, score_threshold: float) -> list[_Shapes]:
+def _shapes(study: HuddleStudy, row: int, score_threshold: float) -> list[Shapes]:
     """The panels of one image."""
-    table = study.table
-    shapes = [_Shapes("Ground truth", table, np.flatnonzero((table.image == row) & ~table.crowd))]
+    shapes = [true_shapes(study.table, row)]
     for role, results in (("Baseline", study.baseline), ("Candidate", study.candidate)):
         if results is not None:
-            found = results.detections
-            rows = np.flatnonzero((found.image == row) & (found.score >= score_threshold))
-            shapes.append(_Shapes(role, found, rows, float(results.image_precision[row])))
+            precision = float(results.image_precision[row])
+            shapes.append(
+                found_shapes(role, results.detections, row, score_threshold=score_threshold, precision=precision)
+            )
     return shapes
-
-
-# --- drawing ----------------------------------------------------------------------------------------
-
-
-def _size(info: ImageInfo, boxes: Floats) -> Size:
-    """``(h, w)`` of the image, or of what its boxes ``(n, 4)`` cover where the file does not say."""
-    if info.height and info.width:
-        return info.height, info.width
-    right, bottom = np.rint(boxes[:, 2:].max(axis=0, initial=1.0)).astype(int).tolist()
-    return bottom, right
-
-
-def _ground(info: ImageInfo, folder: Path | None, size: Size) -> Image.Image:
-    """The image at the gallery's size, or a plain ground. Small images grow, so that lines and names are sharp."""
-    scale = min(LONGEST / max(size), _LARGEST_SCALE)
-    target = max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)
-    if folder is not None and info.file_name:
-        from dsctool.data.images import read_image  # and with it torch: two seconds, for who has images
-
-        try:
-            pixels = read_image(folder / info.file_name, size)
-        except DataError:
-            return Image.new("RGB", target, _PLAIN)
-        return Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(target, Image.Resampling.LANCZOS)
-    return Image.new("RGB", target, _PLAIN)
-
-
-def _drawn(ground: Image.Image, shapes: _Shapes, names: Sequence[str], size: Size) -> Image.Image:
-    """names: of the categories, by index."""
-    table, rows = shapes.table, shapes.rows
-    return draw_instances(
-        ground,
-        boxes=shapes.boxes,
-        names=[names[index] for index in table.category[rows]],
-        scores=table.score[rows] if isinstance(table, DetectionTable) else None,
-        masks=None if table.masks is None else [table.masks[row] for row in rows],
-        size=size,
-    )

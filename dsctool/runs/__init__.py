@@ -1,0 +1,1 @@
+"""Runs as their folders tell of them: numbers, state, configuration. Needs no torch."""

@@ -1,0 +1,1 @@
+"""The page about a training run, written as it goes."""
