@@ -15,11 +15,13 @@ from dsctool.cli.options import (
     CHECKPOINT_HELP,
     TTA,
     Areas,
+    ComputedIn,
     Device,
     JsonFile,
     MaxDets,
     Overrides,
     Overwrite,
+    PrecisionName,
     Split,
     SplitName,
     protocol_from,
@@ -119,6 +121,7 @@ def evaluate(
         bool, typer.Option("--resume", help="With --test-dev: go on with the run that was stopped in DIR.")
     ] = False,
     overwrite: Overwrite = False,
+    precision: PrecisionName = ComputedIn.FLOAT32,
     device: Device = "auto",
 ) -> None:
     """Measure box and mask AP as COCO counts them.
@@ -168,12 +171,14 @@ def evaluate(
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
-    if ground_truth is not None and (tta or weights is not None):
-        raise typer.BadParameter("--tta and --weights are for running a model: --ground-truth compares files")
+    if ground_truth is not None and (tta or weights is not None or precision is not ComputedIn.FLOAT32):
+        raise typer.BadParameter(
+            "--tta, --weights and --precision are for running a model: --ground-truth compares files"
+        )
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
     changes = with_tta(overrides or [], tta)
     if test_dev and checkpoint is not None and data is not None and output is not None:
-        submission = Submission(checkpoint, name, changes, data, output, algorithm, device)
+        submission = Submission(checkpoint, name, changes, data, output, algorithm, precision, device)
         write_test_dev(submission, resume=resume, overwrite=overwrite)
         return
     if candidates is not None and errors is None:
@@ -190,7 +195,7 @@ def evaluate(
     else:
         assert checkpoint is not None
         assert data is not None
-        model = _Model(checkpoint, name, changes, device)
+        model = _Model(checkpoint, name, changes, precision, device)
         run = _run(model, data, split, predictions=predictions, candidates=candidates)
         source, results, before = run.ground_truth, run.results, None if candidates is None else run.candidates
         protocol = protocol_from(max_dets, areas, otherwise=run.protocol)
@@ -251,6 +256,7 @@ class _Model(NamedTuple):
     path: Path
     config: str | None
     overrides: list[str]
+    precision: ComputedIn
     device: str
 
 
@@ -265,6 +271,7 @@ def _run(model: _Model, data: Path, split: Split, *, predictions: Path | None, c
         task="eval",
         candidates=candidates is not None,
         config=model.config,
+        precision=model.precision,
     )
     if predictions is not None:
         write_json(predictions, run.results)

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import IMAGES_HELP, TTA, Checkpoint, Device, Overwrite, images_and_overrides, with_tta
+from dsctool.cli.options import (
+    IMAGES_HELP,
+    TTA,
+    Checkpoint,
+    ComputedIn,
+    Device,
+    Overwrite,
+    PrecisionName,
+    images_and_overrides,
+    with_tta,
+)
 from dsctool.cli.output import counted, keep_apart, prepare_file, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_device
@@ -61,6 +71,7 @@ def predict(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
+    precision: PrecisionName = ComputedIn.FLOAT32,
     device: Device = "auto",
 ) -> None:
     """Find instances in images.
@@ -93,7 +104,7 @@ def predict(
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
-    chosen = inference_device(device)
+    chosen = inference_device(device, precision)
     paths = find_images(paths)
     if images_json is None:
         files = number_images(paths)
@@ -116,13 +127,14 @@ def predict(
     _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
     run = describe_run(
         checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages, overlays=not no_overlays,
-        candidates=keep_candidates, device=chosen.type,
+        candidates=keep_candidates, device=chosen.type, precision=precision.value,
     )  # fmt: skip
     limits = LimitCount()
     opened = WorkFile.resume if resume else WorkFile.begin
     with opened(output / WORK, run) as work:
         try:
-            _run(model, files, work, _drawings(files, model, targets, score_threshold), limits, stages=stages)
+            draw = _drawings(files, model, targets, score_threshold)
+            _run(model, files, work, draw, limits, stages=stages, precision=precision)
         except KeyboardInterrupt:
             typer.echo(f"{output}: {len(work)} of {len(files)} images are done; go on by --resume", err=True)
             raise
@@ -163,8 +175,9 @@ def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, 
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, limits: LimitCount, *, stages: bool
-) -> None:
+    model: Detector, files: list[ImageFile], work: WorkFile, draw: Draw, limits: LimitCount, *, stages: bool,
+    precision: ComputedIn,
+) -> None:  # fmt: skip
     """Adds every image that is not in ``work`` yet; those that cannot be read are reported and left out."""
     from dsctool.data.pictures import picture_batches
     from dsctool.engine.inference import detections, device_of, to_results
@@ -175,7 +188,8 @@ def _run(
     task = in_views("predict", model.config.data.tta)
     with counted(left, task, before=len(files) - len(left)) as each:
         batches = picture_batches(each, model.config.data, on_fault=report)
-        for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
+        found_in = detections(model, batches, device=device_of(model), stage_masks=stages, precision=precision.value)
+        for picture, found in found_in:
             limits.add(found)
             results = to_results(found, picture.image_id, model.categories)
             draw(picture, found, results)

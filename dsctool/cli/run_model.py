@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dsctool.cli.options import Split
+from dsctool.cli.options import ComputedIn, Split
 from dsctool.cli.output import counting
 
 if TYPE_CHECKING:
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from dsctool.engine.split_results import SplitResults
 
 
-def inference_device(name: str) -> torch.device:
-    """The device of that name, and this process made ready for running a model on it and for nothing else."""
+def inference_device(name: str, precision: ComputedIn = ComputedIn.FLOAT32) -> torch.device:
+    """The device of that name, and this process made ready for running a model on it and for nothing else.
+
+    Raises ConfigError where there is none, or where it does not compute in ``precision``.
+    """
     from dsctool.engine.environment import keep_freed_memory, pick_device
+    from dsctool.engine.precision import require
 
     device = pick_device(name)
+    require(precision.value, device)
     keep_freed_memory(device)
     return device
 
@@ -36,6 +41,7 @@ def run_checkpoint(
     task: str,
     candidates: bool = False,
     config: str | None = None,
+    precision: ComputedIn = ComputedIn.FLOAT32,
 ) -> SplitResults:
     """Its results, while progress is shown. task: what that is called. candidates: also the boxes before NMS.
 
@@ -45,11 +51,11 @@ def run_checkpoint(
     from dsctool.engine.split_results import run_on_split
     from dsctool.interop.checkpoint import load_model
 
-    model = load_model(path, overrides=overrides, device=inference_device(device), config=config)
+    model = load_model(path, overrides=overrides, device=inference_device(device, precision), config=config)
     if candidates:
         keep_candidates(model)
     with counting() as progress:
-        run = run_on_split(model, root, split=split.value, task=task, progress=progress)
+        run = run_on_split(model, root, split=split.value, task=task, precision=precision.value, progress=progress)
     for note in run.notes:
         typer.echo(note, err=True)
     return run

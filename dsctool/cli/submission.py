@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import typer
 
+from dsctool.cli.options import ComputedIn
 from dsctool.cli.output import counting, keep_apart, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_device
@@ -32,6 +33,7 @@ class Submission(NamedTuple):
     data: Path
     output: Path
     algorithm: str | None
+    precision: ComputedIn
     device: str
 
 
@@ -67,8 +69,8 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
-    checkpoint, config, overrides, data, output, algorithm, device = submission
-    chosen = inference_device(device)
+    checkpoint, config, overrides, data, output, algorithm, precision, device = submission
+    chosen = inference_device(device, precision)
     model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
     limits = LimitCount()
     with counting() as progress:
@@ -79,12 +81,12 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
         prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=[checkpoint])
         run = describe_run(
             checkpoint, images.images, config=config, overrides=list(overrides), test_dev=images.name,
-            device=chosen.type,
+            device=chosen.type, precision=precision.value,
         )  # fmt: skip
         opened = WorkFile.resume if resume else WorkFile.begin
         with opened(output / WORK, run) as work:
             try:
-                run_unannotated(model, images, work, limits, progress)
+                run_unannotated(model, images, work, limits, progress, precision=precision.value)
             except KeyboardInterrupt:
                 total = len(images.reading.images)
                 typer.echo(f"{output}: {len(work)} of {total} images are done; go on by --resume", err=True)

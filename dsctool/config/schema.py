@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dsctool.config.model_schema import Block, Fraction, Limit, ModelConfig, PositiveFloat, PositiveInt
+from dsctool.terms import Precision
 
 
 class PostprocessConfig(Block):
@@ -164,6 +165,12 @@ class TrainConfig(Block):
     """Images per forward pass and process."""
     accumulate: PositiveInt = 1
     """Forward passes per optimiser step; effective batch = batch_size x accumulate x processes."""
+    precision: Precision = "float32"
+    """What matrix products and convolutions of training compute in. Weights, losses and all that needs the digits stay
+    float32, and so do evaluations: they give what ``dsctool eval`` gives. ``bfloat16`` has float32's range; ``float16``
+    has not, so its losses are scaled, and steps that overflow all the same are skipped."""
+    max_skipped: PositiveInt = 20
+    """With ``precision: float16``: the run stops when more steps than this have been skipped in a row."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes weights, sampling, augmentation and order."""
     weights: str | None = None
@@ -182,7 +189,6 @@ class TrainConfig(Block):
     """Optimiser steps between writes of ``last.pt``; it is also written after every epoch and on signals."""
     log_interval: PositiveInt = 50
     """Optimiser steps between lines of ``metrics.jsonl``."""
-
 
 class Config(Block):
     """Everything that defines an experiment."""

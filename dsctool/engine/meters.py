@@ -38,15 +38,18 @@ class Window:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._skipped = 0
         self._images = 0
         self._waited = 0.0
         self._seconds = 0.0
 
     def add(self, result: StepResult, *, waited: float, seconds: float) -> None:
         """Count a step that took ``seconds``, of which its batches took ``waited`` to arrive."""
-        values = {**result.losses, "grad_norm": result.grad_norm}
-        self._sums = {name: self._sums[name] + value if self._sums else value for name, value in values.items()}
+        if not result.skipped:
+            values = {**result.losses, "grad_norm": result.grad_norm}
+            self._sums = {name: self._sums[name] + value if self._sums else value for name, value in values.items()}
         self._steps += 1
+        self._skipped += result.skipped
         self._images += result.images
         self._waited += waited
         self._seconds += seconds
@@ -54,14 +57,18 @@ class Window:
     def means(self) -> tuple[dict[str, float], dict[str, float]]:
         """Means over the steps so far, read from the device once: losses by name, and everything else.
 
-        Everything else is ``grad_norm``, ``data_time`` and ``step_time`` in seconds per step, ``images_per_s``.
+        Everything else is ``grad_norm``, ``data_time`` and ``step_time`` in seconds per step, ``images_per_s``, and
+        ``skipped``, the number of steps that were. These have no part in the losses and in ``grad_norm``, which are
+        missing where all were skipped.
         """
-        means = (torch.stack(list(self._sums.values())) / self._steps).tolist()
+        counted = self._steps - self._skipped
+        means = (torch.stack(list(self._sums.values())) / counted).tolist() if counted else []
         losses = dict(zip(self._sums, means, strict=True))
         others = {
-            "grad_norm": losses.pop("grad_norm"),
+            **({"grad_norm": losses.pop("grad_norm")} if counted else {}),
             "data_time": self._waited / self._steps,
             "step_time": self._seconds / self._steps,
             "images_per_s": self._images / self._seconds,
+            "skipped": float(self._skipped),
         }
         return losses, others

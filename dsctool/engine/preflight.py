@@ -29,6 +29,8 @@ CHANGEABLE = (
     "data.val",
     "data.workers",
     "train.epochs",
+    "train.precision",  # weights and optimiser are float32 in all of them
+    "train.max_skipped",
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.log_interval",

@@ -172,10 +172,15 @@ class RunProgress:
         self._bar.update(self._task, advance=1, description=epoch)
 
     def numbers(
-        self, *, step: int, epoch: str, losses: Mapping[str, float], rate: float, speed: float, eta: float
-    ) -> None:
-        """The state at a log interval: losses, learning rate, images per second, seconds left of the whole run."""
-        status = f"loss {sum(losses.values()):.4f}  {speed:.2f} img/s  {duration(eta)} left"
+        self, *, step: int, epoch: str, losses: Mapping[str, float], rate: float, speed: float, eta: float,
+        skipped: int = 0,
+    ) -> None:  # fmt: skip
+        """The state at a log interval: losses, learning rate, images per second, seconds left of the whole run.
+
+        losses: empty where all steps were ``skipped``.
+        """
+        loss = f"loss {sum(losses.values()):.4f}" if losses else "no loss"
+        status = f"{loss}  {speed:.2f} img/s  {duration(eta)} left" + (f"  {skipped} steps skipped" if skipped else "")
         each = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
         self._bar.update(self._task, status=status)
         self._losses.plain = f"lr {rate:.3g}  {each}"

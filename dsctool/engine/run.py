@@ -65,6 +65,7 @@ class Run:
             optimizer=setup.optimizer.state_dict(),
             best=self.best,
             weights=None if setup.average is None else setup.model.state_dict(),
+            loss_scale=None if setup.scale is None else setup.scale.state_dict(),
         )
         self.recorder.save("last.pt", self._checkpoint(state))
         self.saved = at.step

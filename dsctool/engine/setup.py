@@ -21,6 +21,7 @@ from dsctool.engine.averaging import moving_average
 from dsctool.engine.environment import describe
 from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
+from dsctool.engine.precision import LossScale, require
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.sets import RunData, open_data
 from dsctool.interop.checkpoint import Checkpoint, read_weights
@@ -47,6 +48,7 @@ class Setup:
     batches: of each process: its forward passes. Close it when the run ends.
     ranks: which of the processes of the run this one is.
     notes: what the user should read before the run starts.
+    scale: of the losses, where the run computes in float16.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Setup:
     ranks: Ranks
     notes: tuple[str, ...]
     average: AveragedModel | None = None
+    scale: LossScale | None = None
 
     @property
     def measured(self) -> Detector:
@@ -104,6 +107,7 @@ def prepare(
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
+    require(config.train.precision, device)
     opened = open_data(config, data, progress)
     check_classes(config, opened, provenance or {})
     if checkpoint is not None:
@@ -150,6 +154,7 @@ def prepare(
         ranks=ranks,
         notes=(*opened.notes, *notes, *crowding_notes(config, opened.datasets, training=True)),
         average=average,
+        scale=_scale(config, device, checkpoint),
     )
 
 
@@ -172,6 +177,16 @@ def _average(model: Detector, config: Config, checkpoint: Checkpoint | None) -> 
     if checkpoint is not None:
         average.module.load_state_dict(dict(checkpoint.model))
     return average
+
+
+def _scale(config: Config, device: torch.device, checkpoint: Checkpoint | None) -> LossScale | None:
+    if config.train.precision != "float16":
+        return None
+    scale = LossScale(device, max_skipped=config.train.max_skipped)
+    state = None if checkpoint is None else checkpoint.training
+    if state is not None and state.loss_scale is not None:  # a run that was float32 until now has none
+        scale.load_state_dict(state.loss_scale)
+    return scale
 
 
 def _load_first_weights(model: Detector, config: Config) -> list[str]:
@@ -210,6 +225,7 @@ def summary(setup: Setup) -> dict[str, str]:
         "limits": f"{RESULTS.of(config)} results of {PROPOSALS.of(config)} proposals an image; at most "
         f"{setup.data.train_set.most_instances} instances in a training image",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
+        **({} if train.precision == "float32" else {"precision": f"{train.precision}, evaluations in float32"}),
         **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),
         "length": f"{setup.steps} steps = {train.epochs} epochs x {setup.steps_per_epoch}",
     }

@@ -17,6 +17,7 @@ from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
+from dsctool.engine.precision import require
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
@@ -25,7 +26,7 @@ from dsctool.evaluation.protocol import Protocol, up_to
 from dsctool.evaluation.sources import GroundTruthSource
 from dsctool.models.detector import Detector
 from dsctool.structures import Detections
-from dsctool.terms import Progress, Role
+from dsctool.terms import Precision, Progress, Role
 
 Found = tuple[SampleInfo, Detections]
 """An image, and what is in it."""
@@ -55,6 +56,7 @@ def evaluate_model(
     *,
     split: Role = "val",
     device: str | None = None,
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> Evaluation:
     """COCO's numbers of a detector on a split of the data set in the folder ``data``: what ``dsctool eval`` prints.
@@ -64,25 +66,28 @@ def evaluate_model(
     ``train.eval_max_dets`` of the model's configuration says how many detections count.
 
     model: a detector, or a checkpoint. device: as ``dsctool eval --device`` has
-    it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
+    it; None is where a detector is, and ``auto`` for a checkpoint. precision: what the detector computes
+    in. progress: told how many images are done.
 
     Raises:
         DataError: the data set has faults, or other categories than the model, or there is no such split.
     """
-    run = run_on_split(ready(model, device), Path(data), split=split, progress=progress)
+    run = run_on_split(ready(model, device), Path(data), split=split, precision=precision, progress=progress)
     evaluation = evaluate_all(run.ground_truth, run.results, protocol=run.protocol)
     return replace(evaluation, notes=[*run.notes, *evaluation.notes])
 
 
 def run_on_split(
-    model: Detector, root: Path, *, split: Role = "val", task: str = "eval", progress: Progress | None = None
-) -> SplitResults:
+    model: Detector, root: Path, *, split: Role = "val", task: str = "eval", precision: Precision = "float32",
+    progress: Progress | None = None,
+) -> SplitResults:  # fmt: skip
     """What ``model`` finds in a split of the data set ``root``, as :func:`evaluate_model` measures it.
 
     task: what running the model is called in ``progress``.
     """
     if split not in get_args(Role):
         raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
+    require(precision, device_of(model))
     config = model.config.data
     files = find_split(root, config.val if split == "val" else config.train, split)
     data = open_evaluation_set(files, config, masks=model.has_masks, progress=progress)
@@ -98,7 +103,9 @@ def run_on_split(
             if progress is not None:
                 progress(shown, number, len(data.dataset))
 
-    results, candidates = _collect(model, data, config, categories, device=device_of(model), watch=watched)
+    results, candidates = _collect(
+        model, data, config, categories, device=device_of(model), watch=watched, precision=precision
+    )
     said = limits.notes(model.config, instances=data.dataset.most_instances)
     said = said or crowding_notes(model.config, [data.dataset], training=False)
     protocol = protocol_of(model.config.train)
@@ -137,12 +144,13 @@ def _collect(
     *,
     device: torch.device,
     watch: Watch,
+    precision: Precision = "float32",
 ) -> tuple[list[Result], list[Result]]:
     """The results over a split, and the candidates where the model keeps them."""
     results: list[Result] = []
     candidates: list[Result] = []
     loader = eval_loader(data.dataset, config, pin_memory=device.type == "cuda")
-    for info, found in watch(detections(model, loader, device=device)):
+    for info, found in watch(detections(model, loader, device=device, precision=precision)):
         results += to_results(found, info.image_id, categories)
         if found.candidates is not None:
             candidates += to_results(found.candidates, info.image_id, categories)

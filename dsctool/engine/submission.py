@@ -31,7 +31,7 @@ from dsctool.engine.views import in_views
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList, WorkFile
 from dsctool.files import whole_file
 from dsctool.models.detector import Detector
-from dsctool.terms import KINDS, Kind, Progress
+from dsctool.terms import KINDS, Kind, Precision, Progress
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,12 @@ class UnannotatedSet:
 
 
 def run_unannotated(
-    model: Detector, images: UnannotatedSet, work: WorkFile, limits: LimitCount, progress: Progress | None = None
-) -> None:
+    model: Detector, images: UnannotatedSet, work: WorkFile, limits: LimitCount, progress: Progress | None = None,
+    *, precision: Precision = "float32",
+) -> None:  # fmt: skip
     """Add what ``model`` finds in every image that is not in ``work`` yet; also of images in which it finds nothing.
 
-    limits: counts them. progress: told how many images are done.
+    limits: counts them. progress: told how many images are done. precision: what the model computes in.
     """
     config, total = model.config.data, len(images.reading.images)
     dataset = images.without(work, config)
@@ -87,7 +88,7 @@ def run_unannotated(
     device = device_of(model)
     task = in_views("eval", config.tta)
     loader = eval_loader(dataset, config, pin_memory=device.type == "cuda")
-    for info, found in detections(model, loader, device=device):
+    for info, found in detections(model, loader, device=device, precision=precision):
         limits.add(found)
         height, width = info.original_size
         image = ImageEntry(id=info.image_id, file_name=info.file_name, height=height, width=width)

@@ -155,8 +155,16 @@ def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
     """The optimiser step ``number``; its learning rate is a function of that number, its samples also of the rank."""
     torch.manual_seed(mixed_seed(setup.config.train.seed, number, setup.ranks.rank))
     rate = setup.schedule.at(number)
-    result = optimizer_step(setup.model, setup.optimizer, batches, rate=rate, max_norm=setup.config.optim.clip_norm)
-    if setup.average is not None:
+    result = optimizer_step(
+        setup.model,
+        setup.optimizer,
+        batches,
+        rate=rate,
+        max_norm=setup.config.optim.clip_norm,
+        precision=setup.config.train.precision,
+        scale=setup.scale,
+    )
+    if setup.average is not None:  # after skipped steps too: how many updates it has had follows from the number
         setup.average.update_parameters(setup.model)
     return result
 
@@ -166,7 +174,10 @@ def report(run: Run) -> None:
     losses, others = run.window.means()
     run.window = Window()
     rate = run.setup.schedule.at(run.position.step - 1)
-    run.track("train", {"lr": rate, "loss": sum(losses.values()), **losses, **others})
+    if run.setup.scale is None:
+        del others["skipped"]  # there are none
+    total = {"loss": sum(losses.values())} if losses else {}
+    run.track("train", {"lr": rate, **total, **losses, **others})
     eta = run.pace.eta(steps=run.setup.steps - run.position.step, evaluations=evaluations_left(run))
     run.recorder.progress.numbers(
         step=run.position.step,
@@ -175,6 +186,7 @@ def report(run: Run) -> None:
         rate=rate,
         speed=others["images_per_s"],
         eta=eta,
+        skipped=int(others.get("skipped", 0)),
     )
 
 

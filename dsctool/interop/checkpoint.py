@@ -55,6 +55,7 @@ class TrainingState:
     optimizer: the optimiser's state dict.
     best: the best score so far, None before the first evaluation.
     weights: the detector's, where those of the checkpoint are their moving average (``train.ema``); else None.
+    loss_scale: how float16's losses are scaled (``train.precision``), as plain numbers; else None.
     """
 
     step: int
@@ -63,6 +64,7 @@ class TrainingState:
     optimizer: dict[str, Any]
     best: float | None = None
     weights: Mapping[str, Tensor] | None = None
+    loss_scale: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -137,4 +137,20 @@ def test_window_means() -> None:
         window.add(result, waited=0.5, seconds=2.0)
     losses, others = window.means()
     assert losses == {"loss_a": 2.0}
-    assert others == {"grad_norm": 20.0, "data_time": 0.5, "step_time": 2.0, "images_per_s": 2.0}
+    assert others == {"grad_norm": 20.0, "data_time": 0.5, "step_time": 2.0, "images_per_s": 2.0, "skipped": 0}
+
+
+def test_skipped_steps_have_no_part_in_the_means() -> None:
+    window = Window()
+    for value in (1.0, math.nan, 3.0, math.inf):
+        skipped = not math.isfinite(value)
+        result = StepResult({"loss_a": torch.tensor(value)}, torch.tensor(10 * value), images=4, skipped=skipped)
+        window.add(result, waited=0.5, seconds=2.0)
+    losses, others = window.means()
+    assert losses == {"loss_a": 2.0}
+    assert others == {"grad_norm": 20.0, "data_time": 0.5, "step_time": 2.0, "images_per_s": 2.0, "skipped": 2}
+    window = Window()
+    window.add(result, waited=0.5, seconds=2.0)
+    losses, others = window.means()
+    assert losses == {}
+    assert others == {"data_time": 0.5, "step_time": 2.0, "images_per_s": 2.0, "skipped": 1}
