@@ -5,7 +5,7 @@ Shipped configurations are YAML files that fill this schema (see :mod:`dsctool.c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -156,6 +156,11 @@ class OptimConfig(Block):
     """Factor of the learning rate at each milestone."""
 
 
+Part = Literal["backbone", "neck", "cascade"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The parts of a detector, as ``train.checkpoint_activations`` has them."""
+
+
 class TrainConfig(Block):
     """The training run."""
 
@@ -169,6 +174,9 @@ class TrainConfig(Block):
     """What matrix products and convolutions of training compute in. Weights, losses and all that needs the digits stay
     float32, and so do evaluations: they give what ``dsctool eval`` gives. ``bfloat16`` has float32's range; ``float16``
     has not, so its losses are scaled, and steps that overflow all the same are skipped."""
+    checkpoint_activations: bool | tuple[Part, ...] = False
+    """Parts of the detector whose activations are not kept for the backward pass, which computes them again: less
+    memory, more time, the same gradients. True: all parts."""
     max_skipped: PositiveInt = 20
     """With ``precision: float16``: the run stops when more steps than this have been skipped in a row."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -189,6 +197,14 @@ class TrainConfig(Block):
     """Optimiser steps between writes of ``last.pt``; it is also written after every epoch and on signals."""
     log_interval: PositiveInt = 50
     """Optimiser steps between lines of ``metrics.jsonl``."""
+
+    @property
+    def checkpointed_parts(self) -> tuple[Part, ...]:
+        """``checkpoint_activations`` by name."""
+        if isinstance(self.checkpoint_activations, bool):
+            return PARTS if self.checkpoint_activations else ()
+        return self.checkpoint_activations
+
 
 class Config(Block):
     """Everything that defines an experiment."""

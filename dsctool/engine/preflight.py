@@ -31,6 +31,7 @@ CHANGEABLE = (
     "train.epochs",
     "train.precision",  # weights and optimiser are float32 in all of them
     "train.max_skipped",
+    "train.checkpoint_activations",
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.log_interval",
