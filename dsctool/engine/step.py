@@ -24,7 +24,10 @@ _RANGE = (
     "float16 has no room for numbers above 65504. Nothing of these steps was kept: --resume with "
     "train.precision=bfloat16 or train.precision=float32 goes on from RUN/last.pt."
 )
-_LESS = "Lower train.batch_size (train.accumulate keeps the effective batch) or data.train_resize."
+_LESS = (
+    "Set train.checkpoint_activations=true, lower train.batch_size (train.accumulate keeps the effective batch) or "
+    "data.train_resize; dsctool train --dry-run --save-memory says what that saves."
+)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def train(
         except (OutOfMemoryError, WorkerError) as error:
             raise TrainingError(
                 f"{error} {output / 'last.pt'} holds step {run.saved} of {setup.steps}: the same command with --resume "
-                "continues from there, with fewer data.workers too; other batches or sizes need a new run, with "
-                "train.weights=last.pt."
+                "continues from there, with fewer data.workers or train.checkpoint_activations=true too; other batches "
+                "or sizes need a new run, with train.weights=last.pt."
             ) from error
         recorder.journal.say(f"finished: {output / 'best.pt'}")
 
