@@ -97,6 +97,12 @@ Areas = Annotated[
     ),
 ]
 
+
+def as_option(precision: ComputedIn) -> dict[str, str]:
+    """What a work file says of it: nothing about float32, which is what runs were before there was a choice."""
+    return {} if precision is ComputedIn.FLOAT32 else {"precision": precision.value}
+
+
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=.*", re.DOTALL)
 
 

@@ -17,6 +17,7 @@ from dsctool.cli.options import (
     Device,
     Overwrite,
     PrecisionName,
+    as_option,
     images_and_overrides,
     with_tta,
 )
@@ -127,7 +128,7 @@ def predict(
     _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
     run = describe_run(
         checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages, overlays=not no_overlays,
-        candidates=keep_candidates, device=chosen.type, precision=precision.value,
+        candidates=keep_candidates, device=chosen.type, **as_option(precision),
     )  # fmt: skip
     limits = LimitCount()
     opened = WorkFile.resume if resume else WorkFile.begin

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import typer
 
-from dsctool.cli.options import ComputedIn
+from dsctool.cli.options import ComputedIn, as_option
 from dsctool.cli.output import counting, keep_apart, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_device
@@ -81,7 +81,7 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
         prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=[checkpoint])
         run = describe_run(
             checkpoint, images.images, config=config, overrides=list(overrides), test_dev=images.name,
-            device=chosen.type, precision=precision.value,
+            device=chosen.type, **as_option(precision),
         )  # fmt: skip
         opened = WorkFile.resume if resume else WorkFile.begin
         with opened(output / WORK, run) as work:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.data.transforms import Batch, SampleInfo
+from dsctool.engine.inference import detections
 from dsctool.engine.precision import LossScale, computing_in, require
 from dsctool.engine.signals import RunInterruptedError
 from dsctool.engine.step import StepResult, optimizer_step
@@ -21,6 +22,7 @@ from dsctool.structures import ImageBatch, Targets
 from dsctool.terms import Precision
 from tests.engine.fakes import FakeDetector, tiny_config
 from tests.engine.test_trainer import assert_same, kill_at, lines
+from tests.models.tiny import tiny_detector
 
 CPU = torch.device("cpu")
 
@@ -183,3 +185,20 @@ def test_without_scaling_a_loss_that_is_not_finite_stops_at_once(
 ) -> None:
     with pytest.raises(TrainingError, match=r"^loss is not finite: s0\.loss_mask"):
         run(tmp_path / "run", tiny_config(precision=precision), prepare=overflow(3))
+
+
+@pytest.mark.parametrize("merge", ["union", "average"])
+def test_several_views_in_half_precision(merge: str) -> None:
+    """With suppression by masks and the candidates kept: all that is found is float32, and near what float32 finds."""
+    tta = f"data.tta={{short_sides: [64], merge: {merge}}}"
+    words = [tta, "postprocess.nms=mask", "postprocess.mask_candidates=20", "postprocess.keep_candidates=5"]
+    model = tiny_detector("dsc_detectors_tiny", words)
+    picture = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    given: list[Batch] = [(ImageBatch(picture[None], [(64, 64)]), [], [SampleInfo(1, (64, 64), "x.jpg")])]
+    ((_, expected),) = detections(model, given, device=CPU)
+    ((_, found),) = detections(model, given, device=CPU, precision="bfloat16")
+    assert found.mask_probs is not None
+    assert {found.boxes.dtype, found.scores.dtype, found.mask_probs.dtype} == {torch.float32}
+    assert len(found) > 0
+    assert found.scores[0].item() == pytest.approx(expected.scores[0].item(), rel=0.05)
+    assert not torch.equal(found.scores, expected.scores)
