@@ -17,6 +17,9 @@ KIND_NAMES: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
 Role = Literal["train", "val"]
 """What a split of a data set is for."""
 
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What matrix products and convolutions compute in."""
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 

@@ -16,11 +16,13 @@ from dsctool.cli.options import (
     CHECKPOINT_HELP,
     TTA,
     Areas,
+    ComputedIn,
     Device,
     JsonFile,
     MaxDets,
     Overrides,
     Overwrite,
+    PrecisionName,
     Split,
     SplitName,
     protocol_from,
@@ -123,6 +125,7 @@ def evaluate(
         bool, typer.Option("--resume", help="With --test-dev: go on with the run that was stopped in DIR.")
     ] = False,
     overwrite: Overwrite = False,
+    precision: PrecisionName = ComputedIn.FLOAT32,
     device: Device = "auto",
 ) -> None:
     """Measure box and mask AP as COCO counts them.
@@ -172,12 +175,14 @@ def evaluate(
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
-    if ground_truth is not None and (tta or weights is not None):
-        raise typer.BadParameter("--tta and --weights are for running a model: --ground-truth compares files")
+    if ground_truth is not None and (tta or weights is not None or precision is not ComputedIn.FLOAT32):
+        raise typer.BadParameter(
+            "--tta, --weights and --precision are for running a model: --ground-truth compares files"
+        )
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
     changes = with_tta(overrides or [], tta)
     if test_dev and checkpoint is not None and data is not None and output is not None:
-        submission = Submission(checkpoint, name, changes, data, output, algorithm, device)
+        submission = Submission(checkpoint, name, changes, data, output, algorithm, precision, device)
         write_test_dev(submission, resume=resume, overwrite=overwrite)
         return
     if candidates is not None and errors is None:
@@ -195,9 +200,9 @@ def evaluate(
     else:
         assert checkpoint is not None
         assert data is not None
-        with inference_processes(device) as (processes, chosen):
+        with inference_processes(device, precision) as (processes, chosen):
             processes.on_first(prepare)
-            model = _Model(checkpoint, name, changes, chosen, processes)
+            model = _Model(checkpoint, name, changes, precision, chosen, processes)
             run = _run(model, data, split, predictions=predictions, candidates=candidates)
         if not processes.first:
             return
@@ -260,6 +265,7 @@ class _Model(NamedTuple):
     path: Path
     config: str | None
     overrides: list[str]
+    precision: ComputedIn
     device: torch.device
     processes: Processes
 
@@ -276,6 +282,7 @@ def _run(model: _Model, data: Path, split: Split, *, predictions: Path | None, c
         candidates=candidates is not None,
         config=model.config,
         processes=model.processes,
+        precision=model.precision,
     )
     if predictions is not None and model.processes.first:
         write_json(predictions, run.results)

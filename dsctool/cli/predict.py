@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsctool.cli.options import IMAGES_HELP, TTA, Checkpoint, Device, Overwrite, images_and_overrides, with_tta
+from dsctool.cli.options import (
+    IMAGES_HELP,
+    TTA,
+    Checkpoint,
+    ComputedIn,
+    Device,
+    Overwrite,
+    PrecisionName,
+    as_option,
+    images_and_overrides,
+    with_tta,
+)
 from dsctool.cli.output import counting, keep_apart, prepare_file, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_processes
@@ -63,6 +74,7 @@ def predict(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
+    precision: PrecisionName = ComputedIn.FLOAT32,
     device: Device = "auto",
 ) -> None:
     """Find instances in images.
@@ -106,7 +118,7 @@ def predict(
         overlays=None if no_overlays else output / "overlays",
         stages=output / "stages" if stages else None,
     )
-    with inference_processes(device) as (processes, chosen), ExitStack() as stack:
+    with inference_processes(device, precision) as (processes, chosen), ExitStack() as stack:
         with processes.together():
             model = load_model(checkpoint, overrides=overrides, device=chosen)
             if keep_candidates:
@@ -117,7 +129,7 @@ def predict(
                 raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
         run = describe_run(
             checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages,
-            overlays=not no_overlays, candidates=keep_candidates, device=chosen.type,
+            overlays=not no_overlays, candidates=keep_candidates, device=chosen.type, **as_option(precision),
         )  # fmt: skip
         work: WorkFile | None = None
         with processes.together():
@@ -125,7 +137,7 @@ def predict(
                 _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
         draw = _drawings(files, model, targets, score_threshold)
-        limits = _run(model, files, work, draw, stages=stages, processes=processes)
+        limits = _run(model, files, work, draw, stages=stages, precision=precision, processes=processes)
         if work is None:
             return
         read = len(work)
@@ -165,8 +177,9 @@ def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, 
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, *, stages: bool, processes: Processes
-) -> LimitCount:
+    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, *, stages: bool,
+    precision: ComputedIn, processes: Processes,
+) -> LimitCount:  # fmt: skip
     """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
 
     Those that cannot be read are reported and left out.
@@ -176,7 +189,7 @@ def _run(
 
     left = processes.on_first(lambda: [file for file in files if file.id not in (work or ())])
     ranks, task, limits = processes.ranks, in_views("predict", model.config.data.tta), LimitCount()
-    own = _entries(model, left[ranks.rank :: ranks.world], draw, limits, stages=stages)
+    own = _entries(model, left[ranks.rank :: ranks.world], draw, limits, stages=stages, precision=precision)
     with counting() as progress:
         try:
             for entry in processes.in_turns(own, len(left)):
@@ -185,23 +198,24 @@ def _run(
                 progress(task, len(work), len(files))
         except KeyboardInterrupt:
             if work is not None:
-                typer.echo(
-                    f"{work.path.parent}: {len(work)} of {len(files)} images are done; go on by --resume", err=True
-                )
+                done = f"{len(work)} of {len(files)} images are done"
+                typer.echo(f"{work.path.parent}: {done}; go on by --resume", err=True)
             raise
     return LimitCount.total(processes.gather(limits) or [])
 
 
 def _entries(
-    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, *, stages: bool
-) -> Iterator[ImageResults]:
+    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, *, stages: bool,
+    precision: ComputedIn,
+) -> Iterator[ImageResults]:  # fmt: skip
     """What is in every image that can be read, which is drawn and counted as well."""
     from dsctool.data.pictures import picture_batches
     from dsctool.engine.inference import detections, device_of, to_results
     from dsctool.engine.work_file import ImageEntry, ImageResults
 
     batches = picture_batches(files, model.config.data, on_fault=report)
-    for picture, found in detections(model, batches, device=device_of(model), stage_masks=stages):
+    device = device_of(model)
+    for picture, found in detections(model, batches, device=device, stage_masks=stages, precision=precision.value):
         limits.add(found)
         results = to_results(found, picture.image_id, model.categories)
         draw(picture, found, results)

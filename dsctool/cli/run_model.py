@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dsctool.cli.options import Split
+from dsctool.cli.options import ComputedIn, Split
 from dsctool.cli.output import counting
 
 if TYPE_CHECKING:
@@ -19,22 +19,34 @@ if TYPE_CHECKING:
     from dsctool.engine.split_results import SplitResults
 
 
-def inference_device(name: str) -> torch.device:
-    """The device of that name, and this process made ready for running a model on it and for nothing else."""
+def inference_device(name: str, precision: ComputedIn = ComputedIn.FLOAT32) -> torch.device:
+    """The device of that name, and this process made ready for running a model on it and for nothing else.
+
+    Raises ConfigError where there is none, or where it does not compute in ``precision``.
+    """
     from dsctool.engine.environment import keep_freed_memory, pick_device
+    from dsctool.engine.precision import require
 
     device = pick_device(name)
+    require(precision.value, device)
     keep_freed_memory(device)
     return device
 
 
 @contextmanager
-def inference_processes(name: str) -> Iterator[tuple[Processes, torch.device]]:
-    """The processes that run a model together while the block runs, and this one's device, made ready."""
+def inference_processes(
+    name: str, precision: ComputedIn = ComputedIn.FLOAT32
+) -> Iterator[tuple[Processes, torch.device]]:
+    """The processes that run a model together while the block runs, and this one's device, made ready.
+
+    Raises ConfigError as :func:`inference_device`.
+    """
     from dsctool.engine.environment import keep_freed_memory
+    from dsctool.engine.precision import require
     from dsctool.engine.processes import joined
 
     with joined(name) as (processes, device):
+        require(precision.value, device)
         keep_freed_memory(device)
         yield processes, device
 
@@ -49,6 +61,7 @@ def run_checkpoint(
     task: str,
     candidates: bool = False,
     config: str | None = None,
+    precision: ComputedIn = ComputedIn.FLOAT32,
     processes: Processes | None = None,
 ) -> SplitResults:
     """Its results, while progress is shown. task: what that is called. candidates: also the boxes before NMS.
@@ -66,7 +79,9 @@ def run_checkpoint(
     processes = processes or LONE
     with counting() as progress:
         shown = progress if processes.first else None
-        run = run_on_split(model, root, split=split.value, task=task, progress=shown, processes=processes)
+        run = run_on_split(
+            model, root, split=split.value, task=task, precision=precision.value, progress=shown, processes=processes
+        )
     if processes.first:
         for note in run.notes:
             typer.echo(note, err=True)

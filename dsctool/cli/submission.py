@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import typer
 
+from dsctool.cli.options import ComputedIn, as_option
 from dsctool.cli.output import counting, keep_apart, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_processes
@@ -33,6 +34,7 @@ class Submission(NamedTuple):
     data: Path
     output: Path
     algorithm: str | None
+    precision: ComputedIn
     device: str
 
 
@@ -67,8 +69,8 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
 
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
-    checkpoint, config, overrides, data, output, algorithm, device = submission
-    with inference_processes(device) as (processes, chosen), counting() as progress, ExitStack() as stack:
+    checkpoint, config, overrides, data, output, algorithm, precision, device = submission
+    with inference_processes(device, precision) as (processes, chosen), counting() as progress, ExitStack() as stack:
         work: WorkFile | None = None
         with processes.together():
             model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
@@ -80,11 +82,11 @@ def write_test_dev(submission: Submission, *, resume: bool, overwrite: bool) -> 
                 prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=[checkpoint])
                 run = describe_run(
                     checkpoint, images.images, config=config, overrides=list(overrides), test_dev=images.name,
-                    device=chosen.type,
+                    device=chosen.type, **as_option(precision),
                 )  # fmt: skip
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
         try:
-            limits = run_unannotated(model, images, work, progress, processes=processes)
+            limits = run_unannotated(model, images, work, progress, precision=precision.value, processes=processes)
         except KeyboardInterrupt:
             if work is not None:
                 total = len(images.reading.images)

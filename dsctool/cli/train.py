@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import CONFIG_HELP, DataRoot, Device, Overrides, is_override, shipped_names
+from dsctool.cli.output import counting
+from dsctool.cli.tables import print_table
 from dsctool.errors import CheckpointError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dsctool.config.loading import Resolved
+    from dsctool.engine.dryrun import Cost, Rehearsal
 
 ConfigOrRun = Annotated[
     str | None,
@@ -29,7 +32,14 @@ Keep = Annotated[
     int, typer.Option("--keep", min=0, metavar="N", help="Also keep the weights of the last N epochs, RUN/epoch_*.pt.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Train two steps, say what the run would cost, and write nothing.")
+    bool, typer.Option("--dry-run", help="Train some steps, say what the run would cost, and write nothing.")
+]
+SaveMemory = Annotated[
+    bool,
+    typer.Option(
+        "--save-memory",
+        help="With --dry-run: also try what takes less memory, and say how much; done anyway where memory is short.",
+    ),
 ]
 
 
@@ -41,6 +51,7 @@ def train(
     resume: Resume = False,
     keep: Keep = 0,
     dry_run: DryRun = False,
+    save_memory: SaveMemory = False,
     device: Device = "auto",
 ) -> None:
     """Train a detector.
@@ -68,6 +79,9 @@ def train(
     if output is None and not dry_run:
         raise typer.BadParameter("say where the run is recorded (or use --dry-run)", param_hint="--output")
 
+    if save_memory and not dry_run:
+        raise typer.BadParameter("it is for --dry-run, which tries what a run would cost", param_hint="--save-memory")
+
     from rich.console import Console
 
     from dsctool.config.loading import resolve_config
@@ -79,7 +93,7 @@ def train(
     resolved = resolve_config(_own_config(output, resume) if source is None else source, words)
     console = Console()
     if output is None or dry_run:
-        _rehearse(resolved, data, device, console)
+        _rehearse(resolved, data, device, console, save_memory=save_memory)
         return
 
     from dsctool.engine.processes import joined, restarted
@@ -117,9 +131,32 @@ def _own_config(output: Path | None, resume: bool) -> Path:
     return path
 
 
-def _rehearse(resolved: Resolved, data: Path, device: str, console: Console) -> None:
+def _rehearse(resolved: Resolved, data: Path, device: str, console: Console, *, save_memory: bool) -> None:
     from dsctool.engine.dryrun import rehearse
 
-    facts = rehearse(resolved.config, data=data, device=device, console=console, provenance=resolved.provenance)
-    for name, text in facts.items():
+    found = rehearse(resolved.config, data=data, device=device, console=console, provenance=resolved.provenance)
+    for name, text in found.facts.items():
         typer.echo(f"{name:<16} " + text.replace("\n", "\n" + " " * 17))
+    if save_memory or found.shortage is not None:
+        _show_savings(resolved, data, device, found)
+    if found.shortage is not None:
+        raise found.shortage
+
+
+def _show_savings(resolved: Resolved, data: Path, device: str, found: Rehearsal) -> None:
+    """What takes less memory, row by row: each is tried in a process of its own."""
+    from dsctool.engine.savings import savings, try_savings
+
+    options = savings(resolved.config)
+    tried = []
+    with counting() as progress:
+        for saving in try_savings(resolved.config, options, data=data, device=device):
+            tried.append(saving)
+            progress("settings tried", len(tried), len(options))
+    rows = [("as it is", found.cost), *((" ".join(saving.words), saving.cost) for saving in tried)]
+    typer.echo()
+    print_table(["settings", "memory at most", "s per step"], [[words, *_costs(cost)] for words, cost in rows])
+
+
+def _costs(cost: Cost | None) -> tuple[str, str]:
+    return ("too little", "-") if cost is None else (f"{cost.peak / 2**30:.2f} GiB", f"{cost.step_time:.2f}")

@@ -5,12 +5,13 @@ Shipped configurations are YAML files that fill this schema (see :mod:`dsctool.c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from dsctool.config.augment_schema import ColorConfig, CopyPasteConfig, CropConfig, JitterConfig
 from dsctool.config.model_schema import Block, Fraction, Limit, ModelConfig, PositiveFloat, PositiveInt
+from dsctool.terms import Precision
 
 
 class PostprocessConfig(Block):
@@ -216,6 +217,11 @@ class OptimConfig(Block):
     of the backbone's rate; 1: all alike, as published."""
 
 
+Part = Literal["backbone", "neck", "cascade"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The parts of a detector, as ``train.checkpoint_activations`` has them."""
+
+
 class TrainConfig(Block):
     """The training run."""
 
@@ -233,6 +239,15 @@ class TrainConfig(Block):
     sync_batch_norm: bool = False
     """With several processes, batch norms over RoIs (DSC's fusion) take statistics over those of all processes; else
     each over its own, and the first one's are kept, as published."""
+    precision: Precision = "float32"
+    """What matrix products and convolutions of training compute in. Weights, losses and all that needs the digits stay
+    float32, and so do evaluations: they give what ``dsctool eval`` gives. ``bfloat16`` has float32's range; ``float16``
+    has not, so its losses are scaled, and steps that overflow all the same are skipped."""
+    checkpoint_activations: bool | tuple[Part, ...] = False
+    """Parts of the detector whose activations are not kept for the backward pass, which computes them again: less
+    memory, more time, the same gradients. True: all parts."""
+    max_skipped: PositiveInt = 20
+    """With ``precision: float16``: the run stops when more steps than this have been skipped in a row."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes weights, sampling, augmentation and order."""
     weights: str | None = None
@@ -267,6 +282,13 @@ class TrainConfig(Block):
                 if wanted:
                     raise ValueError(f"{key} looks at evaluations, and eval_interval=0 has none")
         return self
+
+    @property
+    def checkpointed_parts(self) -> tuple[Part, ...]:
+        """``checkpoint_activations`` by name."""
+        if isinstance(self.checkpoint_activations, bool):
+            return PARTS if self.checkpoint_activations else ()
+        return self.checkpoint_activations
 
 
 class Config(Block):

@@ -18,13 +18,14 @@ from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.environment import pick_device
+from dsctool.engine.precision import computing_in, require
 from dsctool.engine.views import detect_augmented
 from dsctool.errors import memory_for
 from dsctool.interop.checkpoint import load_model
 from dsctool.models.detector import Detector, to_instances
 from dsctool.ops.masks import encode_masks
 from dsctool.structures import Detections, ImageBatch, Instances, Targets
-from dsctool.terms import Size
+from dsctool.terms import Precision, Size
 
 Info = TypeVar("Info", bound=SampleInfo)
 """What is known of an image besides the network's input."""
@@ -57,17 +58,20 @@ def detections(
     *,
     device: torch.device,
     stage_masks: bool = False,
+    precision: Precision = "float32",
 ) -> Iterator[tuple[Info, Detections]]:
     """What ``model`` finds in every image of ``batches``, in their order: the one loop that runs a model over images.
 
     model: on ``device``; it runs in eval mode, and is back in the mode it came in when the iteration ends or is closed.
     stage_masks: give the masks of every stage as well; with test-time augmentation there are none.
+    precision: what the model computes in; what it finds is float32.
     """
     with _evaluating(model):
         for images, _, infos in batches:
             height, width = images.tensor.shape[-2:]
             task = f"detecting in {', '.join(info.file_name for info in infos)} on {width} x {height} pixels"
-            with memory_for(task, remedy="Lower data.test_resize, or cut large images into smaller ones."):
+            remedy = "Lower data.test_resize, or cut large images into smaller ones."
+            with memory_for(task, remedy=remedy), computing_in(precision, device):
                 originals = [info.original_size for info in infos]
                 if isinstance(model, Detector) and model.config.data.tta is not None:
                     pictures = (
@@ -82,14 +86,15 @@ def detections(
 
 
 def predict_images(
-    model: Detector | Path | str, images: Source | Sequence[Source], *, score: float = 0.0, device: str | None = None
-) -> Iterator[tuple[ImageFile, Instances]]:
+    model: Detector | Path | str, images: Source | Sequence[Source], *, score: float = 0.0, device: str | None = None,
+    precision: Precision = "float32",
+) -> Iterator[tuple[ImageFile, Instances]]:  # fmt: skip
     """What a detector finds in image files, one after the other: memory does not grow with their number.
 
     model: a detector, or a checkpoint. images: files, and folders of them. score: what scores less is left out before
     its mask is drawn at full size. device: as ``dsctool predict --device`` has it; None is where a detector is, and
-    ``auto`` for a checkpoint. Instances are on the CPU, in the pixels of the file, turned as its EXIF data say, and
-    keep them for :meth:`Instances.draw`.
+    ``auto`` for a checkpoint. precision: what the detector computes in. Instances are on the CPU, in the pixels of the
+    file, turned as its EXIF data say, and keep them for :meth:`Instances.draw`.
 
     Raises:
         DataError: a file cannot be read, or there are no images.
@@ -97,7 +102,8 @@ def predict_images(
     detector = ready(model, device)
     paths = [Path(each) for each in ([images] if isinstance(images, str | Path) else images)]
     batches = picture_batches(number_images(find_images(paths)), detector.config.data)
-    for picture, found in detections(detector, batches, device=device_of(detector)):
+    require(precision, device_of(detector))
+    for picture, found in detections(detector, batches, device=device_of(detector), precision=precision):
         yield picture.file, _instances(detector, found, picture.pixels, score)
 
 

@@ -39,9 +39,10 @@ def over_processes(
     others = {name: fmean(each[name] for _, each in told) for name in told[0][1]}
     if len(told) > 1:
         totals = [sum(each.values()) for each, _ in told]
-        others |= {"images_per_s": sum(each["images_per_s"] for _, each in told)}
         others |= {"loss_min": min(totals), "loss_max": max(totals)}
-        others |= {f"{name}_max": max(each[name] for _, each in told) for name in ("data_time", "step_time")}
+        if "images_per_s" in others:
+            others |= {"images_per_s": sum(each["images_per_s"] for _, each in told)}
+            others |= {f"{name}_max": max(each[name] for _, each in told) for name in ("data_time", "step_time")}
     return losses, others
 
 
@@ -53,17 +54,20 @@ class Window:
         self._device = torch.device("cpu")
         self._steps = 0
         self._timed = 0  # of them, in this process
+        self._skipped = 0
         self._images = 0
         self._waited = 0.0
         self._seconds = 0.0
 
     def add(self, result: StepResult, *, waited: float, seconds: float) -> None:
         """Count a step that took ``seconds``, of which its batches took ``waited`` to arrive."""
-        values = {**result.losses, "grad_norm": result.grad_norm}
-        self._sums = {name: self._sums[name] + value if self._sums else value for name, value in values.items()}
+        if not result.skipped:
+            values = {**result.losses, "grad_norm": result.grad_norm}
+            self._sums = {name: self._sums[name] + value if self._sums else value for name, value in values.items()}
         self._device = result.grad_norm.device
         self._steps += 1
         self._timed += 1
+        self._skipped += result.skipped
         self._images += result.images
         self._waited += waited
         self._seconds += seconds
@@ -75,31 +79,40 @@ class Window:
     @property
     def state(self) -> dict[str, Any]:
         """What was counted so far, for a run that goes on later; times are not in it."""
-        return {"sums": {name: value.cpu() for name, value in self._sums.items()}, "steps": self._steps}
+        sums = {name: value.cpu() for name, value in self._sums.items()}
+        return {"sums": sums, "steps": self._steps, "skipped": self._skipped}
 
     @classmethod
     def of(cls, state: Mapping[str, Any], device: torch.device) -> Self:
         """One that goes on counting where ``state`` was."""
         window = cls()
         window._sums = {name: value.to(device) for name, value in state["sums"].items()}
-        window._steps = state["steps"]
+        window._steps, window._skipped = state["steps"], state["skipped"]
         return window
 
     def means(self) -> tuple[dict[str, float], dict[str, float]]:
         """Means over the steps so far, read from the device once: losses by name, and everything else.
 
         Everything else is ``grad_norm``, ``data_time`` and ``step_time`` in seconds per step, ``data_share`` (of the
-        time, spent waiting for data), ``images_per_s`` and ``memory`` (the most so far, in GiB: of the GPU, else of
-        this process).
+        time, spent waiting for data), ``images_per_s``, ``memory`` (the most so far, in GiB: of the GPU, else of this
+        process) and ``skipped``, the number of steps that were. These have no part in the losses and in ``grad_norm``,
+        which are missing where all were skipped.
         """
-        means = (torch.stack(list(self._sums.values())) / self._steps).tolist()
+        counted = self._steps - self._skipped
+        means = (torch.stack(list(self._sums.values())) / counted).tolist() if counted else []
         losses = dict(zip(self._sums, means, strict=True))
         others = {
-            "grad_norm": losses.pop("grad_norm"),
+            **({"grad_norm": losses.pop("grad_norm")} if counted else {}),
+            **(self._times() if self._timed else {}),  # else all was in an earlier sitting
+            "memory": peak_bytes(self._device) / 2**30,
+            "skipped": float(self._skipped),
+        }
+        return losses, others
+
+    def _times(self) -> dict[str, float]:
+        return {
             "data_time": self._waited / self._timed,
             "step_time": self._seconds / self._timed,
             "data_share": self._waited / self._seconds,
             "images_per_s": self._images / self._seconds,
-            "memory": peak_bytes(self._device) / 2**30,
         }
-        return losses, others

@@ -34,6 +34,9 @@ CHANGEABLE = (
     "train.early_stop",
     "train.val_losses",
     "train.wandb",
+    "train.precision",  # weights and optimiser are float32 in all of them
+    "train.max_skipped",
+    "train.checkpoint_activations",
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.log_interval",

@@ -104,6 +104,10 @@ class Processes:
         dist.all_reduce(told, dist.ReduceOp.MAX, group=self.talk)
         return int(told)
 
+    def all(self, value: bool) -> bool:
+        """Whether it is so in all processes."""
+        return not self.most(int(not value))
+
     @contextmanager
     def noticing(self) -> Iterator[None]:
         """Raises ProcessLostError where another process is gone, or does not answer, in the block."""

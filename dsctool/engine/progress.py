@@ -186,17 +186,19 @@ class RunProgress:
         speed: float,
         memory: float,
         eta: float,
+        skipped: int = 0,
     ) -> None:
         """The state at a log interval: losses, learning rate, images per second, GiB, seconds left of the whole run.
 
-        The first time, what the losses are is said as well.
+        The first time, what the losses are is said as well. losses: empty where all steps were ``skipped``.
         """
         tell = self._journal.say if self._live is None else self._journal.note
-        if not self._explained:
+        if losses and not self._explained:
             tell("\n".join(f"{name:<18} {text}" for name, text in explain_losses(losses)))
             self._explained = True
-        loss = f"loss {sum(losses.values()):.4f}"
+        loss = f"loss {sum(losses.values()):.4f}" if losses else "no loss"
         used, left = f"{memory:.1f} GiB", f"{duration(eta)} left"
+        left += f"  {skipped} steps skipped" if skipped else ""
         each = [f"{name} {value:.4f}" for name, value in losses.items()]
         self._bar.update(self._task, status=f"{loss}  {speed:.2f} img/s  {left}")
         self._losses.plain = "  ".join([f"lr {rate:.3g}", used, *each])

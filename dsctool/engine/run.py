@@ -103,6 +103,7 @@ class Run:
             best_epoch=self.best_epoch,
             stale=self.stale,
             seconds=self.recorder.elapsed,
+            loss_scale=None if setup.scale is None else setup.scale.state_dict(),
         )
         self.recorder.save(LAST, self._checkpoint(state))
         self.saved = at.step

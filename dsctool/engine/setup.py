@@ -22,6 +22,7 @@ from dsctool.engine.averaging import moving_average
 from dsctool.engine.environment import describe
 from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
+from dsctool.engine.precision import LossScale, require
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.sets import CheckedSets, RunData, check_sets, open_sets
@@ -53,6 +54,7 @@ class Setup:
     share: of a step's images, for each process.
     processes: which train together.
     notes: what the user should read before the run starts.
+    scale: of the losses, where the run computes in float16.
     """
 
     config: Config
@@ -67,6 +69,7 @@ class Setup:
     processes: Processes
     notes: tuple[str, ...]
     average: AveragedModel | None = None
+    scale: LossScale | None = None
 
     @property
     def measured(self) -> Detector:
@@ -117,6 +120,7 @@ def prepare(
     Raises ConfigError, DataError or CheckpointError.
     """
     refuse_frozen_noise(config)
+    require(config.train.precision, device)
     if processes.first:
         refuse_missing_trackers(config)
     checked = processes.on_first(partial(check_sets, config, data, progress), send=CheckedSets.without_readings)
@@ -176,6 +180,7 @@ def prepare(
         processes=processes,
         notes=(*opened.notes, *notes, *notes_on_share, *crowding_notes(config, opened.datasets, training=True)),
         average=average,
+        scale=_scale(config, device, checkpoint),
     )
     return replace(setup, notes=(*setup.notes, *_warmup_notes(setup)))
 
@@ -194,6 +199,16 @@ def _average(model: Detector, config: Config, checkpoint: Checkpoint | None) -> 
     if checkpoint is not None:
         average.module.load_state_dict(dict(checkpoint.model))
     return average
+
+
+def _scale(config: Config, device: torch.device, checkpoint: Checkpoint | None) -> LossScale | None:
+    if config.train.precision != "float16":
+        return None
+    scale = LossScale(device, max_skipped=config.train.max_skipped)
+    state = None if checkpoint is None else checkpoint.training
+    if state is not None and state.loss_scale is not None:  # a run that was float32 until now has none
+        scale.load_state_dict(state.loss_scale)
+    return scale
 
 
 def _load_first_weights(model: Detector, config: Config) -> list[str]:
@@ -235,6 +250,7 @@ def summary(setup: Setup) -> dict[str, str]:
         f"{' before others are pasted' if config.data.copy_paste else ''}",
         "learning rate": f"{schedule.base_lr:g}{scaling}, {_shape(setup)}",
         **_groups(setup.optimizer),
+        **({} if train.precision == "float32" else {"precision": f"{train.precision}, evaluations in float32"}),
         **({} if train.ema is None else {"measured": f"the moving average of the weights, decay {train.ema:g}"}),
         "length": _length(setup),
     }

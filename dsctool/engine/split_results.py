@@ -18,6 +18,7 @@ from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
 from dsctool.engine.inference import Model, detections, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
+from dsctool.engine.precision import require
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set, open_part
 from dsctool.engine.views import in_views
@@ -28,7 +29,7 @@ from dsctool.evaluation.protocol import Protocol, up_to
 from dsctool.evaluation.sources import GroundTruthSource
 from dsctool.models.detector import Detector
 from dsctool.structures import Detections
-from dsctool.terms import Progress, Role
+from dsctool.terms import Precision, Progress, Role
 
 Found = tuple[SampleInfo, Detections]
 """An image, and what is in it."""
@@ -58,6 +59,7 @@ def evaluate_model(
     *,
     split: Role = "val",
     device: str | None = None,
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> Evaluation:
     """COCO's numbers of a detector on a split of the data set in the folder ``data``: what ``dsctool eval`` prints.
@@ -68,12 +70,13 @@ def evaluate_model(
     ``data.val_share`` is measured on the images that were held out then; ``data.val_share=null`` changes that.
 
     model: a detector, or a checkpoint. device: as ``dsctool eval --device`` has
-    it; None is where a detector is, and ``auto`` for a checkpoint. progress: told how many images are done.
+    it; None is where a detector is, and ``auto`` for a checkpoint. precision: what the detector computes
+    in. progress: told how many images are done.
 
     Raises:
         DataError: the data set has faults, or other categories than the model, or there is no such split.
     """
-    run = run_on_split(ready(model, device), Path(data), split=split, progress=progress)
+    run = run_on_split(ready(model, device), Path(data), split=split, precision=precision, progress=progress)
     evaluation = evaluate_all(run.ground_truth, run.results, protocol=run.protocol)
     return replace(evaluation, notes=[*run.notes, *evaluation.notes])
 
@@ -84,6 +87,7 @@ def run_on_split(
     *,
     split: Role = "val",
     task: str = "eval",
+    precision: Precision = "float32",
     progress: Progress | None = None,
     processes: Processes = LONE,
 ) -> SplitResults:
@@ -94,6 +98,7 @@ def run_on_split(
     """
     if split not in get_args(Role):
         raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
+    require(precision, device_of(model))
     config, masks = model.config.data, model.has_masks
     if config.val_share is None:
         files = find_split(root, config.val if split == "val" else config.train, split)
@@ -115,7 +120,9 @@ def run_on_split(
                 progress(shown, min(number * processes.ranks.world, len(data.dataset)), len(data.dataset))
 
     device = device_of(model)
-    results, candidates = _collect(model, data, config, categories, device=device, watch=watched, processes=processes)
+    results, candidates = _collect(
+        model, data, config, categories, device=device, watch=watched, precision=precision, processes=processes
+    )
     limits = LimitCount.total(processes.gather(limits) or [])
     said = limits.notes(model.config, instances=data.dataset.most_instances)
     said = said or crowding_notes(model.config, [data.dataset], training=False)
@@ -168,6 +175,7 @@ def _collect(
     device: torch.device,
     watch: Watch,
     processes: Processes,
+    precision: Precision = "float32",
     timeout: float = 0,
 ) -> tuple[list[Result], list[Result]]:
     """The results over a split, and the candidates where the model keeps them, image by image in the first process."""
@@ -176,7 +184,7 @@ def _collect(
     pin_memory = device.type == "cuda"
     loader = eval_loader(data.dataset, config, ranks=processes.ranks, pin_memory=pin_memory, timeout=timeout)
     with processes.together():
-        for info, found in watch(detections(model, loader, device=device)):
+        for info, found in watch(detections(model, loader, device=device, precision=precision)):
             results.append(to_results(found, info.image_id, categories))
             kept = found.candidates
             candidates.append([] if kept is None else to_results(kept, info.image_id, categories))

@@ -32,7 +32,7 @@ from dsctool.engine.views import in_views
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList, WorkFile
 from dsctool.files import whole_file
 from dsctool.models.detector import Detector
-from dsctool.terms import KINDS, Kind, Progress
+from dsctool.terms import KINDS, Kind, Precision, Progress
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,13 @@ def run_unannotated(
     work: WorkFile | None,
     progress: Progress | None = None,
     *,
+    precision: Precision = "float32",
     processes: Processes = LONE,
 ) -> LimitCount:
     """Add what ``model`` finds in every image that is not in ``work`` yet; also of images in which it finds nothing.
 
     work: None in all processes but the first one, which adds for all. progress: told how many images are done.
-    Returns how many images reached limits.
+    precision: what the model computes in. Returns how many images reached limits.
     """
     config, total, limits = model.config.data, len(images.reading.images), LimitCount()
     done = processes.on_first(lambda: frozenset(info.id for info in images.reading.images if info.id in (work or ())))
@@ -97,7 +98,7 @@ def run_unannotated(
     loader = eval_loader(dataset, config, ranks=processes.ranks, pin_memory=device.type == "cuda")
 
     def entries() -> Iterator[ImageResults]:
-        for info, found in detections(model, loader, device=device):
+        for info, found in detections(model, loader, device=device, precision=precision):
             limits.add(found)
             height, width = info.original_size
             image = ImageEntry(id=info.image_id, file_name=info.file_name, height=height, width=width)

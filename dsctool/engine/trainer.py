@@ -113,8 +113,8 @@ def train(
         except (DiskFullError, OutOfMemoryError, ProcessLostError, WorkerError) as error:
             raise TrainingError(
                 f"{error} {output / 'last.pt'} holds step {run.saved} of {setup.steps}: the same command with --resume "
-                "continues from there, with fewer data.workers too; other batches or sizes need a new run, with "
-                "train.weights=last.pt."
+                "continues from there, with fewer data.workers or train.checkpoint_activations=true too; other batches "
+                "or sizes need a new run, with train.weights=last.pt."
             ) from error
         recorder.says("finished")
         recorder.show()
@@ -188,7 +188,7 @@ def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
     """The optimiser step ``number``; its learning rate is a function of that number, its samples also of the rank."""
     train_config, processes = setup.config.train, setup.processes
     torch.manual_seed(mixed_seed(train_config.seed, number, processes.ranks.rank))
-    with processes.together((LossError, TrainingError)):  # all get as far as it: gradients are the same everywhere
+    try:
         result = optimizer_step(
             setup.network,
             setup.optimizer,
@@ -196,8 +196,14 @@ def step(setup: Setup, batches: Sequence[Batch], *, number: int) -> StepResult:
             rate=setup.schedule.at(number),
             max_norm=setup.config.optim.clip_norm,
             divide=processes.divided if train_config.loss_counts == "all" else values,
+            precision=train_config.precision,
+            scale=setup.scale,
+            everywhere=processes.all,
         )
-    if setup.average is not None:
+    except TrainingError as error:  # in all of them, each of which knows why in its own batches
+        with processes.together((LossError, TrainingError)):
+            raise error
+    if setup.average is not None:  # after skipped steps too: how many updates it has had follows from the number
         setup.average.update_parameters(setup.model)
     return result
 
@@ -210,16 +216,20 @@ def report(run: Run) -> None:
         return
     losses, others = over_processes(told)
     rate = run.setup.schedule.at(run.position.step - 1)
-    run.track("train", {"lr": rate, "loss": sum(losses.values()), **losses, **others})
+    if run.setup.scale is None:
+        del others["skipped"]  # there are none
+    total = {"loss": sum(losses.values())} if losses else {}
+    run.track("train", {"lr": rate, **total, **losses, **others})
     eta = run.pace.eta(steps=run.setup.steps - run.position.step, evaluations=evaluations_left(run))
     run.recorder.progress.numbers(
         step=run.position.step,
         epoch=run.epoch_name,
         losses=losses,
         rate=rate,
-        speed=others["images_per_s"],
+        speed=others.get("images_per_s", 0.0),
         memory=others["memory"],
         eta=eta,
+        skipped=int(others.get("skipped", 0)),
     )
 
 

@@ -62,6 +62,7 @@ class TrainingState:
     evaluated: the step of the last evaluation that is done, None before the first one.
     best_epoch: the epoch, from 1, after which the best score was. stale: evaluations since then.
     seconds: that the run has taken so far.
+    loss_scale: how float16's losses are scaled (``train.precision``), as plain numbers; else None.
     """
 
     step: int
@@ -76,6 +77,7 @@ class TrainingState:
     best_epoch: int | None = None
     stale: int = 0
     seconds: float = 0.0
+    loss_scale: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,12 @@ def load_checkpoint(path: Path | str, *, config: str | None = None) -> Checkpoin
     project nor one that :func:`dsctool.interop.conversion.convert` takes.
     """
     path = Path(path)
-    payload = read_tensors(path)
+    try:
+        payload = read_tensors(path)
+    except CheckpointError:
+        if path.is_file():
+            _refuse_changed_bits(path)  # which can make it look like anything
+        raise
     if not is_own(payload):
         return as_checkpoint(convert(payload, path, config=config))
     _refuse_changed_bits(path)

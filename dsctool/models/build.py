@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 from torch import nn
@@ -19,7 +20,7 @@ from dsctool.config.model_schema import (
     RpnConfig,
     SemanticHeadConfig,
 )
-from dsctool.config.schema import Config, PostprocessConfig, SemanticData
+from dsctool.config.schema import Config, Part, PostprocessConfig, SemanticData
 from dsctool.data.records import Category
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
@@ -62,13 +63,16 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
     num_classes = model.num_classes or num_classes or COCO_CLASSES
     rfp, channels = model.neck.rfp, model.neck.channels
     shares = rfp is not None and rfp.share_backbone
-    backbone = _backbone(model.backbone, ops=model.ops, channels=channels, feedback=rfp if shares else None)
+    again = config.train.checkpointed_parts
+    backbone = _backbone(
+        model.backbone, ops=model.ops, channels=channels, feedback=rfp if shares else None, again=again
+    )
     return Detector(
         backbone=backbone,
-        neck=FPN(backbone.channels, channels),
-        rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels),
+        neck=FPN(backbone.channels, channels, checkpoint="neck" in again),
+        rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels, again=again),
         rpn=_rpn(model.rpn, channels=channels, geometry=geometry),
-        cascade=_cascade(model, config.data.semantic, num_classes, geometry),
+        cascade=_cascade(model, config.data.semantic, num_classes, geometry, checkpoint="cascade" in again),
         postprocess=_postprocess(config.postprocess),
         config=config,
         geometry=geometry,
@@ -91,8 +95,13 @@ def _settled(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"rpn": rpn, "cascade": model.cascade.model_copy(update=cascade)})
 
 
-def _backbone(config: BackboneConfig, *, ops: str, channels: int, feedback: RfpConfig | None) -> ResNet:
-    """channels: of the pyramid. feedback: how it is fed back into this backbone; None: it is not."""
+def _backbone(
+    config: BackboneConfig, *, ops: str, channels: int, feedback: RfpConfig | None, again: Collection[Part]
+) -> ResNet:
+    """channels: of the pyramid. feedback: how it is fed back into this backbone; None: it is not.
+
+    again: parts whose activations are computed again for their gradients.
+    """
     conv: ConvFactory = StandardisedConv if config.weight_standardisation else plain_conv
     conv3x3: list[ConvFactory] = [conv] * 4
     sample = _deformable_conv(ops)
@@ -114,6 +123,7 @@ def _backbone(config: BackboneConfig, *, ops: str, channels: int, feedback: RfpC
         freeze_norm_statistics=config.freeze_norm_statistics,
         feedback_channels=None if feedback is None else channels,
         zero_feedback=feedback is not None and feedback.feedback_init == "zeros",
+        checkpoint="backbone" in again,
     )
 
 
@@ -124,13 +134,16 @@ def _deformable_conv(ops: str) -> DeformableConvFunction:
     return mmcv_backend.mmcv_deformable_conv
 
 
-def _rfp(config: RfpConfig, backbone: BackboneConfig, *, ops: str, channels: int) -> RFP:
+def _rfp(config: RfpConfig, backbone: BackboneConfig, *, ops: str, channels: int, again: Collection[Part]) -> RFP:
     return RFP(
         channels=channels,
         aspp_dilations=config.aspp_dilations,
         aspp_init=config.aspp_init,
+        checkpoint="neck" in again,
         backbones=[
-            None if config.share_backbone else _backbone(backbone, ops=ops, channels=channels, feedback=config)
+            None
+            if config.share_backbone
+            else _backbone(backbone, ops=ops, channels=channels, feedback=config, again=again)
             for _ in range(config.steps - 1)
         ],
     )
@@ -158,7 +171,9 @@ def _rpn(config: RpnConfig, *, channels: int, geometry: Geometry) -> RPN:
     )
 
 
-def _cascade(model: ModelConfig, semantic: SemanticData, num_classes: int, geometry: Geometry) -> nn.Module:
+def _cascade(
+    model: ModelConfig, semantic: SemanticData, num_classes: int, geometry: Geometry, *, checkpoint: bool
+) -> nn.Module:
     channels = model.neck.channels
     match model.cascade:
         case CascadeRcnnConfig() as cascade:
@@ -174,6 +189,7 @@ def _cascade(model: ModelConfig, semantic: SemanticData, num_classes: int, geome
                 mask_roi_size=14 if head is None else head.roi_size,
                 stage_loss_weights=cascade.stage_loss_weights,
                 geometry=geometry,
+                checkpoint=checkpoint,
             )
         case HtcConfig() as cascade:
             return HTC(
@@ -186,12 +202,22 @@ def _cascade(model: ModelConfig, semantic: SemanticData, num_classes: int, geome
                 stage_loss_weights=cascade.stage_loss_weights,
                 semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels, num_classes=num_classes),
                 geometry=geometry,
+                checkpoint=checkpoint,
             )
         case DscConfig() as cascade:
-            return _dsc(semantic, cascade, channels=channels, num_classes=num_classes, geometry=geometry)
+            return _dsc(
+                semantic,
+                cascade,
+                channels=channels,
+                num_classes=num_classes,
+                geometry=geometry,
+                checkpoint=checkpoint,
+            )
 
 
-def _dsc(semantic: SemanticData, cascade: DscConfig, *, channels: int, num_classes: int, geometry: Geometry) -> DSC:
+def _dsc(
+    semantic: SemanticData, cascade: DscConfig, *, channels: int, num_classes: int, geometry: Geometry, checkpoint: bool
+) -> DSC:
     ratios = cascade.enlarge_ratios
     mask_head = partial(_mask_head, cascade.mask_head, in_channels=channels, norm=True)
     return DSC(
@@ -217,6 +243,7 @@ def _dsc(semantic: SemanticData, cascade: DscConfig, *, channels: int, num_class
         averaged_stages=cascade.averaged_stages,
         semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels, num_classes=num_classes),
         geometry=geometry,
+        checkpoint=checkpoint,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dsctool.ops.precision import full_precision
+
 
 class Derived(nn.Module):
     """What a function makes of a module's weights.
@@ -16,6 +18,8 @@ class Derived(nn.Module):
     gradients being recorded, and while the first of them holds no gradient that an optimiser could apply. What was
     kept is dropped when one of these ends, and by ``train()``, ``eval()``, ``load_state_dict`` and moves to another
     device or type. Who writes into a weight by hand in eval mode calls ``eval()`` once more.
+
+    It is made in the weights' own type, whatever precision the caller computes in: one that was kept serves all.
     """
 
     def __init__(self, derive: Callable[..., Tensor]) -> None:
@@ -29,10 +33,14 @@ class Derived(nn.Module):
         """What is made of ``weights``."""
         if self.training or torch.is_grad_enabled() or weights[0].grad is not None or torch.compiler.is_compiling():
             self._kept = None
-            return self._derive(*weights)
+            return self._made_of(weights)
         if self._kept is None:
-            self._kept = self._derive(*weights)
+            self._kept = self._made_of(weights)
         return self._kept
+
+    def _made_of(self, weights: tuple[Tensor, ...]) -> Tensor:
+        with full_precision(weights[0].device):
+            return self._derive(*weights)
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``: whoever evaluates starts from the weights as they are now."""

@@ -131,7 +131,7 @@ def test_a_published_file_of_the_old_kind_is_no_results_file(tmp_path: Path, syn
 
 def test_what_is_for_models_is_refused_with_files(tmp_path: Path) -> None:
     files = ["--ground-truth", "gt.json", "--predictions", "dt.json"]
-    for words in (["--tta"], ["--weights", "x.pth"]):
+    for words in (["--tta"], ["--weights", "x.pth"], ["--precision", "float16"]):
         result = CliRunner().invoke(app, ["eval", *files, *words])
         assert result.exit_code == 2
         assert "for running a model" in " ".join(result.output.split())

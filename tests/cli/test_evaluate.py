@@ -154,6 +154,21 @@ def test_a_checkpoint(synthetic_root: Path, tmp_path: Path) -> None:
     assert all(isinstance(entry["segmentation"]["counts"], str) for entry in results)
 
 
+def test_a_checkpoint_in_half_precision(synthetic_root: Path, tmp_path: Path) -> None:
+    """What it finds is near, and not the same."""
+    checkpoint = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root))
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        words = [checkpoint, "postprocess.max_per_image=7", "--data", synthetic_root, "--precision", precision]
+        result = run(*words, "--device", "cpu", "--predictions", tmp_path / f"{precision}.json")
+        assert result.exit_code == 0, result.stderr
+        found[precision] = json.loads((tmp_path / f"{precision}.json").read_text())
+    assert found["bfloat16"] != found["float32"]
+    assert len(found["bfloat16"]) == len(found["float32"])
+    scores = [[each["score"] for each in results] for results in found.values()]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
 def test_category_ids_are_those_of_the_data(synthetic_root: Path, tmp_path: Path) -> None:
     """Trained under other ids in another order: names tell which is which."""
     own = val_categories(synthetic_root)

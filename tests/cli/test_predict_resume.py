@@ -200,6 +200,7 @@ def test_resuming(checkpoint: Path, photos: Path, whole: Path, tmp_path: Path, l
         (["postprocess.nms=mask"], "other overrides"),
         (["--score-threshold", "0.1"], "other threshold"),
         (["--no-overlays"], "other overlays"),
+        (["--precision", "bfloat16"], "other precision"),
     ],
 )
 def test_resuming_another_run(

@@ -69,6 +69,14 @@ def fails(result: Result, *parts: str) -> None:
         assert part in result.stderr, result.stderr
 
 
+def test_saving_memory_is_for_dry_runs(synthetic_root: Path, tmp_path: Path) -> None:
+    words = ["train", "htc_tiny", "--data", str(synthetic_root), "--output", str(tmp_path / "run"), "--save-memory"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "--dry-run" in result.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_kept(train: Callable[..., Result], tmp_path: Path) -> None:
     train()
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
@@ -80,6 +88,7 @@ def test_a_truncated_checkpoint(train: Callable[..., Result], tmp_path: Path) ->
     train()
     last = tmp_path / "run" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
+    (tmp_path / "run" / "previous.pt").unlink()
     fails(train("--resume"), str(last), "damaged or cut short")
 
 

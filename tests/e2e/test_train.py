@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 from dsctool.cli.app import app
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
+from dsctool.engine.dryrun import Cost
+from dsctool.engine.savings import try_savings
 from dsctool.interop.checkpoint import load_checkpoint, load_model
 
 SMALL = [
@@ -184,6 +187,58 @@ def test_a_run_without_validation_images_of_its_own(tmp_path: Path, synthetic_ro
     assert ">fast_dsc_tiny</code>, the shipped configuration nearest" in page
     dsctool("eval", run / "best.pt", *data, "--json", tmp_path / "stats.json")
     assert json.loads((tmp_path / "stats.json").read_text()) == load_checkpoint(run / "best.pt").metrics
+
+
+@pytest.mark.parametrize(("name", "precision"), [("dsc_tiny", "float32"), ("detectors_tiny", "bfloat16")])
+def test_a_run_that_goes_on_in_less_memory(tmp_path: Path, synthetic_root: Path, name: str, precision: str) -> None:
+    """Resumed with activations that are computed again: bit for bit as one that never stopped, its average too."""
+    words = [f"train.precision={precision}", "train.ema=0.9", "train.eval_interval=0", "data.workers=0"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+
+    def train(output: Path, *more: str) -> None:
+        dsctool("train", name, *SMALL, *words, "--data", synthetic_root, "--output", output, *more)
+
+    train(whole, "train.epochs=2")
+    train(cut, "train.epochs=1")
+    train(cut, "train.epochs=2", "train.checkpoint_activations=true", "--resume")
+    ours, theirs = load_checkpoint(cut / "last.pt"), load_checkpoint(whole / "last.pt")
+    assert ours.training is not None
+    assert theirs.training is not None
+    assert ours.training.weights is not None
+    assert theirs.training.weights is not None
+    for key, value in theirs.model.items():
+        assert torch.equal(value, ours.model[key]), key
+        assert torch.equal(theirs.training.weights[key], ours.training.weights[key]), key
+
+
+def test_a_dry_run_tries_what_saves_memory(synthetic_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own; of the changes there are, one is enough here."""
+    option = ("train.checkpoint_activations=true", "train.precision=bfloat16")
+    monkeypatch.setattr("dsctool.engine.savings.savings", lambda config: [option])
+    words = ["train", "cascade_mask_rcnn_tiny", *SMALL, "data.workers=0", "--data", str(synthetic_root)]
+    ballast = torch.ones(2**28)  # a GiB that this process has and the other one has not
+    shown = dsctool(*words, "--dry-run", "--save-memory").splitlines()
+    header, before, after = shown[-3:]
+    assert header.split() == ["settings", "memory", "at", "most", "s", "per", "step"]
+    assert before.split()[-2] == "GiB"
+    assert after.startswith("train.checkpoint_activations=true train.precision=bfloat16  ")
+    assert 0.1 < float(after.split()[-3]) < ballast.nbytes / 2**30 < float(before.split()[-3])
+
+
+def test_a_dry_run_without_memory_says_so_and_what_helps(synthetic_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a machine that has next to none left when the steps begin."""
+    monkeypatch.setattr("dsctool.engine.dryrun.available_bytes", lambda device: 2**20)
+    trying = partial(try_savings, measure=lambda *given: Cost({}, 6, 0.25, 2**29))
+    monkeypatch.setattr("dsctool.engine.savings.try_savings", trying)
+    words = ["train", "cascade_mask_rcnn_tiny", *SMALL, "data.train_resize.short_sides=[640]", "data.workers=0"]
+    words += ["--data", str(synthetic_root), "--dry-run", "--device", "cpu"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "not enough; 0.00 GiB were free" in done.stdout
+    _, before, after, *_ = done.stdout[done.stdout.index("settings ") :].splitlines()
+    assert before.split() == ["as", "it", "is", "too", "little", "-"]
+    assert after.split() == ["train.checkpoint_activations=true", "0.50", "GiB", "0.25"]
+    assert "out of memory" in done.stderr
 
 
 def test_real_images(tmp_path: Path, real_data: Path) -> None:

@@ -111,16 +111,17 @@ def test_a_full_disk_stops_the_run_with_what_is_needed(
     """In any write of a checkpoint: the last good one is whole, and the run goes on from it."""
     config = tiny_config(checkpoint_interval=1)
     run(tmp_path / "whole", config)
-    left = saves
+    left, save = saves, torch.save
 
-    def failing(file: object) -> None:
+    def failing(content: object, file: Any) -> None:
         nonlocal left
         left -= 1
         if left < 0:
+            file.write(b"a part of it")
             full()
+        save(content, file)
 
-    monkeypatch.setattr(os, "fsync", failing)
-    monkeypatch.setattr("dsctool.engine.recorder.write_text", lambda path, text: path.write_text(text))
+    monkeypatch.setattr(torch, "save", failing)
     with pytest.raises(TrainingError, match=r"last\.pt: the disk is full: 0\.\d MiB are needed; \d.* MiB are free\."):
         run(tmp_path / "cut", config)
     monkeypatch.undo()

@@ -149,5 +149,29 @@ def test_window_means() -> None:
     assert losses == {"loss_a": 2.0}
     memory = others.pop("memory")
     assert 0.05 < memory < 1024, "GiB of this process"
-    assert others == {"grad_norm": 20, "data_time": 0.5, "data_share": 0.25, "step_time": 2, "images_per_s": 2}
+    assert others == {
+        "grad_norm": 20,
+        "data_time": 0.5,
+        "data_share": 0.25,
+        "step_time": 2,
+        "images_per_s": 2,
+        "skipped": 0,
+    }
     assert len(window) == 2
+
+
+def test_skipped_steps_have_no_part_in_the_means() -> None:
+    window = Window()
+    for value in (1.0, math.nan, 3.0, math.inf):
+        skipped = not math.isfinite(value)
+        result = StepResult({"loss_a": torch.tensor(value)}, torch.tensor(10 * value), images=4, skipped=skipped)
+        window.add(result, waited=0.5, seconds=2.0)
+    losses, others = window.means()
+    assert losses == {"loss_a": 2.0}
+    assert (others["grad_norm"], others["skipped"], others["images_per_s"]) == (20, 2, 2)
+    window = Window()
+    window.add(result, waited=0.5, seconds=2.0)
+    losses, others = window.means()
+    assert losses == {}
+    assert "grad_norm" not in others
+    assert others["skipped"] == 1

@@ -42,6 +42,18 @@ def test_with_and_without_gradients() -> None:
     assert set(conv.state_dict()) == {"weight", "bias"}
 
 
+@pytest.mark.usefixtures("always")
+def test_filters_of_one_precision_serve_no_other() -> None:
+    conv, x = Conv3x3(4, 4).eval(), torch.randn(1, 4, 9, 11)
+    with torch.no_grad():
+        found = conv(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = conv(x)
+            assert half.dtype == torch.bfloat16
+            assert torch.equal(half, plain(conv, x))
+        assert torch.equal(conv(x), found)
+
+
 def step(conv: Conv3x3, optimizer: torch.optim.Optimizer) -> None:
     conv(torch.randn(1, 4, 6, 6)).square().sum().backward()
     with torch.no_grad():

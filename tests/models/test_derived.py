@@ -70,3 +70,21 @@ def test_after_a_step_it_detects_as_a_fresh_detector_of_these_weights(
         seen(fresh.train(detecting))
         fresh.load_state_dict(model.state_dict())
         assert same(seen(fresh), after), f"detecting with training={detecting}, steps with training={stepping}"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["bfloat16 first", "float32 first"])
+@pytest.mark.parametrize("family", ["detectors", "htc standardised"])
+def test_what_is_kept_serves_every_precision(family: str, first: bool) -> None:
+    """Detecting in one precision leaves nothing behind that another one would see."""
+    model, fresh = (tiny_detector(*FAMILIES[family]).eval() for _ in range(2))
+    half = torch.autocast("cpu", dtype=torch.bfloat16)
+    if first:
+        with half:
+            seen(model)
+        assert same(seen(model), seen(fresh))
+    else:
+        seen(model)
+        with half:
+            found, expected = seen(model), seen(fresh)
+        assert same(found, expected)
+        assert not same(found, seen(fresh))

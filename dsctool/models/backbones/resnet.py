@@ -12,6 +12,7 @@ from typing import Protocol, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.init import init_zeros
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -153,14 +154,18 @@ def join(residual: Tensor, identity: Tensor, rfp_conv: nn.Module | None, feedbac
 
 
 class Stage(nn.Sequential):
-    """The blocks of one resolution; feedback enters the first."""
+    """The blocks of one resolution; feedback enters the first. checkpoint: as for :class:`ResNet`."""
+
+    def __init__(self, *blocks: nn.Module, checkpoint: bool = False) -> None:
+        super().__init__(*blocks)
+        self.checkpoint = checkpoint
 
     def forward(self, x: Tensor, feedback: Tensor | None = None) -> Tensor:
         """As its blocks one after the other."""
         first, *others = self
-        x = first(x, feedback)
+        x = checkpointed(first, x, feedback, within=first, when=self.checkpoint)
         for block in others:
-            x = block(x)
+            x = checkpointed(block, x, within=block, when=self.checkpoint)
         return x
 
 
@@ -180,6 +185,7 @@ class ResNet(nn.Module):
         freeze_norm_statistics: batch norm always uses its running statistics.
         feedback_channels: of the pyramid that is fed back into stages 2 to 4; None without feedback.
         zero_feedback: what is fed back counts nothing until training moves its weights.
+        checkpoint: training keeps the inputs of blocks alone, and computes a block again for its gradients.
     """
 
     def __init__(
@@ -196,8 +202,10 @@ class ResNet(nn.Module):
         freeze_norm_statistics: bool = True,
         feedback_channels: int | None = None,
         zero_feedback: bool = False,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.frozen_stages = frozen_stages
         self.freeze_norm_statistics = freeze_norm_statistics
         block = BasicBlock if depth < 50 else Bottleneck
@@ -219,7 +227,7 @@ class ResNet(nn.Module):
                     )
                 )  # fmt: skip
                 in_channels = planes * block.expansion
-            stages.append(Stage(*blocks))
+            stages.append(Stage(*blocks, checkpoint=checkpoint))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = tuple(stem_channels * 2**stage * block.expansion for stage in range(4))
         if zero_feedback:
@@ -236,13 +244,16 @@ class ResNet(nn.Module):
 
         feedback: features at strides 8, 16, 32 for stages 2, 3, 4, ``(N, feedback_channels, h, w)``.
         """
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        x = checkpointed(self._stem, images, within=self.bn1, when=self.checkpoint)
         outputs = []
         for stage, fed_back in zip(self.stages, [None, *(feedback or (None,) * 3)], strict=True):
             x = stage(x, fed_back)
             outputs.append(x)
         return outputs
+
+    def _stem(self, images: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``, but frozen statistics stay frozen."""

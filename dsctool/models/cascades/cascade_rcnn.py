@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes
 from dsctool.models.cascades.masks import mean_masks, positive_labels, positive_masks
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
@@ -21,7 +22,10 @@ from dsctool.terms import Size
 
 
 class CascadeRCNN(nn.Module):
-    """Box stages of rising quality, and a mask head beside each where ``mask_heads`` are given."""
+    """Box stages of rising quality, and a mask head beside each where ``mask_heads`` are given.
+
+    checkpoint: training keeps none of the heads' activations, and computes them again for their gradients.
+    """
 
     semantic_head = None
 
@@ -33,8 +37,10 @@ class CascadeRCNN(nn.Module):
         mask_roi_size: int,
         stage_loss_weights: Sequence[float],
         geometry: Geometry = CURRENT,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.box_stages = module_list(box_stages)
         self.mask_heads = module_list(mask_heads)
         self.mask_roi_size = mask_roi_size
@@ -54,7 +60,8 @@ class CascadeRCNN(nn.Module):
         boxes = list(proposals)
         for t, (stage, weight) in enumerate(zip(self.box_stages, self.stage_loss_weights, strict=True)):
             samples = stage.sample(boxes, targets, draw=t + 1)
-            logits, deltas = stage(features, None, boxes_to_rois([s.boxes for s in samples]))
+            rois = boxes_to_rois([s.boxes for s in samples])
+            logits, deltas = checkpointed(stage, features, None, rois, within=stage, when=self.checkpoint)
             stage_losses = stage.losses(logits, deltas, samples, targets)
             if self.has_masks:
                 stage_losses["loss_mask"] = self._mask_loss(self.mask_heads[t], features, samples, targets)
@@ -80,11 +87,14 @@ class CascadeRCNN(nn.Module):
     def _mask_loss(
         self, head: MaskHead, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Targets]
     ) -> Mean:
-        rois = boxes_to_rois([s.positive_boxes for s in samples])
-        x = roi_feature(features, None, rois, output_size=self.mask_roi_size, geometry=self.geometry)
-        logits = head.predict_classes(head.feature(x), positive_labels(samples, targets))
+        rois, labels = boxes_to_rois([s.positive_boxes for s in samples]), positive_labels(samples, targets)
+        logits = checkpointed(self._mask_logits, head, features, rois, labels, within=head, when=self.checkpoint)
         wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size, geometry=self.geometry)
         return mask_loss(logits, wanted)
+
+    def _mask_logits(self, head: MaskHead, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> Tensor:
+        x = roi_feature(features, None, rois, output_size=self.mask_roi_size, geometry=self.geometry)
+        return head.predict_classes(head.feature(x), labels)
 
     def _masks(self, features: Sequence[Tensor], rois: Tensor, labels: Tensor) -> RoiMasks:
         """The mean of the stages' masks."""

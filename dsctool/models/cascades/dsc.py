@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dsctool.models.cascades.box_stage import BoxStage, class_scores
 from dsctool.models.cascades.masks import positive_labels, positive_masks
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature, rois_at_once
@@ -91,6 +92,7 @@ class DSC(nn.Module):
         mask_roi_size: bins of the mask stages' RoI features; final_roi_size: of the final mask head's.
         box_loss_weights: of each stage's box regression; all other losses weigh 1.
         averaged_stages: whose class logits are averaged at inference.
+        checkpoint: training keeps what one stage gives to the next alone, and computes a stage again for its gradients.
     """
 
     def __init__(
@@ -106,8 +108,10 @@ class DSC(nn.Module):
         averaged_stages: Sequence[int],
         semantic_head: SemanticHead | None,
         geometry: Geometry = CURRENT,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.mask_stages = module_list(mask_stages)
         self.box_stages = module_list(box_stages)
         self.mask_head = mask_head
@@ -131,12 +135,14 @@ class DSC(nn.Module):
         Only the first stage draws samples. The others keep all of them in their order and assign them anew, so
         that features of one stage belong to the boxes of the next.
         """
-        losses, semantic = semantic_branch(self.semantic_head, features, targets)
+        losses, semantic = semantic_branch(self.semantic_head, features, targets, checkpoint=self.checkpoint)
         samples = self.box_stages[0].sample(proposals, targets, draw=1)
         guidance: Guidance | None = None
         for t, (stage, box_weight) in enumerate(zip(self.box_stages, self.box_loss_weights, strict=True)):
             rois = boxes_to_rois([s.boxes for s in samples])
-            guidance, logits, deltas = self.stage(t, features, semantic, rois, guidance)
+            guidance, logits, deltas = checkpointed(
+                self.stage, t, features, semantic, rois, guidance, within=self, when=self.checkpoint
+            )
             stage_losses = stage.losses(logits, deltas, samples, targets)
             stage_losses["loss_bbox"] = box_weight * stage_losses["loss_bbox"]
             positives = torch.cat([s.positives for s in samples])
@@ -307,7 +313,10 @@ class DSC(nn.Module):
     ) -> Mean:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
         positives = torch.cat([s.positives for s in samples])
-        logits = self.final_masks(features, semantic, rois, positive_labels(samples, targets), guidance[positives])
+        labels, previous = positive_labels(samples, targets), guidance[positives]
+        logits = checkpointed(
+            self.final_masks, features, semantic, rois, labels, previous, within=self, when=self.checkpoint
+        )
         wanted = positive_masks(samples, targets, size=2 * self.final_roi_size, geometry=self.geometry)
         return mask_loss(logits, wanted)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.cascades.box_stage import BoxStage, cascade_boxes
 from dsctool.models.cascades.masks import mean_masks, positive_labels, positive_masks
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
 from dsctool.models.roi.extractors import roi_feature
@@ -22,7 +23,10 @@ from dsctool.terms import Size
 
 
 class HTC(nn.Module):
-    """Interleaved box and mask stages with mask information flow and an optional semantic branch."""
+    """Interleaved box and mask stages with mask information flow and an optional semantic branch.
+
+    checkpoint: training keeps none of the heads' activations, and computes them again for their gradients.
+    """
 
     def __init__(
         self,
@@ -33,8 +37,10 @@ class HTC(nn.Module):
         stage_loss_weights: Sequence[float],
         semantic_head: SemanticHead | None,
         geometry: Geometry = CURRENT,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.box_stages = module_list(box_stages)
         self.mask_heads = module_list(mask_heads)
         self.semantic_head = semantic_head
@@ -55,11 +61,12 @@ class HTC(nn.Module):
         Interleaved execution (section 3.1): the mask stage sees the boxes that the box stage of the
         same t has just refined, assigned and sampled anew.
         """
-        losses, semantic = semantic_branch(self.semantic_head, features, targets)
+        losses, semantic = semantic_branch(self.semantic_head, features, targets, checkpoint=self.checkpoint)
         boxes = list(proposals)
         for t, (stage, weight) in enumerate(zip(self.box_stages, self.stage_loss_weights, strict=True)):
             samples = stage.sample(boxes, targets, draw=2 * t + 1)
-            logits, deltas = stage(features, semantic, boxes_to_rois([s.boxes for s in samples]))
+            rois = boxes_to_rois([s.boxes for s in samples])
+            logits, deltas = checkpointed(stage, features, semantic, rois, within=stage, when=self.checkpoint)
             stage_losses = stage.losses(logits, deltas, samples, targets)
             boxes = stage.next_proposals(samples, deltas, sizes)  # r_t = B_t(x, r_{t-1})
             samples = stage.sample(boxes, targets, draw=2 * t + 2)
@@ -99,12 +106,17 @@ class HTC(nn.Module):
         samples: Sequence[Samples],
         targets: Sequence[Targets],
     ) -> Mean:
-        rois = boxes_to_rois([s.positive_boxes for s in samples])
-        x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size, geometry=self.geometry)
-        feature = self.mask_features(x, t + 1)[t]
-        logits = self.mask_heads[t].predict_classes(feature, positive_labels(samples, targets))
+        rois, labels = boxes_to_rois([s.positive_boxes for s in samples]), positive_labels(samples, targets)
+        logits = checkpointed(self._mask_logits, t, features, semantic, rois, labels, within=self, when=self.checkpoint)
         wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size, geometry=self.geometry)
         return mask_loss(logits, wanted)
+
+    def _mask_logits(
+        self, t: int, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Of stage t alone, ``(R, 2s, 2s)``."""
+        x = roi_feature(features, semantic, rois, output_size=self.mask_roi_size, geometry=self.geometry)
+        return self.mask_heads[t].predict_classes(self.mask_features(x, t + 1)[t], labels)
 
     def _masks(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor, labels: Tensor) -> RoiMasks:
         """The mean of the stages' masks."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.models.backbones.resnet import ResNet
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.init import init_kaiming, init_zeros
 from dsctool.models.modules import module_list
 from dsctool.models.necks.fpn import FPN
@@ -65,9 +66,15 @@ class RFP(nn.Module):
         aspp_dilations: Sequence[int],
         backbones: Sequence[ResNet | None],
         aspp_init: Literal["default", "kaiming"] = "default",
+        checkpoint: bool = False,
     ) -> None:
-        """``backbones``: one per further pass, each with feedback inputs; None stands for the detector's own."""
+        """``backbones``: one per further pass, each with feedback inputs; None stands for the detector's own.
+
+        checkpoint: training keeps none of the activations between feedback and fusion but the backbones', and computes
+        them again for their gradients.
+        """
         super().__init__()
+        self.checkpoint = checkpoint
         self.further_passes = len(backbones)
         self.backbones = module_list(b for b in backbones if b is not None)
         self.aspp = ASPP(channels, channels, dilations=aspp_dilations, init=aspp_init)
@@ -84,9 +91,11 @@ class RFP(nn.Module):
         self, i: int, images: Tensor, levels: Sequence[Tensor], *, fpn: FPN, backbone: ResNet
     ) -> list[Tensor]:
         """P2..P6 of one pass -> those of the next, which is the ``i``-th further one."""
-        feedback = [self.aspp(level) for level in levels[FEEDBACK_LEVELS]]
+        feedback = [
+            checkpointed(self.aspp, level, within=self.aspp, when=self.checkpoint) for level in levels[FEEDBACK_LEVELS]
+        ]
         features = (self.backbones[i] if len(self.backbones) else backbone)(images, feedback)
-        return self.fuse(fpn(features), levels)
+        return checkpointed(self.fuse, fpn(features), levels, within=self, when=self.checkpoint)
 
     def fuse(self, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
         """``w new + (1 - w) old`` with ``w = sigmoid(fusion(new))`` per level and pixel (section 3.2)."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsctool.errors import DataError
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_kaiming
 from dsctool.models.losses import Mean, semantic_loss
@@ -61,9 +62,11 @@ class SemanticHead(nn.Module):
 
 
 def semantic_branch(
-    head: SemanticHead | None, features: Sequence[Tensor], targets: Sequence[Targets]
+    head: SemanticHead | None, features: Sequence[Tensor], targets: Sequence[Targets], *, checkpoint: bool = False
 ) -> tuple[dict[str, Mean], Tensor | None]:
     """The branch in training: its loss, ``loss_semantic_seg``, and S; nothing and None where there is no branch.
+
+    checkpoint: its activations are computed again for their gradients.
 
     Raises:
         DataError: an image has no semantic map, one of another size, or one with classes that are none.
@@ -75,7 +78,7 @@ def semantic_branch(
         raise DataError(
             "the semantic branch needs a semantic map for every image; set data.semantic=none to go without"
         )
-    shared, semantic = head(features)
+    shared, semantic = checkpointed(head, features, within=head, when=checkpoint)
     for image, map_ in enumerate(labels):
         if map_.shape != shared.shape[-2:]:
             found, wanted = tuple(map_.shape), tuple(shared.shape[-2:])
