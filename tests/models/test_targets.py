@@ -16,7 +16,8 @@ from dsctool.models.targets import BACKGROUND, IGNORED, RoiSampling, sample
 )
 def test_sampling_keeps_its_bounds_and_order(kinds: list[int], count: int, fraction: float) -> None:
     assigned = torch.tensor(kinds, dtype=torch.int64)
-    positives, negatives = sample(assigned, count=count, positive_fraction=fraction)
+    (found,) = sample([assigned], count=count, positive_fraction=fraction)
+    positives, negatives = found.positives, found.negatives
     assert bool((assigned[positives] >= 0).all())
     assert bool((assigned[negatives] == BACKGROUND).all())
     for drawn in (positives, negatives):
@@ -30,7 +31,7 @@ def test_annotated_boxes_join_the_proposals_and_are_marked() -> None:
     gt = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 70.0, 70.0]])
     proposals = torch.tensor([[51.0, 51.0, 70.0, 70.0], [90.0, 90.0, 95.0, 95.0]])
     sampling = RoiSampling(iou_threshold=0.5, low_quality_matches=False, count=8, positive_fraction=0.5)
-    samples = sampling(proposals, gt)
+    (samples,) = sampling([proposals], [gt])
     assert samples.positive_gt.tolist() == [0, 1, 1]
     assert samples.is_gt.tolist() == [True, True, False, False]
     assert samples.labels(torch.tensor([4, 7]), 9).tolist() == [4, 7, 7, 9]
@@ -42,5 +43,5 @@ def test_the_seed_decides_which_are_drawn() -> None:
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(sample(assigned, count=10, positive_fraction=0.5)[1].tolist())
+        drawn.append(sample([assigned], count=10, positive_fraction=0.5)[0].negatives.tolist())
     assert drawn[0] == drawn[1] != drawn[2]
