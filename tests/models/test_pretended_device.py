@@ -51,7 +51,7 @@ def checked(run: Run, *, reads: int, uploads: int) -> None:
 def test_a_step(runs: dict[str, Run], family: str, kind: str) -> None:
     run = runs[f"{family} {kind}"]
     checked(run, reads=READS, uploads=BATCH + DRAWS.get(family, 2))
-    assert run.values == pytest.approx(runs[f"{family} adamw float32"].values, rel=0.1)
+    assert run.values == pytest.approx(runs[f"{family} adamw float32"].values, rel=0.1, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
