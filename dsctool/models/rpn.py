@@ -218,8 +218,8 @@ class RPN(nn.Module):
                 for (box, score, level), rows in zip(candidates, proper, strict=True)
             ]
         found = []
-        for (box, score, level), most in zip(candidates, torch.stack(left_out).amax(dim=0), strict=True):
-            keep = grouped_nms(box, score, level, self.nms_iou)[: limits.max_proposals]
+        for (box, score, levels_of), most in zip(candidates, torch.stack(left_out).amax(dim=0), strict=True):
+            keep = grouped_nms(box, score, levels_of, self.nms_iou)[: limits.max_proposals]
             found.append(Proposals(boxes=box[keep], scores=score[keep], left_out=most))
         return found
 

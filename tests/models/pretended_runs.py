@@ -26,6 +26,8 @@ from tests.models.tiny import one_box, tiny_detector
 from tests.pretended_device import DEVICE, pretend
 
 FAMILIES = ("cascade_mask_rcnn_tiny", "htc_tiny", "detectors_tiny", "dsc_tiny", "fast_dsc_tiny", "dsc_detectors_tiny")
+AUGMENTED = ("cascade_mask_rcnn_tiny", "htc_tiny", "dsc_tiny", "fast_dsc_tiny")
+"""Those that are seen in several views: what the others add is before proposals, and slow."""
 VIEWS, IMAGES = 2, 2
 FEW = (
     "model.cascade.samples=16",
@@ -74,8 +76,11 @@ def _runs(family: str) -> Iterator[tuple[str, Run]]:
         "detect soft": partial(_detected, batch=batch),
         "evaluate box": partial(_evaluated, batch=batch),
         "predict mask": partial(_predicted, batch=batch),
-        "average mask": partial(_augmented, batch=_picture(), merge="average"),
-        "union box": partial(_augmented, batch=_picture(), merge="union"),
+    }
+    if family in AUGMENTED:
+        works["average mask"] = partial(_augmented, batch=_picture(), merge="average")
+        works["union box"] = partial(_augmented, batch=_picture(), merge="union")
+    works |= {
         "adamw float32": partial(_stepped, batch=batch, optimiser="adamw", precision="float32"),
         "sgd bfloat16": partial(_stepped, batch=batch, optimiser="sgd", precision="bfloat16"),
     }

