@@ -44,11 +44,11 @@ def coco_results(
     boxes: ``(n, 4)`` xyxy in pixels. scores: ``(n,)``. masks, category_ids: one per detection.
     """
     boxes = boxes.float()
-    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).cpu()
-    results = [
-        Result(image_id=image_id, category_id=category, bbox=_shortest(box), score=score)
-        for category, box, score in zip(category_ids, corners, _shortest(scores.float().cpu()), strict=True)
-    ]
+    numbers = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores.float()[:, None]], dim=1).cpu()
+    results = []
+    for category, row in zip(category_ids, numbers, strict=True):
+        *bbox, score = _shortest(row)
+        results.append(Result(image_id=image_id, category_id=category, bbox=bbox, score=score))
     if masks is not None:
         for result, mask in zip(results, masks, strict=True):
             result["segmentation"] = mask

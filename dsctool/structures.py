@@ -40,6 +40,15 @@ if TYPE_CHECKING:
 
 LimitName = Literal["pre_nms", "max_proposals", "mask_candidates", "max_per_image"]
 """What can keep a detector from finding more in an image."""
+Doubts = list[tuple[LimitName, Tensor]]
+"""Limits that may have left something out, each with whether it did: ``()`` bool, not yet read from the device."""
+
+
+def settled(doubts: Sequence[Doubts]) -> list[frozenset[LimitName]]:
+    """The limits of every image that did leave something out: one read of the device for all."""
+    asked = [answer for image in doubts for _, answer in image]
+    answers = iter(torch.stack(asked).tolist() if asked else [])
+    return [frozenset([name for name, _ in image if next(answers)]) for image in doubts]
 
 
 def mask_areas(masks: Tensor) -> Tensor:

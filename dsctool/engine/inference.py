@@ -23,6 +23,7 @@ from dsctool.engine.views import detect_augmented
 from dsctool.errors import memory_for
 from dsctool.interop.checkpoint import load_model
 from dsctool.models.detector import Detector, to_instances
+from dsctool.ops.exchange import rows_where
 from dsctool.ops.masks import encode_masks
 from dsctool.structures import Detections, ImageBatch, Instances, Targets
 from dsctool.terms import Precision, Size
@@ -121,7 +122,8 @@ def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: fl
 
 
 def _instances(model: Detector, found: Detections, picture: Tensor, score: float) -> Instances:
-    found = found[found.scores >= score]
+    (rows,) = rows_where([found.scores >= score])
+    found = found[rows]
     return to_instances(found, categories=model.categories, image=picture).to("cpu")
 
 

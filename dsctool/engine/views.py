@@ -33,7 +33,7 @@ class ImageViews:
             for flipped in (False, True) if self.tta.flip else (False,):
                 turned = functional.horizontal_flip(image) if flipped else image
                 batch = pad_images([turned], self.config.pad_divisor)
-                yield View(batch.tensor.to(self.device), batch.sizes[0], flipped)
+                yield View(batch.tensor.to(self.device, non_blocking=True), batch.sizes[0], flipped)
 
 
 def detect_augmented(model: Detector, picture: Tensor, original: Size) -> Detections:

@@ -21,9 +21,9 @@ from dsctool.models.roi.extractors import ready_for_rois, rois_at_once
 from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.rpn import RPN
 from dsctool.ops.geometry import CURRENT, Geometry
-from dsctool.ops.masks import paste_masks
+from dsctool.ops.masks import paste_images
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, Instances, RoiMasks, Scored, StageMasks, State, Targets
+from dsctool.structures import Detections, Doubts, Instances, RoiMasks, Scored, StageMasks, State, Targets, settled
 from dsctool.terms import Size
 
 if TYPE_CHECKING:
@@ -133,7 +133,14 @@ class Detector(nn.Module):
         """:meth:`losses` before they are divided, as the call that wrappers such as ``DistributedDataParallel`` see."""
         sizes = _sizes(images, sizes)
         canvas = (images.shape[-2], images.shape[-1])
-        check_targets(targets, images=len(images), canvas=canvas, num_classes=self.num_classes)
+        head = self._cascade.semantic_head
+        check_targets(
+            targets,
+            images=len(images),
+            canvas=canvas,
+            num_classes=self.num_classes,
+            semantic_classes=None if head is None else head.num_classes,
+        )
         features = self.extract_features(images)
         losses, proposals = self.rpn.losses(features, targets, sizes)
         return losses | self._cascade.losses(features, [p.boxes for p in proposals], targets, sizes)
@@ -177,11 +184,9 @@ class Detector(nn.Module):
         features = self.extract_features(images)
         proposals = self.rpn.propose(features, sizes)
         boxes = [each.boxes for each in proposals]
-        found = self.detect_from(features, boxes, sizes, original_sizes, stage_masks=stage_masks)
-        limits = self.rpn.test_limits
-        return [
-            replace(each, reached=each.reached | limits.reached(p)) for each, p in zip(found, proposals, strict=True)
-        ]
+        found, doubts = self._detect_from(features, boxes, sizes, original_sizes, stage_masks=stage_masks)
+        reached = settled([self.rpn.test_limits.reached(p) + more for p, more in zip(proposals, doubts, strict=True)])
+        return [replace(each, reached=limits) for each, limits in zip(found, reached, strict=True)]
 
     @torch.no_grad()
     def detect_from(
@@ -194,11 +199,25 @@ class Detector(nn.Module):
         stage_masks: bool = False,
     ) -> list[Detections]:
         """:meth:`detect` from features P2..P6 and every image's proposals ``(n_i, 4)``, wherever they came from."""
+        found, doubts = self._detect_from(features, proposals, sizes, original_sizes, stage_masks=stage_masks)
+        return [replace(each, reached=limits) for each, limits in zip(found, settled(doubts), strict=True)]
+
+    def _detect_from(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+        *,
+        stage_masks: bool,
+    ) -> tuple[list[Detections], list[Doubts]]:
+        """Detections, and which limits of suppression kept others away."""
         scored = self.score(features, proposals, sizes)
-        selected = [
-            self.postprocess(self.geometry.scale(boxes, source=size, target=original), scores)
-            for boxes, scores, size, original in zip(scored.boxes, scored.scores, sizes, original_sizes, strict=True)
+        boxes = [
+            self.geometry.scale(each, source=size, target=original)
+            for each, size, original in zip(scored.boxes, sizes, original_sizes, strict=True)
         ]
+        selected = self.postprocess.select(boxes, scored.scores)
         masks = self._masks(features, scored, selected, sizes, original_sizes)
         found = [
             replace(without_masks(s, original), candidates=_candidates(s.candidates, original))
@@ -206,11 +225,11 @@ class Detector(nn.Module):
         ]
         if masks is not None:
             found = [
-                self.postprocess.suppress_masks(self._with_masks(each, mask, size, stages=stage_masks))
+                self._with_masks(each, mask, size, stages=stage_masks)
                 for each, mask, size in zip(found, masks, sizes, strict=True)
             ]
-        reached = (self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True))
-        return [replace(each, reached=limits) for each, limits in zip(found, reached, strict=True)]
+            found = self.postprocess.suppress_masks(found)
+        return found, [self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True)]
 
     def _masks(
         self,
@@ -290,7 +309,7 @@ class Detector(nn.Module):
             DataError: ``images`` is no batch of normalised images.
         """
         check_normalised(images, mean=self.config.data.mean, std=self.config.data.std)
-        return [to_instances(found, categories=self.categories) for found in self.detect(images, sizes, original_sizes)]
+        return pasted(self.detect(images, sizes, original_sizes), categories=self.categories)
 
     @overload
     def predict_images(self, images: ImageSource, *, score: float = 0.3) -> Instances: ...
@@ -322,16 +341,24 @@ class Detector(nn.Module):
 
 def to_instances(found: Detections, *, categories: Sequence[Category] = (), image: Tensor | None = None) -> Instances:
     """Detections with their masks pasted to bitmaps; ``image`` ``(3, h, w)`` uint8 is kept with them."""
-    probs = found.mask_probs
-    return Instances(
-        boxes=found.boxes,
-        scores=found.scores,
-        labels=found.labels,
-        masks=None if probs is None else paste_masks(probs, found.boxes, found.size, whole_pixels=found.whole_pixels),
-        size=found.size,
-        categories=tuple(categories),
-        image=image,
-    )
+    return replace(pasted([found], categories=categories)[0], image=image)
+
+
+def pasted(found: Sequence[Detections], *, categories: Sequence[Category] = ()) -> list[Instances]:
+    """The detections of every image with their masks pasted to bitmaps."""
+    probs = [each.mask_probs for each in found if each.mask_probs is not None]
+    masks: Sequence[Tensor | None] = [None] * len(found)
+    if len(probs) == len(found):
+        masks = paste_images(
+            probs,
+            [each.boxes for each in found],
+            [each.size for each in found],
+            whole_pixels=any(each.whole_pixels for each in found),
+        )
+    return [
+        Instances(each.boxes, each.scores, each.labels, bitmaps, each.size, tuple(categories))
+        for each, bitmaps in zip(found, masks, strict=True)
+    ]
 
 
 def _sizes(images: Tensor, sizes: Sequence[Size] | None) -> list[Size]:

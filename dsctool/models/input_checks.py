@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dsctool.errors import DataError
+from dsctool.models.roi.semantic_head import IGNORED
+from dsctool.ops.exchange import vector_like
 from dsctool.structures import Targets
 from dsctool.terms import Size
 
@@ -29,33 +31,46 @@ def check_normalised(images: object, *, mean: Sequence[float], std: Sequence[flo
         problem = f"its shape is {tuple(images.shape)}"
     elif not images.is_floating_point():
         problem = f"its values are {str(images.dtype).removeprefix('torch.')}"
-    elif images.numel() and images.min() >= 0 and 0 < images.max() <= 1:
-        problem = "all its values are from 0 to 1, so the mean colour has not been subtracted"
-    elif images.numel() and images.min() >= 0 and images.max() > 1.01 * brightest:
-        problem = f"no value is below 0 and the largest is {images.max():g}, which is more than white"
-    else:
+    elif not images.numel():
         return
+    else:
+        lowest, highest = torch.stack(images.aminmax()).tolist()  # one read of the device
+        if lowest >= 0 and 0 < highest <= 1:
+            problem = "all its values are from 0 to 1, so the mean colour has not been subtracted"
+        elif lowest >= 0 and highest > 1.01 * brightest:
+            problem = f"no value is below 0 and the largest is {highest:g}, which is more than white"
+        else:
+            return
     raise DataError(
         f"predict() takes a (N, 3, H, W) float tensor of normalised images, and this is none: {problem}. Paths, Pillow "
         "images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the model needs it."
     )
 
 
-def check_targets(targets: Sequence[Targets], *, images: int, canvas: Size, num_classes: int) -> None:
+def check_targets(
+    targets: Sequence[Targets], *, images: int, canvas: Size, num_classes: int, semantic_classes: int | None
+) -> None:
     """Refuse targets from which a loss would be NaN, or an index out of range.
 
-    images: how many there are in the batch, padded to ``canvas`` (h, w).
+    images: how many there are in the batch, padded to ``canvas`` (h, w). semantic_classes: of semantic maps, which are
+    not looked at where it is None.
 
     Raises:
-        DataError: names the image (its place in the batch), the box, and what is wrong with it.
+        DataError: names the image (its place in the batch), the box or the map, and what is wrong with it.
     """
     if len(targets) != images or not images:
         raise DataError(f"there are {images} images and {len(targets)} targets: give one for each, and at least one")
     for image, target in enumerate(targets):
         _check_shapes(target, image, canvas)
     wrong = [_wrong(target, canvas, num_classes) for target in targets]
-    if not torch.cat(wrong).any():  # one read from the device
+    unknown = [_unknown(target, semantic_classes) for target in targets]
+    if not torch.cat([torch.cat(wrong).flatten(), torch.stack(unknown)]).any():  # one read from the device
         return
+    if semantic_classes is not None and (maps := [image for image, found in enumerate(unknown) if found]):
+        raise DataError(
+            f"targets[{maps[0]}]: the semantic map holds classes above {semantic_classes - 1}, the branch's last, and "
+            f"not {IGNORED}"
+        )
     image = next(image for image, rows in enumerate(wrong) if rows.any())
     row = int(wrong[image].any(dim=1).nonzero()[0])
     rules = [rule for rule, broken in zip(_RULES, wrong[image][row].tolist(), strict=True) if broken]
@@ -82,7 +97,7 @@ def _check_shapes(target: Targets, image: int, canvas: Size) -> None:
 def _wrong(target: Targets, canvas: Size, num_classes: int) -> Tensor:
     """``(G, 4)`` bool: which of the rules each box breaks."""
     boxes, labels = target.boxes, target.labels
-    limits = boxes.new_tensor([canvas[1], canvas[0]]) + OVERHANG
+    limits = vector_like(boxes, canvas[1], canvas[0]) + OVERHANG
     broken = (
         ~boxes.isfinite().all(dim=1),
         (boxes[:, 2:] <= boxes[:, :2]).any(dim=1),
@@ -90,3 +105,10 @@ def _wrong(target: Targets, canvas: Size, num_classes: int) -> Tensor:
         (labels < 0) | (labels >= num_classes),
     )
     return torch.stack(broken, dim=1)
+
+
+def _unknown(target: Targets, classes: int | None) -> Tensor:
+    """``()`` bool: whether the semantic map holds a class that is none."""
+    if target.semantic is None or classes is None:
+        return torch.zeros((), dtype=torch.bool, device=target.boxes.device)
+    return ((target.semantic >= classes) & (target.semantic != IGNORED)).any()

@@ -9,12 +9,14 @@ from typing import Literal
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from dsctool.coco_results import Rle
 from dsctool.ops.boxes import box_iou
-from dsctool.ops.masks import encode_masks
+from dsctool.ops.exchange import rows_where
+from dsctool.ops.masks import encode_images
+from dsctool.ops.nms import grouped_nms
 from dsctool.ops.precision import at_least_float32
-from dsctool.structures import Detections, LimitName
+from dsctool.structures import Detections, Doubts, LimitName
 
 Suppression = Literal["box", "soft", "mask"]
 LIKELY_SCORE = 0.1
@@ -58,16 +60,23 @@ class Postprocess:
     keep_candidates: int = 0
 
     def __call__(self, boxes: Tensor, scores: Tensor) -> Selected:
-        """Select from the boxes ``(R, 4)`` shared by all classes and ``scores (R, K)`` without background.
+        """:meth:`select` of one image: boxes ``(R, 4)``, scores ``(R, K)``."""
+        return self.select([boxes], [scores])[0]
+
+    def select(self, boxes: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Selected]:
+        """Select from the boxes ``(R, 4)`` of every image, shared by all classes, and ``(R, K)`` without background.
 
         Every (box, class) pair is a candidate of its own. With ``mask`` the best candidates are all selected:
         :meth:`suppress_masks` does the rest.
         """
-        boxes, scores = at_least_float32(boxes), at_least_float32(scores)
-        rows, labels = torch.nonzero(scores > self.score_threshold, as_tuple=True)
-        order = scores[rows, labels].argsort(descending=True, stable=True)
-        rows, labels = rows[order], labels[order]
-        candidates = Selected(boxes[rows], scores[rows, labels], labels, rows)
+        scores = [at_least_float32(each) for each in scores]
+        likely = rows_where([each.flatten() > self.score_threshold for each in scores])
+        return [
+            self._selected(_ranked(at_least_float32(box), each, pairs))
+            for box, each, pairs in zip(boxes, scores, likely, strict=True)
+        ]
+
+    def _selected(self, candidates: Selected) -> Selected:
         chosen = self._suppressed(candidates)
         if not self.keep_candidates:
             return chosen
@@ -90,29 +99,39 @@ class Postprocess:
             case "mask":
                 return _select(candidates, slice(self.mask_candidates))
 
-    def reached(self, selected: Selected, found: Detections) -> frozenset[LimitName]:
-        """The limits that left out what is likely to be an instance. found: what became of ``selected``."""
-        names: list[LimitName] = []
-        if self.nms == "mask" and _is_full(selected.scores, self.mask_candidates):
-            names.append("mask_candidates")
-        if _is_full(found.scores, self.max_per_image):
-            names.append("max_per_image")
-        return frozenset(names)
+    def reached(self, selected: Selected, found: Detections) -> Doubts:
+        """Which limits left out what is likely to be an instance. found: what became of ``selected``."""
+        limits: list[tuple[LimitName, Tensor, int]] = [("max_per_image", found.scores, self.max_per_image)]
+        if self.nms == "mask":
+            limits.append(("mask_candidates", selected.scores, self.mask_candidates))
+        return [(name, scores[-1] >= LIKELY_SCORE) for name, scores, limit in limits if len(scores) >= limit]
 
-    def suppress_masks(self, found: Detections) -> Detections:
+    def suppress_masks(self, found: Sequence[Detections]) -> list[Detections]:
         """Greedy suppression by IoU of masks, as they are pasted into the image, where ``nms`` is ``mask``."""
-        if self.nms != "mask" or found.mask_probs is None or len(found) == 0:
-            return found
-        masks = encode_masks(found.mask_probs, found.boxes, found.size, whole_pixels=found.whole_pixels)
+        probs = [each.mask_probs for each in found if each.mask_probs is not None]
+        if self.nms != "mask" or len(probs) < len(found):
+            return list(found)
+        encoded = encode_images(
+            probs,
+            [each.boxes for each in found],
+            [each.size for each in found],
+            whole_pixels=any(each.whole_pixels for each in found),
+        )
+        labels = torch.cat([each.labels for each in found]).cpu().split([len(each) for each in found])
+        keep = [self._apart(masks, own) for masks, own in zip(encoded, labels, strict=True)]
+        return [each[rows.to(each.boxes.device, non_blocking=True)] for each, rows in zip(found, keep, strict=True)]
+
+    def _apart(self, masks: Sequence[Rle], labels: Tensor) -> Tensor:
+        """Rows of the masks, best first, that overlap no better one that is left and has their label."""
+        if not masks:
+            return torch.zeros(0, dtype=torch.int64)
         overlap = torch.from_numpy(coco_mask.iou(masks, masks, [0] * len(masks)))
-        labels = found.labels.cpu()
         rivals = (overlap > self.nms_iou) & (labels[:, None] == labels[None])
-        dropped = torch.zeros(len(found), dtype=torch.bool)
-        for row in range(len(found)):
+        dropped = torch.zeros(len(masks), dtype=torch.bool)
+        for row in range(len(masks)):
             if not dropped[row]:
                 dropped[row + 1 :] |= rivals[row, row + 1 :]
-        keep = torch.nonzero(~dropped).flatten()[: self.max_per_image]
-        return found[keep.to(found.boxes.device)]
+        return torch.nonzero(~dropped).flatten()[: self.max_per_image]
 
     def _survivors(self, candidates: Selected) -> Tensor:
         """The first ``max_per_image`` survivors of candidates in descending order of score.
@@ -123,33 +142,34 @@ class Postprocess:
         boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
         count = 10 * self.max_per_image
         while True:
-            keep = batched_nms(boxes[:count], scores[:count], labels[:count], self.nms_iou)
+            keep = grouped_nms(boxes[:count], scores[:count], labels[:count], self.nms_iou)
             if len(keep) >= self.max_per_image or count >= len(boxes):
                 return keep[: self.max_per_image]
             count *= 4
 
     def _softened(self, candidates: Selected) -> Selected:
         """The best remaining candidate again and again; those of its class that it overlaps lose score."""
-        scores = candidates.scores.clone()
-        kept: list[int] = []
-        final_scores: list[Tensor] = []
-        while len(kept) < self.max_per_image and len(scores):
-            best = int(scores.argmax())
-            if scores[best] <= self.score_threshold:
-                break
-            kept.append(best)
-            final_scores.append(scores[best].clone())
-            overlap = box_iou(candidates.boxes[best : best + 1], candidates.boxes)[0]
+        scores = candidates.scores
+        chosen, weakened = [candidates.labels[:0]], [scores[:0]]
+        for _ in range(min(self.max_per_image, len(scores))):
+            best = scores.argmax(dim=0, keepdim=True)  # (1,); a number would have to be read
+            chosen.append(best)
+            weakened.append(scores[best])
+            overlap = box_iou(candidates.boxes[best], candidates.boxes)[0]
             decays = (overlap > self.nms_iou) & (candidates.labels == candidates.labels[best])
-            scores = torch.where(decays, scores * (1 - overlap), scores)
-            scores[best] = -1
-        chosen = _select(candidates, torch.tensor(kept, dtype=torch.int64, device=scores.device))
-        weakened = torch.stack(final_scores) if final_scores else chosen.scores
-        return Selected(chosen.boxes, weakened, chosen.labels, chosen.rois)
+            scores = torch.where(decays, scores * (1 - overlap), scores).index_fill(0, best, -1)
+        rows, final_scores = torch.cat(chosen), torch.cat(weakened)
+        (enough,) = rows_where([final_scores > self.score_threshold])
+        return replace(_select(candidates, rows[enough]), scores=final_scores[enough])
 
 
-def _is_full(scores: Tensor, limit: int) -> bool:
-    return len(scores) >= limit and bool(scores[-1] >= LIKELY_SCORE)
+def _ranked(boxes: Tensor, scores: Tensor, pairs: Tensor) -> Selected:
+    """The ``pairs (n,)`` of box and class, places in the flattened scores ``(R, K)``, by descending score."""
+    chosen = scores.flatten()[pairs]
+    order = chosen.argsort(descending=True, stable=True)
+    pairs = pairs[order]
+    rows = pairs // scores.shape[1]
+    return Selected(boxes[rows], chosen[order], pairs % scores.shape[1], rows)
 
 
 def _joined(parts: Sequence[Selected]) -> Selected:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_normal
 from dsctool.models.losses import Mean, box_loss
 from dsctool.models.targets import assign, draws, sample
 from dsctool.ops.boxes import decode_boxes, encode_boxes
+from dsctool.ops.exchange import rows_where
 from dsctool.ops.geometry import CURRENT, Geometry
-from dsctool.structures import LimitName, Proposals, Targets
+from dsctool.ops.nms import grouped_nms
+from dsctool.structures import Doubts, Proposals, Targets
 from dsctool.terms import Size
 
 UNIT_STDS = (1.0, 1.0, 1.0, 1.0)
@@ -35,11 +36,11 @@ class ProposalLimits:
     pre_nms: int
     max_proposals: int
 
-    def reached(self, found: Proposals) -> frozenset[LimitName]:
-        """The limits that left out what is likely to be an object."""
-        full = len(found.scores) >= self.max_proposals and bool(found.scores[-1] >= OBJECT_SCORE)
-        names: list[LimitName] = ["max_proposals"] if full else []
-        return frozenset([*names, "pre_nms"] if found.left_out >= OBJECT_SCORE else names)
+    def reached(self, found: Proposals) -> Doubts:
+        """Which limits left out what is likely to be an object."""
+        full = len(found.scores) >= self.max_proposals
+        doubts: Doubts = [("max_proposals", found.scores[-1] >= OBJECT_SCORE)] if full else []
+        return [*doubts, ("pre_nms", found.left_out >= OBJECT_SCORE)]
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,33 @@ class AnchorSampling:
     positive_fraction: float
 
     def __call__(
-        self, anchors: Tensor, gt_boxes: Tensor, *, draws: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices of the positive anchors, the instance of each, and indices of the negative anchors."""
-        assigned = assign(
-            anchors,
-            gt_boxes,
-            positive_iou=self.positive_iou,
-            negative_iou=self.negative_iou,
-            min_positive_iou=self.min_positive_iou,
-            low_quality_matches=True,
-        )
-        positives, negatives = sample(assigned, count=self.count, positive_fraction=self.positive_fraction, draws=draws)
-        return positives, assigned[positives], negatives
+        self,
+        anchors: Tensor,
+        inside: Sequence[Tensor],
+        gt_boxes: Sequence[Tensor],
+        *,
+        draws: Sequence[torch.Generator | None] | None = None,
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of every image the indices of its positive anchors, the instance of each, and indices of its negative ones.
+
+        inside: ``(n,)`` bool, the anchors that take part. draws: see :func:`dsctool.models.targets.sample`.
+        """
+        assigned = [
+            assign(
+                anchors,
+                gts,
+                positive_iou=self.positive_iou,
+                negative_iou=self.negative_iou,
+                min_positive_iou=self.min_positive_iou,
+                low_quality_matches=True,
+                among=among,
+            )
+            for among, gts in zip(inside, gt_boxes, strict=True)
+        ]
+        drawn = sample(assigned, count=self.count, positive_fraction=self.positive_fraction, draws=draws)
+        return [
+            (rows.positives, each[rows.positives], rows.negatives) for each, rows in zip(assigned, drawn, strict=True)
+        ]
 
 
 def base_anchors(stride: int, *, scale: float, ratios: Sequence[float]) -> Tensor:
@@ -157,10 +172,9 @@ class RPN(nn.Module):
         self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Targets], sizes: Sequence[Size]
     ) -> dict[str, Mean]:
         sampled_logits, labels, sampled_deltas, delta_targets, count = [], [], [], [], 0
-        for image, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-            inside = torch.nonzero(self.geometry.inside(anchors, size)).flatten()
-            positives, gt, negatives = self.sampling(anchors[inside], target.boxes, draws=draws(target, 0))
-            positives, negatives = inside[positives], inside[negatives]
+        inside = [self.geometry.inside(anchors, size) for size in sizes]
+        drawn = self.sampling(anchors, inside, [target.boxes for target in targets], draws=draws(targets, 0))
+        for image, (target, (positives, gt, negatives)) in enumerate(zip(targets, drawn, strict=True)):
             sampled_logits.append(logits[image, torch.cat([positives, negatives])])
             labels.append(torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)]))
             sampled_deltas.append(deltas[image, positives])
@@ -185,37 +199,34 @@ class RPN(nn.Module):
         sizes: Sequence[Size],
         limits: ProposalLimits,
     ) -> list[Proposals]:
-        scores = [_flatten(x.float(), 1)[..., 0].sigmoid() for x in logits]
-        flat_deltas = [_flatten(x.float(), 4) for x in deltas]
-        return [
-            self._propose_one([s[i] for s in scores], [d[i] for d in flat_deltas], anchors, size, limits)
-            for i, size in enumerate(sizes)
-        ]
-
-    def _propose_one(
-        self,
-        scores: Sequence[Tensor],
-        deltas: Sequence[Tensor],
-        anchors: Sequence[Tensor],
-        size: Size,
-        limits: ProposalLimits,
-    ) -> Proposals:
-        kept_scores, kept_boxes, levels = [], [], []
-        left_out = scores[0].new_zeros(())
-        for level, (score, delta, anchor) in enumerate(zip(scores, deltas, anchors, strict=True)):
-            top = score.topk(min(limits.pre_nms, len(score)))
+        kept_scores, kept_deltas, kept_anchors, levels, left_out = [], [], [], [], []
+        for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+            score = _flatten(logit.float(), 1)[..., 0].sigmoid()  # (N, n)
+            top = score.topk(min(limits.pre_nms, score.shape[1]), dim=1)
             kept_scores.append(top.values)
-            kept_boxes.append(decode_boxes(anchor[top.indices], delta[top.indices], UNIT_STDS))
-            levels.append(torch.full_like(top.indices, level))
-            if len(score) > limits.pre_nms:
-                left_out = left_out.maximum(top.values[-1])
-        score, level_index = torch.cat(kept_scores), torch.cat(levels)
-        box = self.geometry.clip(torch.cat(kept_boxes), size)
+            kept_deltas.append(_flatten(delta.float(), 4).take_along_dim(top.indices[..., None], dim=1))
+            kept_anchors.append(anchor[top.indices])
+            levels.append(torch.full_like(top.indices[0], level))
+            left_out.append(top.values[:, -1] if score.shape[1] > limits.pre_nms else score.new_zeros(len(score)))
+        moved = decode_boxes(
+            torch.cat(kept_anchors, dim=1).flatten(0, 1), torch.cat(kept_deltas, dim=1).flatten(0, 1), UNIT_STDS
+        )
+        boxes = [
+            self.geometry.clip(box, size)
+            for box, size in zip(moved.split(len(moved) // len(sizes)), sizes, strict=True)
+        ]
+        candidates = list(zip(boxes, torch.cat(kept_scores, dim=1), [torch.cat(levels)] * len(boxes), strict=True))
         if not self.keep_zero_area:
-            proper = torch.nonzero((box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])).flatten()
-            score, box, level_index = score[proper], box[proper], level_index[proper]
-        keep = batched_nms(box, score, level_index, self.nms_iou)[: limits.max_proposals]
-        return Proposals(boxes=box[keep], scores=score[keep], left_out=left_out)
+            proper = rows_where([(box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1]) for box in boxes])
+            candidates = [
+                (box[rows], score[rows], level[rows])
+                for (box, score, level), rows in zip(candidates, proper, strict=True)
+            ]
+        found = []
+        for (box, score, levels_of), most in zip(candidates, torch.stack(left_out).amax(dim=0), strict=True):
+            keep = grouped_nms(box, score, levels_of, self.nms_iou)[: limits.max_proposals]
+            found.append(Proposals(boxes=box[keep], scores=score[keep], left_out=most))
+        return found
 
 
 def _flatten(x: Tensor, values: int) -> Tensor:

@@ -5,12 +5,15 @@ Randomness comes from generators of the CPU alone, so one seed fixes it on every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from dsctool.ops.boxes import box_iou
+from dsctool.ops.exchange import count_true, ranked_rows, rows_where
 from dsctool.structures import Targets
 
 IGNORED = -2
@@ -26,6 +29,7 @@ def assign(
     negative_iou: float,
     min_positive_iou: float,
     low_quality_matches: bool,
+    among: Tensor | None = None,
 ) -> Tensor:
     """The instance each box stands for, by IoU (Ren et al. 2015, section 3.1.2).
 
@@ -36,16 +40,20 @@ def assign(
 
     Args:
         boxes: ``(n, 4)``; gt_boxes: ``(G, 4)``.
+        among: ``(n,)`` bool, the boxes that there are: the others are ignored; None: all.
 
     Returns:
         ``(n,)`` int64: index of an instance, ``BACKGROUND`` or ``IGNORED``.
     """
     if len(gt_boxes) == 0 or len(boxes) == 0:
-        return torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+        assigned = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+        return assigned if among is None else assigned.masked_fill_(~among, IGNORED)
     iou = box_iou(gt_boxes, boxes)  # (G, n)
+    if among is not None:
+        iou.masked_fill_(~among, -1)  # less than any
     best_iou, best_gt = iou.max(dim=0)
-    assigned = torch.full_like(best_gt, IGNORED)
-    assigned[best_iou < negative_iou] = BACKGROUND
+    background = best_iou < negative_iou if among is None else (best_iou < negative_iou) & among
+    assigned = torch.full_like(best_gt, IGNORED).masked_fill_(background, BACKGROUND)
     assigned = torch.where(best_iou >= positive_iou, best_gt, assigned)
     if low_quality_matches:
         gt_best_iou = iou.amax(dim=1, keepdim=True)
@@ -56,56 +64,83 @@ def assign(
     return assigned
 
 
-def draws(target: Targets, number: int) -> torch.Generator | None:
-    """The random numbers of the draw ``number`` in an image that has a seed, wherever and however often it is made.
+@dataclass(frozen=True)
+class Drawn:
+    """Candidates of one image: indices of the positives and of the negatives, each ascending.
 
-    What is drawn in an image is then the same in whatever batch and process it is. None, for torch's own, without one.
+    positive_ranks: which of the positives were drawn, on the CPU: 0 is the first candidate that is one.
     """
-    return None if target.seed is None else torch.Generator().manual_seed((target.seed + 1 + number) % 2**63)
+
+    positives: Tensor
+    negatives: Tensor
+    positive_ranks: Tensor
+
+
+def draws(targets: Sequence[Targets], number: int) -> list[torch.Generator | None]:
+    """The random numbers of the draw ``number`` in every image, wherever and however often it is made.
+
+    What is drawn in an image that has a seed is then the same in whatever batch and process it is. None, for torch's
+    own, without one.
+    """
+    return [
+        None if target.seed is None else torch.Generator().manual_seed((target.seed + 1 + number) % 2**63)
+        for target in targets
+    ]
 
 
 def sample(
-    assigned: Tensor, *, count: int, positive_fraction: float, draws: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Draw up to ``count`` candidates, at most ``positive_fraction`` of them positive.
+    assigned: Sequence[Tensor],
+    *,
+    count: int,
+    positive_fraction: float,
+    draws: Sequence[torch.Generator | None] | None = None,
+) -> list[Drawn]:
+    """Draw up to ``count`` candidates of every image, at most ``positive_fraction`` of them positive.
+
+    Negatives fill up what positives leave free. A device is read once for all images, and sent what was drawn once.
 
     Args:
-        assigned: ``(n,)`` from :func:`assign`.
-        draws: where random numbers come from.
-
-    Returns:
-        Indices of the positives and of the negatives, each ascending. Negatives fill up what
-        positives leave free.
+        assigned: per image ``(n_i,)`` from :func:`assign`.
+        draws: per image where its random numbers come from; None: torch's own.
     """
-    positives = _draw(torch.nonzero(assigned >= 0).flatten(), int(count * positive_fraction), draws)
-    negatives = _draw(torch.nonzero(assigned == BACKGROUND).flatten(), count - len(positives), draws)
-    return positives, negatives
+    masks = [mask for each in assigned for mask in (each >= 0, each == BACKGROUND)]
+    ranks: list[Tensor] = []
+    available = count_true(masks)
+    generators = draws or [None] * len(assigned)
+    for positives, negatives, generator in zip(available[::2], available[1::2], generators, strict=True):
+        ranks.append(_draw(positives, int(count * positive_fraction), generator))
+        ranks.append(_draw(negatives, count - len(ranks[-1]), generator))
+    sent = torch.cat(ranks).to(assigned[0].device, non_blocking=True).split([len(each) for each in ranks])
+    rows = [ranked_rows(mask, each) for mask, each in zip(masks, sent, strict=True)]
+    return [Drawn(*drawn) for drawn in zip(rows[::2], rows[1::2], ranks[::2], strict=True)]
 
 
-def _draw(candidates: Tensor, count: int, draws: torch.Generator | None) -> Tensor:
-    if len(candidates) <= count:
-        return candidates
-    chosen = torch.randperm(len(candidates), generator=draws)[:count].sort().values
-    return candidates[chosen.to(candidates.device)]
+def _draw(available: int, count: int, generator: torch.Generator | None) -> Tensor:
+    """Ascending ranks ``(count,)`` of ``available`` candidates, all of them where there are no more."""
+    if available <= count:
+        return torch.arange(available)
+    return torch.randperm(available, generator=generator)[:count].sort().values
 
 
 @dataclass(frozen=True)
 class Samples:
     """The boxes of one image that a stage trains on.
 
-    boxes: ``(n, 4)``.
+    boxes: ``(n, 4)``, first those that are annotated boxes themselves and no proposals.
     assigned: ``(n,)`` int64, the instance each stands for, or ``BACKGROUND``.
-    is_gt: ``(n,)`` bool: the box is an annotated box itself, not a proposal.
+    positives: ``(p,)`` int64, ascending: the rows that stand for an instance.
+    num_gt: how many are annotated boxes.
     """
 
     boxes: Tensor
     assigned: Tensor
-    is_gt: Tensor
+    positives: Tensor
+    num_gt: int
 
     @property
-    def positives(self) -> Tensor:
-        """``(n,)`` bool: boxes that stand for an instance."""
-        return self.assigned >= 0
+    def is_gt(self) -> Tensor:
+        """``(n,)`` bool: the box is an annotated box itself."""
+        return torch.arange(len(self.boxes), device=self.boxes.device) < self.num_gt
 
     @property
     def positive_boxes(self) -> Tensor:
@@ -138,18 +173,44 @@ class RoiSampling:
     count: int
     positive_fraction: float
 
-    def __call__(self, proposals: Tensor, gt_boxes: Tensor, *, draws: torch.Generator | None = None) -> Samples:
-        """Positives, then negatives, drawn from proposals ``(n, 4)`` and the annotated boxes ``(G, 4)`` before them."""
-        num_gt = len(gt_boxes)
-        assigned = torch.cat([torch.arange(num_gt, device=proposals.device), self._assign(proposals, gt_boxes)])
-        candidates = torch.cat([gt_boxes, proposals])
+    def __call__(
+        self,
+        proposals: Sequence[Tensor],
+        gt_boxes: Sequence[Tensor],
+        *,
+        draws: Sequence[torch.Generator | None] | None = None,
+    ) -> list[Samples]:
+        """Of every image positives, then negatives, drawn from its annotated boxes ``(G, 4)`` and the proposals
+        ``(n, 4)`` after them; draws: see :func:`sample`."""
+        assigned = [
+            torch.cat([torch.arange(len(gts), device=gts.device), self._assign(boxes, gts)])
+            for boxes, gts in zip(proposals, gt_boxes, strict=True)
+        ]
         drawn = sample(assigned, count=self.count, positive_fraction=self.positive_fraction, draws=draws)
-        rows = torch.cat(drawn)
-        return Samples(boxes=candidates[rows], assigned=assigned[rows], is_gt=rows < num_gt)
+        found = []
+        for boxes, gts, each, rows in zip(proposals, gt_boxes, assigned, drawn, strict=True):
+            chosen = torch.cat([rows.positives, rows.negatives])
+            found.append(
+                Samples(
+                    boxes=torch.cat([gts, boxes])[chosen],
+                    assigned=each[chosen],
+                    positives=torch.arange(len(rows.positives), device=chosen.device),
+                    num_gt=int((rows.positive_ranks < len(gts)).sum()),  # which all stand for themselves
+                )
+            )
+        return found
 
-    def reassign(self, samples: Samples, boxes: Tensor, gt_boxes: Tensor) -> Samples:
-        """All of ``boxes (n, 4)``, which came of ``samples``, in their order, assigned anew: nothing is drawn."""
-        return Samples(boxes=boxes, assigned=self._assign(boxes, gt_boxes), is_gt=samples.is_gt)
+    def reassign(
+        self, samples: Sequence[Samples], boxes: Sequence[Tensor], gt_boxes: Sequence[Tensor]
+    ) -> list[Samples]:
+        """All of ``boxes (n, 4)`` of every image, which came of its samples, in their order, assigned anew: nothing is
+        drawn."""
+        assigned = [self._assign(box, gts) for box, gts in zip(boxes, gt_boxes, strict=True)]
+        positives = rows_where([each >= 0 for each in assigned])
+        return [
+            Samples(boxes=box, assigned=each, positives=rows, num_gt=before.num_gt)
+            for before, box, each, rows in zip(samples, boxes, assigned, positives, strict=True)
+        ]
 
     def _assign(self, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
         return assign(
@@ -160,3 +221,9 @@ class RoiSampling:
             min_positive_iou=self.iou_threshold,
             low_quality_matches=self.low_quality_matches,
         )
+
+
+def positive_rows(samples: Sequence[Samples]) -> Tensor:
+    """The rows of the positives among the samples of all images together: ``(P,)`` int64."""
+    starts = accumulate((len(each.boxes) for each in samples[:-1]), initial=0)
+    return torch.cat([each.positives + start for each, start in zip(samples, starts, strict=True)])

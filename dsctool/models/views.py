@@ -28,7 +28,7 @@ from dsctool.models.roi.extractors import rois_at_once
 from dsctool.models.roi.semantic_head import STRIDE as SEMANTIC_STRIDE
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
-from dsctool.structures import Detections, LimitName, Scored
+from dsctool.structures import Detections, Doubts, Scored, settled
 from dsctool.terms import Size
 
 Merge = Literal["average", "union"]
@@ -134,7 +134,7 @@ class _Looking:
 
     def average(self) -> Detections:
         """Rows of all views correspond: each is one proposal."""
-        proposals, reached = self._proposals()
+        proposals, doubts = self._proposals()
         boxes, scores, stateful = [], [], False
         for view, features in self._features():
             scored = self._scored(view, features, proposals)
@@ -149,17 +149,17 @@ class _Looking:
             rois = boxes_to_rois([self._in(view, selected.boxes)])
             return self.model.roi_masks(features, scored, selected.rois, rois, selected.labels).probs
 
-        return self._finished(selected, reached, masks)
+        return self._finished(selected, doubts, masks)
 
     def union(self) -> Detections:
         """Every view is detected in by itself, without masks; a box keeps its own place and score."""
         parts: list[Selected] = []
-        reached: frozenset[LimitName] = frozenset()
+        doubts: Doubts = []
         for view, features in self._features():
             (proposals,) = self.model.rpn.propose(features, [view.size])
             scored = self._scored_in(view, features, proposals.boxes)
             parts.append(self.model.postprocess(self._out(view, scored.boxes[0]), scored.scores[0]))
-            reached |= self.model.rpn.test_limits.reached(proposals)
+            doubts += self.model.rpn.test_limits.reached(proposals)
         selected = self.model.postprocess.unite(parts)
 
         def masks(view: View, features: list[Tensor]) -> Tensor:
@@ -168,7 +168,7 @@ class _Looking:
             rows = zip(boxes.split(step), selected.labels.split(step), strict=True)
             return torch.cat([self.model.masks_for(features, [some], [labels]).probs for some, labels in rows])
 
-        return self._finished(selected, reached, masks)
+        return self._finished(selected, doubts, masks)
 
     def _in(self, view: View, boxes: Tensor) -> Tensor:
         return view.boxes_in(boxes, self.original, self.model.geometry)
@@ -180,18 +180,18 @@ class _Looking:
         for view in self.views:
             yield view, self.model.extract_features(view.image)
 
-    def _proposals(self) -> tuple[Tensor, frozenset[LimitName]]:
+    def _proposals(self) -> tuple[Tensor, Doubts]:
         """``(n, 4)`` of all views in the pixels of the image, the best that do not overlap; and limits that bound."""
         rpn = self.model.rpn
         boxes, scores = [], []
-        reached: frozenset[LimitName] = frozenset()
+        doubts: Doubts = []
         for view, features in self._features():
             (found,) = rpn.propose(features, [view.size])
             boxes.append(self._out(view, found.boxes))
             scores.append(found.scores)
-            reached |= rpn.test_limits.reached(found)
+            doubts += rpn.test_limits.reached(found)
         joined, objectness = torch.cat(boxes), torch.cat(scores)
-        return joined[nms(joined, objectness, rpn.nms_iou)[: rpn.test_limits.max_proposals]], reached
+        return joined[nms(joined, objectness, rpn.nms_iou)[: rpn.test_limits.max_proposals]], doubts
 
     def _scored(self, view: View, features: list[Tensor], proposals: Tensor) -> Scored[Any]:
         """proposals: in the pixels of the image."""
@@ -201,16 +201,17 @@ class _Looking:
         return self.model.score(features, [proposals], [view.size])
 
     def _finished(
-        self, selected: Selected, reached: frozenset[LimitName], masks: Callable[[View, list[Tensor]], Tensor]
+        self, selected: Selected, doubts: Doubts, masks: Callable[[View, list[Tensor]], Tensor]
     ) -> Detections:
         """With the mean of the masks ``(n, s, s)`` that the views have."""
         found = without_masks(selected, self.original)
         if selected.candidates is not None:
             found = replace(found, candidates=without_masks(selected.candidates, self.original))
         if self.model.has_masks:
-            total, count = torch.zeros(()), 0
+            total, count = torch.zeros((), device=found.boxes.device), 0
             for view, features in self._features():
-                total, count = total.to(found.boxes.device) + view.masks_out(masks(view, features)), count + 1
+                total, count = total + view.masks_out(masks(view, features)), count + 1
             found = replace(found, mask_probs=total / count, whole_pixels=self.model.geometry.whole_pixels)
-            found = self.model.postprocess.suppress_masks(found)
-        return replace(found, reached=reached | self.model.postprocess.reached(selected, found))
+            (found,) = self.model.postprocess.suppress_masks([found])
+        (reached,) = settled([doubts + self.model.postprocess.reached(selected, found)])
+        return replace(found, reached=reached)

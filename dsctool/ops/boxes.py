@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dsctool.ops.exchange import vector_like
 from dsctool.ops.precision import at_least_float32
 from dsctool.terms import Size
 
@@ -47,13 +48,13 @@ def encode_boxes(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tenso
     centres, sizes = _centre_size(boxes)
     target_centres, target_sizes = _centre_size(targets)
     deltas = torch.cat([(target_centres - centres) / sizes, torch.log(target_sizes / sizes)], dim=1)
-    return deltas / deltas.new_tensor(stds)
+    return deltas / vector_like(deltas, *stds)
 
 
 def decode_boxes(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
     """The inverse of :func:`encode_boxes`, with ``|dw|`` and ``|dh|`` cut at log(1000/16); not clipped to an image."""
     deltas = at_least_float32(deltas)
-    deltas = deltas * deltas.new_tensor(stds)
+    deltas = deltas * vector_like(deltas, *stds)
     centres, sizes = _centre_size(boxes)
     centres = centres + deltas[:, :2] * sizes
     sizes = sizes * deltas[:, 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
@@ -63,8 +64,8 @@ def decode_boxes(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor
 def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
     """Boxes ``(n, 4)`` cut to an image of ``size`` (h, w); both ends may touch the border."""
     height, width = size
-    limits = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limits)
+    x1, y1, x2, y2 = boxes.unbind(dim=1)
+    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
 
 
 def enlarge_boxes(boxes: Tensor, ratio: float) -> Tensor:
@@ -75,8 +76,7 @@ def enlarge_boxes(boxes: Tensor, ratio: float) -> Tensor:
 
 def scale_boxes(boxes: Tensor, *, source: Size, target: Size) -> Tensor:
     """Boxes in the pixels of an image of size ``source`` (h, w), in those of its copy resized to ``target``."""
-    scale = boxes.new_tensor([target[1] / source[1], target[0] / source[0]])
-    return boxes * scale.repeat(2)
+    return boxes * vector_like(boxes, target[1] / source[1], target[0] / source[0]).repeat(2)
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,9 +97,9 @@ class Mmdet1Geometry(Geometry):
     def clip(self, boxes: Tensor, size: Size) -> Tensor:
         """First and last pixel lie in the image, so a pixel's width is left of what lies outside."""
         height, width = size
-        first = torch.minimum(boxes[:, :2].clamp(min=0), boxes.new_tensor([width - 1, height - 1]))
-        end = torch.minimum(boxes[:, 2:].clamp(min=1), boxes.new_tensor([width, height]))
-        return torch.cat([first, end], dim=1)
+        x1, y1, x2, y2 = boxes.unbind(dim=1)
+        first = x1.clamp(0, width - 1), y1.clamp(0, height - 1)
+        return torch.stack([*first, x2.clamp(1, width), y2.clamp(1, height)], dim=1)
 
     def scale(self, boxes: Tensor, *, source: Size, target: Size) -> Tensor:
         """First and last pixel times one factor for both axes."""

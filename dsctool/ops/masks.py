@@ -12,9 +12,9 @@ it was above the threshold. ``whole_pixels`` and :func:`resized_crops` do so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import torch
 from pycocotools import mask as coco_mask
@@ -23,6 +23,8 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from dsctool.coco_results import Rle
+from dsctool.ops.boxes import clip_boxes
+from dsctool.ops.exchange import rows_where, vector_like
 from dsctool.ops.precision import full_precision
 from dsctool.terms import Size
 
@@ -30,6 +32,8 @@ TILE_PIXELS = 1 << 21
 """Most pixels sampled at once; about 16 bytes each are alive at the peak."""
 BITMAP_VALUES = 1 << 25
 """Most bitmap pixels that :func:`mask_targets` holds as float32 at once."""
+FLIPS_AT_ONCE = 1 << 27
+"""About so many places are searched for the ends of runs at once where reading the device takes long; a byte each."""
 FIXED_POINT = 1 << 11
 """What OpenCV's interpolation of bytes counts its weights in."""
 
@@ -45,12 +49,27 @@ def paste_masks(
     Nothing is painted further than two pixels outside a box, which matters for thresholds below 0.5 only.
     For results on disk use :func:`encode_masks`, which never holds this array.
     """
-    pasted = torch.zeros((len(boxes), *size), dtype=torch.bool, device=boxes.device)
-    for tiles in _tiles(boxes, size):
-        sampled = _foreground(probs, boxes, tiles, threshold, whole_pixels)
-        for columns, (mask, x1, y1, x2, y2) in zip(sampled, tiles.tolist(), strict=True):
-            pasted[mask, y1:y2, x1:x2] = columns[: x2 - x1, : y2 - y1].T
-    return pasted
+    return paste_images([probs], [boxes], [size], threshold=threshold, whole_pixels=whole_pixels)[0]
+
+
+def paste_images(
+    probs: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    sizes: Sequence[Size],
+    *,
+    threshold: float = 0.5,
+    whole_pixels: bool = False,
+) -> list[Tensor]:
+    """:func:`paste_masks` of several images, which reads the device as often as that of one."""
+    images = []
+    for prob, box, size, plan in zip(probs, boxes, sizes, _tiles(boxes, sizes), strict=True):
+        pasted = torch.zeros((len(box), *size), dtype=torch.bool, device=box.device)
+        for tiles in plan:
+            sampled = _foreground(prob, box, tiles, threshold, whole_pixels)
+            for columns, (mask, x1, y1, x2, y2) in zip(sampled, tiles.rows, strict=True):
+                pasted[mask, y1:y2, x1:x2] = columns[: x2 - x1, : y2 - y1].T
+        images.append(pasted)
+    return images
 
 
 def encode_masks(
@@ -61,24 +80,39 @@ def encode_masks(
     Memory does not grow with the image: the ends of the runs are found on the tensors' device, tile by
     tile, and only they are kept.
     """
+    return encode_images([probs], [boxes], [size], threshold=threshold, whole_pixels=whole_pixels)[0]
+
+
+def encode_images(
+    probs: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    sizes: Sequence[Size],
+    *,
+    threshold: float = 0.5,
+    whole_pixels: bool = False,
+) -> list[list[Rle]]:
+    """:func:`encode_masks` of several images, which reads the device as often as that of one."""
+    ends = _Ends(at_once=0 if not boxes or boxes[0].device.type == "cpu" else FLIPS_AT_ONCE)
+    bounds, first = [], 0
+    for prob, box, size, plan in zip(probs, boxes, sizes, _tiles(boxes, sizes), strict=True):
+        for tiles in plan:
+            ends.add(_foreground(prob, box, tiles, threshold, whole_pixels), tiles, size, first=first)
+        bounds.append(torch.arange(len(box) + 1) * (size[0] * size[1] + 1) + first)
+        first = int(bounds[-1][-1])
+    places = ends.sorted()
+    return [_encoded(places, of_image, size) for of_image, size in zip(bounds, sizes, strict=True)]
+
+
+def _encoded(places: Tensor, bounds: Tensor, size: Size) -> list[Rle]:
+    """Masks of one image from the ends of all runs, of which those of mask i are from ``bounds[i]`` on."""
     height, width = size
     pixels = height * width
-    keys = [
-        _run_ends(_foreground(probs, boxes, tiles, threshold, whole_pixels), tiles, size)
-        for tiles in _tiles(boxes, size)
-    ]
-    ends = torch.cat(keys).sort().values if keys else torch.empty(0, dtype=torch.int64)
-    # A run that goes on from the last row of a column to the first row of the next ends and starts at one place.
-    repeated = torch.zeros(len(ends) + 1, dtype=torch.bool, device=ends.device)
-    repeated[1:-1] = ends[1:] == ends[:-1]
-    ends = ends[~(repeated[1:] | repeated[:-1])].cpu()
-
-    firsts = torch.searchsorted(ends, torch.arange(len(boxes) + 1) * (pixels + 1)).tolist()
     runs = []
-    for index, (first, last) in enumerate(pairwise(firsts)):
-        places = ends[first:last] - index * (pixels + 1)
-        places = places[places < pixels]
-        counts = torch.diff(places, prepend=places.new_zeros(1), append=places.new_full((1,), pixels))
+    parts = pairwise(torch.searchsorted(places, bounds).tolist())
+    for bound, (first, last) in zip(bounds[:-1].tolist(), parts, strict=True):
+        own = places[first:last] - bound
+        own = own[own < pixels]
+        counts = torch.diff(own, prepend=own.new_zeros(1), append=own.new_full((1,), pixels))
         runs.append({"size": [height, width], "counts": counts.tolist()})
     encoded = coco_mask.frPyObjects(runs, height, width) if runs else []
     return [Rle(size=[height, width], counts=rle["counts"].decode("ascii")) for rle in encoded]
@@ -92,17 +126,18 @@ def mask_targets(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) ->
     0 and 1: the bitmap averaged over every cell of the box (RoIAlign), 1 from a half on.
     """
     height, width = masks.shape[-2:]
-    limits = boxes.new_tensor([width, height, width, height], dtype=torch.float32)
-    rois = torch.cat([gt_indices[:, None].float(), boxes.float().clamp(min=0).minimum(limits)], dim=1)
-    targets = rois.new_zeros((len(boxes), size, size))
-    step = max(1, BITMAP_VALUES // max(1, height * width))
-    for start in range(0, len(masks), step):
-        bitmaps = (masks[start : start + step, None] != 0).float()
-        whole = len(bitmaps) == len(masks)
-        chosen = slice(None) if whole else (gt_indices >= start) & (gt_indices < start + step)
-        shifted = rois[chosen] - rois.new_tensor([start, 0, 0, 0, 0])
+    clipped = clip_boxes(boxes.float(), (height, width))
+    targets = clipped.new_zeros((len(boxes), size, size))
+    parts = masks.split(max(1, BITMAP_VALUES // max(1, height * width)))
+    starts = [0, *accumulate(len(part) for part in parts)]
+    rows: Sequence[Tensor | slice] = [slice(None)]
+    if len(parts) > 1:
+        rows = rows_where([(gt_indices >= first) & (gt_indices < end) for first, end in pairwise(starts)])
+    for part, start, chosen in zip(parts, starts[:-1], rows, strict=True):
+        bitmaps = (part[:, None] != 0).float()
+        rois = torch.cat([(gt_indices[chosen, None] - start).float(), clipped[chosen]], dim=1)
         with full_precision(masks.device):
-            shares = roi_align(bitmaps, shifted, (size, size), spatial_scale=1.0, sampling_ratio=0, aligned=True)
+            shares = roi_align(bitmaps, rois, (size, size), spatial_scale=1.0, sampling_ratio=0, aligned=True)
         targets[chosen] = (shares[:, 0] >= 0.5).float()
     return targets
 
@@ -117,7 +152,7 @@ def resized_crops(masks: Tensor, boxes: Tensor, gt_indices: Tensor, size: int) -
     """
     height, width = masks.shape[-2:]
     pixels = _whole_pixels(boxes)
-    first, last = pixels[:, :2].clamp(min=0), (pixels[:, 2:] - 1).minimum(pixels.new_tensor([width - 1, height - 1]))
+    first, last = pixels[:, :2].clamp(min=0), pixels[:, 2:].minimum(vector_like(pixels, width, height)) - 1
     x, x_weight = _taps(first[:, 0], last[:, 0], size, settled=True)
     y, y_weight = _taps(first[:, 1], last[:, 1], size, settled=False)
     quarters = torch.zeros((len(boxes), size, size), dtype=torch.int32, device=boxes.device)
@@ -162,30 +197,49 @@ _OUTSIDE = -3.0
 
 @dataclass(frozen=True)
 class _Tiles:
-    """Tiles of similar size, sampled together. ``mask`` indexes the masks, the rest are whole pixels."""
+    """Tiles of similar size, sampled together.
 
-    mask: Tensor
-    x1: Tensor
-    y1: Tensor
-    x2: Tensor
-    y2: Tensor
-    width: int
-    height: int
+    rows: ``[mask, x1, y1, x2, y2]``, which mask is in which whole pixels. columns: ``(5, tiles)``, the same on the
+    masks' device.
+    """
 
-    @classmethod
-    def of(cls, rows: list[list[int]], device: torch.device) -> _Tiles:
-        mask, x1, y1, x2, y2 = torch.tensor(rows, device=device).unbind(dim=1)
-        width = max(row[3] - row[1] for row in rows)
-        height = max(row[4] - row[2] for row in rows)
-        return cls(mask=mask, x1=x1, y1=y1, x2=x2, y2=y2, width=width, height=height)
+    rows: list[list[int]]
+    columns: Tensor
 
-    def tolist(self) -> list[list[int]]:
-        return torch.stack([self.mask, self.x1, self.y1, self.x2, self.y2], dim=1).tolist()
+    @property
+    def mask(self) -> Tensor:
+        return self.columns[0]
+
+    @property
+    def width(self) -> int:
+        """Of the widest."""
+        return max(row[3] - row[1] for row in self.rows)
+
+    @property
+    def height(self) -> int:
+        """Of the highest."""
+        return max(row[4] - row[2] for row in self.rows)
 
 
-def _tiles(boxes: Tensor, size: Size) -> Iterator[_Tiles]:
-    """Tiles that cover every box, the largest last, in groups that waste little when padded to one size."""
-    rows = sorted(_split(_windows(boxes, size)), key=lambda row: (row[3] - row[1]) * (row[4] - row[2]))
+def _tiles(boxes: Sequence[Tensor], sizes: Sequence[Size]) -> list[list[_Tiles]]:
+    """Tiles that cover every box of every image, the largest last, in groups that waste little when padded to one size.
+
+    A device is read and written to once for all images.
+    """
+    if not boxes:
+        return []
+    windows = torch.cat([_windows(box, size) for box, size in zip(boxes, sizes, strict=True)]).tolist()
+    bounds = pairwise(accumulate((len(box) for box in boxes), initial=0))
+    groups = [list(_grouped(windows[first:last])) for first, last in bounds]
+    rows = torch.tensor([row for image in groups for group in image for row in group], dtype=torch.int64)
+    columns = rows.view(-1, 5).T.to(boxes[0].device, non_blocking=True)
+    parts = iter(columns.split([len(group) for image in groups for group in image], dim=1))
+    return [[_Tiles(group, next(parts)) for group in image] for image in groups]
+
+
+def _grouped(windows: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Rows of :class:`_Tiles`, those that are sampled together."""
+    rows = sorted(_split(windows), key=lambda row: (row[3] - row[1]) * (row[4] - row[2]))
     group: list[list[int]] = []
     width = height = used = 0
     for row in rows:
@@ -193,20 +247,18 @@ def _tiles(boxes: Tensor, size: Size) -> Iterator[_Tiles]:
         padded = (len(group) + 1) * max(width, w) * max(height, h)
         wasteful = padded > 1.5 * (used + w * h) and padded > TILE_PIXELS // 32
         if group and (padded > TILE_PIXELS or wasteful):
-            yield _Tiles.of(group, boxes.device)
+            yield group
             group, width, height, used = [], 0, 0, 0
         group.append(row)
         width, height, used = max(width, w), max(height, h), used + w * h
     if group:
-        yield _Tiles.of(group, boxes.device)
+        yield group
 
 
-def _windows(boxes: Tensor, size: Size) -> list[list[int]]:
-    """``[x1, y1, x2, y2]`` in whole pixels per box: one to two pixels more on every side, inside the image."""
-    height, width = size
+def _windows(boxes: Tensor, size: Size) -> Tensor:
+    """``(n, 4)`` int64, x1, y1, x2, y2 in whole pixels: one to two pixels more on every side, inside the image."""
     grown = torch.cat([boxes[:, :2].float().floor() - 1, boxes[:, 2:].float().ceil() + 1], dim=1)
-    limits = grown.new_tensor([width, height, width, height])
-    return grown.nan_to_num(nan=0.0).clamp(min=0).minimum(limits).long().tolist()
+    return clip_boxes(grown.nan_to_num(nan=0.0), size).long()
 
 
 def _split(windows: list[list[int]]) -> Iterator[list[int]]:
@@ -232,8 +284,9 @@ def _sample(probs: Tensor, boxes: Tensor, tiles: _Tiles, *, within: bool = False
     within: zero outside the boxes, while towards their borders the outermost cells stay as they are.
     """
     x1, y1, x2, y2 = boxes[tiles.mask].float().unbind(dim=1)
-    u = _grid_coordinates(tiles.x1, tiles.x2, tiles.width, x1, x2)
-    v = _grid_coordinates(tiles.y1, tiles.y2, tiles.height, y1, y2)
+    _, left, top, right, bottom = tiles.columns
+    u = _grid_coordinates(left, right, tiles.width, x1, x2)
+    v = _grid_coordinates(top, bottom, tiles.height, y1, y2)
     if within:
         u, v = (_kept_within(c, cells) for c, cells in ((u, probs.shape[-1]), (v, probs.shape[-2])))
     shape = (len(u), tiles.width, tiles.height)
@@ -259,13 +312,48 @@ def _kept_within(coordinates: Tensor, cells: int) -> Tensor:
     return coordinates.clamp(-centre, centre).where(coordinates.abs() < 1, _OUTSIDE)
 
 
-def _run_ends(on: Tensor, tiles: _Tiles, size: Size) -> Tensor:
-    """Where foreground begins or ends in every column of the tiles, as one sortable number per place.
+@dataclass
+class _Ends:
+    """Where foreground begins or ends in every column of some tiles, as one sortable number per place.
 
-    on: ``(tiles, width, height)`` bool. Returns ``mask * (h * w + 1) + x * h + y``, int64.
+    at_once: how many places are looked at before they are searched for ends, all at once.
     """
-    height, width = size
-    padded = F.pad(on, (1, 1))
-    tile, column, row = (padded[..., 1:] != padded[..., :-1]).nonzero().unbind(dim=1)
-    place = (tiles.x1[tile] + column) * height + tiles.y1[tile] + row
-    return tiles.mask[tile] * (height * width + 1) + place
+
+    at_once: int
+    _flips: list[Tensor] = field(default_factory=list)
+    _tiles: list[Tensor] = field(default_factory=list)
+    _waiting: int = 0
+    _found: list[Tensor] = field(default_factory=list)
+
+    def add(self, on: Tensor, tiles: _Tiles, size: Size, *, first: int) -> None:
+        """Those of ``on (tiles, width, height)``, bool: ``first + mask * (h * w + 1) + x * h + y``."""
+        height, width = size
+        padded = F.pad(on, (1, 1))
+        flips = padded[..., 1:] != padded[..., :-1]  # (tiles, width, height + 1)
+        start = torch.arange(len(on), device=on.device) * flips[0].numel() + self._waiting
+        mask, x1, y1, _, _ = tiles.columns
+        corner = first + mask * (height * width + 1) + x1 * height + y1
+        rows = [torch.full_like(start, flips.shape[2]), torch.full_like(start, height)]
+        self._flips.append(flips.flatten())
+        self._tiles.append(torch.stack([start, corner, *rows]))
+        self._waiting += flips.numel()
+        if self._waiting > self.at_once:
+            self._search()
+
+    def sorted(self) -> Tensor:
+        """All of them, on the CPU, but for those of runs that go on from the last row of a column to the first row of
+        the next, which end and start at one place."""
+        if self._flips:
+            self._search()
+        ends = (torch.cat(self._found).sort().values if self._found else torch.zeros(0, dtype=torch.int64)).cpu()
+        repeated = torch.zeros(len(ends) + 1, dtype=torch.bool)
+        repeated[1:-1] = ends[1:] == ends[:-1]
+        return ends[~(repeated[1:] | repeated[:-1])]
+
+    def _search(self) -> None:
+        at = torch.cat(self._flips).nonzero().flatten()
+        starts, corners, lengths, heights = torch.cat(self._tiles, dim=1)
+        tile = torch.bucketize(at, starts, right=True) - 1
+        within, length = at - starts[tile], lengths[tile]
+        self._found.append(corners[tile] + within // length * heights[tile] + within % length)
+        self._flips, self._tiles, self._waiting = [], [], 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dsctool.ops.boxes import box_area
+from dsctool.ops.exchange import vector_like
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.precision import full_precision
 from dsctool.ops.roi_align_operator import aligned
@@ -78,7 +79,7 @@ def _aligned(
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in features)
     keep = trains and not torch.compiler.is_compiling()  # how much is kept depends on the data, which traces do without
     if geometry.roi_shift:
-        shift = geometry.roi_shift * rois.new_tensor(strides)[levels]
+        shift = geometry.roi_shift * vector_like(rois, *strides)[levels]
         rois = torch.cat([rois[:, :1], rois[:, 1:] + shift[:, None]], dim=1)
     with full_precision(rois.device):
         pooled: Tensor = aligned(

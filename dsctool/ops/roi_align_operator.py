@@ -8,6 +8,7 @@ dominates training, so there RoIAlign is computed as what it is, a sparse matrix
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
+from dsctool.ops.exchange import vector_like
 from dsctool.ops.roi_align_cpu import Aligned, sparse_roi_align, sparse_roi_align_backward
 
 
@@ -29,12 +31,11 @@ def dense_roi_align(
     keep: bool,
 ) -> Aligned:
     """As :func:`~dsctool.ops.roi_align_cpu.sparse_roi_align`, by torchvision; there is no matrix to keep."""
-    order, counts = _by_level(levels, len(features))
-    parts = [
-        torchvision_roi_align(x, rois[rows], output_size * pool, 1 / stride, sampling_ratio=samples, aligned=True)
-        for x, stride, rows in zip(features, strides, order.split(counts), strict=True)
-    ]
-    pooled = torch.cat(parts)[order.argsort()]
+    parts = (
+        torchvision_roi_align(x, part, output_size * pool, 1 / stride, sampling_ratio=samples, aligned=True)
+        for x, stride, part in zip(features, strides, _by_level(rois, levels, strides), strict=True)
+    )
+    pooled = reduce(torch.add, parts)
     pooled = pooled if pool == 1 else F.avg_pool2d(pooled, pool)
     nothing = rois.new_zeros(0)
     return pooled.contiguous(memory_format=torch.channels_last), nothing.int(), nothing, levels.new_zeros(len(rois), 2)
@@ -54,12 +55,11 @@ def dense_roi_align_backward(
 ) -> Tensor:
     """As :func:`~dsctool.ops.roi_align_cpu.sparse_roi_align_backward`, by torchvision."""
     channels, bins = grad.shape[1], grad.shape[2] * pool
-    grad = grad.repeat_interleave(pool, dim=2).repeat_interleave(pool, dim=3) / pool**2
-    order, counts = _by_level(levels, len(strides))
+    grad = (grad.repeat_interleave(pool, dim=2).repeat_interleave(pool, dim=3) / pool**2).contiguous()
     parts = [
         torch.ops.torchvision._roi_align_backward(
-            grad[chosen].contiguous(),
-            rois[chosen],
+            grad,
+            part,
             1 / stride,
             bins,
             bins,
@@ -70,16 +70,22 @@ def dense_roi_align_backward(
             samples,
             True,
         )
-        for (images, height, width), stride, chosen in zip(_triples(shapes), strides, order.split(counts), strict=True)
+        for (images, height, width), stride, part in zip(
+            _triples(shapes), strides, _by_level(rois, levels, strides), strict=True
+        )
     ]
     return torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in parts])
 
 
-def _by_level(levels: Tensor, count: int) -> tuple[Tensor, list[int]]:
-    """The RoIs ordered by level, and how many each level has."""
-    if count == 1:
-        return torch.arange(len(levels), device=levels.device), [len(levels)]
-    return levels.argsort(stable=True), levels.bincount(minlength=count).tolist()
+def _by_level(rois: Tensor, levels: Tensor, strides: Sequence[float]) -> list[Tensor]:
+    """For every level ``(R, 5)``: the RoIs as they are, those of other levels beside the map, where zeros are read.
+
+    What is written for nothing costs less than the host's wait to know how many RoIs each level has.
+    """
+    if len(strides) == 1:
+        return [rois]
+    beside = vector_like(rois, 0, -4, -4, -3, -3)
+    return [rois.where((levels == level)[:, None], beside * stride) for level, stride in enumerate(strides)]
 
 
 aligned = torch.library.custom_op(

@@ -27,7 +27,7 @@ from dsctool.models.views import View, detect_in_views
 from dsctool.ops import geometry as geometry_module
 from dsctool.ops import roi_align as roi_align_module
 from dsctool.ops.geometry import CURRENT, Mmdet1Geometry
-from dsctool.ops.masks import encode_masks
+from dsctool.ops.masks import encode_images
 from dsctool.structures import Targets
 from tests.models.tiny import one_box, tiny_detector
 from tests.ops import mmdet1
@@ -314,12 +314,12 @@ def only_whole_pixels(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     def refused(*_: object) -> Tensor:
         raise AssertionError("mask targets of today's geometry")
 
-    def whole(*arguments: Any, whole_pixels: bool = False) -> list[Rle]:
+    def whole(*arguments: Any, whole_pixels: bool = False) -> list[list[Rle]]:
         assert whole_pixels
-        return encode_masks(*arguments, whole_pixels=True)
+        return encode_images(*arguments, whole_pixels=True)
 
     monkeypatch.setattr(geometry_module, "mask_targets", refused)
-    monkeypatch.setattr(postprocess_module, "encode_masks", whole)
+    monkeypatch.setattr(postprocess_module, "encode_images", whole)
 
 
 @pytest.fixture

@@ -141,10 +141,10 @@ def test_mask_targets(recorded: Recorded, size: int) -> None:
 def test_assigning(recorded: Recorded, t: int, threshold: float) -> None:
     sampling = RoiSampling(iou_threshold=threshold, low_quality_matches=False, count=10**6, positive_fraction=0.25)
     boxes, gt_boxes = tensor(recorded, "sampler.proposals")[:, :4], tensor(recorded, "sampler.gt_boxes")
-    samples = sampling(boxes, gt_boxes)
+    (samples,) = sampling([boxes], [gt_boxes])
     if t > 0:
-        drawn_without_gt = sampling(boxes, gt_boxes[:0])
-        samples = sampling.reassign(drawn_without_gt, boxes, gt_boxes)
+        drawn_without_gt = sampling([boxes], [gt_boxes[:0]])
+        (samples,) = sampling.reassign(drawn_without_gt, [boxes], [gt_boxes])
     assert (
         difference(samples.boxes, recorded[f"sampler.s{t}.bboxes" if t == 0 else f"sampler.s{t}.unsampled_bboxes"]) == 0
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -66,15 +66,15 @@ class Case:
         return self.runs[prefix]
 
     def _run(self, prefix: str) -> Found:
-        kept = []
-        original = Postprocess.__call__
+        kept: list[Selected] = []
+        original = Postprocess.select
 
-        def spy(postprocess: Postprocess, boxes: Tensor, scores: Tensor) -> Selected:
-            kept.append(original(postprocess, boxes, scores))
-            return kept[-1]
+        def spy(postprocess: Postprocess, boxes: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Selected]:
+            kept.extend(original(postprocess, boxes, scores))
+            return kept
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Postprocess, "__call__", spy)
+            patch.setattr(Postprocess, "select", spy)
             if prefix == "e2e":
                 p, rows = self.proposals, self.taken
                 taken = replace(p, boxes=p.boxes[rows], scores=p.scores[rows])

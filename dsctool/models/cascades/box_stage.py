@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dsctool.models.losses import Mean, box_loss, classification_loss
 from dsctool.models.roi.box_head import BoxHead
 from dsctool.models.roi.extractors import roi_feature, rois_at_once
-from dsctool.models.targets import RoiSampling, Samples, draws
+from dsctool.models.targets import RoiSampling, Samples, draws, positive_rows
 from dsctool.ops.boxes import decode_boxes, encode_boxes
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
@@ -48,19 +48,13 @@ class BoxStage(nn.Module):
 
         draw: which of the draws of a forward pass this is, from 1; see :func:`dsctool.models.targets.draws`.
         """
-        return [
-            self.sampling(boxes, target.boxes, draws=draws(target, draw))
-            for boxes, target in zip(proposals, targets, strict=True)
-        ]
+        return self.sampling(proposals, [target.boxes for target in targets], draws=draws(targets, draw))
 
     def reassign(
         self, samples: Sequence[Samples], boxes: Sequence[Tensor], targets: Sequence[Targets]
     ) -> list[Samples]:
         """All ``boxes (n_i, 4)`` that came of the samples of every image, in their order, assigned anew."""
-        return [
-            self.sampling.reassign(before, box, target.boxes)
-            for before, box, target in zip(samples, boxes, targets, strict=True)
-        ]
+        return self.sampling.reassign(samples, boxes, [target.boxes for target in targets])
 
     def losses(
         self, logits: Tensor, deltas: Tensor, samples: Sequence[Samples], targets: Sequence[Targets]
@@ -73,10 +67,9 @@ class BoxStage(nn.Module):
                 for s, t in zip(samples, targets, strict=True)
             ]
         )
-        positives = labels < self.num_classes
         return {
             "loss_cls": classification_loss(logits, labels),
-            "loss_bbox": box_loss(deltas[positives], wanted, beta=1.0, count=len(labels)),
+            "loss_bbox": box_loss(deltas[positive_rows(samples)], wanted, beta=1.0, count=len(labels)),
         }
 
     @torch.no_grad()
@@ -93,7 +86,7 @@ class BoxStage(nn.Module):
     def next_proposals(self, samples: Sequence[Samples], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
         """Refined samples without those that were annotated boxes: the training proposals of the next stage."""
         refined = self.refine([s.boxes for s in samples], deltas, sizes)
-        return [boxes[~s.is_gt] for boxes, s in zip(refined, samples, strict=True)]
+        return [boxes[s.num_gt :] for boxes, s in zip(refined, samples, strict=True)]
 
 
 def cascade_boxes(

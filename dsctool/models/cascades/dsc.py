@@ -28,7 +28,8 @@ from dsctool.models.roi.extractors import roi_feature, rois_at_once
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch, semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
-from dsctool.models.targets import Samples
+from dsctool.models.targets import Samples, positive_rows
+from dsctool.ops.exchange import count_true
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
 from dsctool.structures import RoiMasks, Scored, StageMasks, Targets
@@ -145,9 +146,8 @@ class DSC(nn.Module):
             )
             stage_losses = stage.losses(logits, deltas, samples, targets)
             stage_losses["loss_bbox"] = box_weight * stage_losses["loss_bbox"]
-            positives = torch.cat([s.positives for s in samples])
             wanted = positive_masks(samples, targets, size=2 * self.mask_roi_size, geometry=self.geometry)
-            stage_losses["loss_mpn"] = mask_loss(guidance.mask_logits[positives], wanted)
+            stage_losses["loss_mpn"] = mask_loss(guidance.mask_logits[positive_rows(samples)], wanted)
             losses |= {f"s{t}.{name}": value for name, value in stage_losses.items()}
             boxes = self._refine_samples(t, samples, deltas, sizes, guidance)
             samples = self.box_stages[min(t + 1, len(self.box_stages) - 1)].reassign(samples, boxes, targets)
@@ -312,8 +312,7 @@ class DSC(nn.Module):
         guidance: Guidance,
     ) -> Mean:
         rois = boxes_to_rois([s.positive_boxes for s in samples])
-        positives = torch.cat([s.positives for s in samples])
-        labels, previous = positive_labels(samples, targets), guidance[positives]
+        labels, previous = positive_labels(samples, targets), guidance[positive_rows(samples)]
         logits = checkpointed(
             self.final_masks, features, semantic, rois, labels, previous, within=self, when=self.checkpoint
         )
@@ -323,11 +322,12 @@ class DSC(nn.Module):
 
 def _picked(trails: Sequence[Trail], rows: Tensor) -> tuple[Guidance, tuple[StageMasks, ...]]:
     """The last guidance, and every stage's boxes and masks, of some rows of all trails together, in their order."""
-    lengths = torch.tensor([len(trail.refined) for trail in trails], device=rows.device)
-    ends = lengths.cumsum(0)
-    owner = torch.bucketize(rows, ends, right=True)
+    lengths = [len(trail.refined) for trail in trails]
+    owners = torch.cat([rows.new_full((length,), trail) for trail, length in enumerate(lengths)])
+    places = torch.cat([torch.arange(length, device=rows.device) for length in lengths])
+    owner, place = owners[rows], places[rows]
     order = owner.argsort(stable=True)
-    chosen = (rows - (ends - lengths)[owner])[order].split(owner.bincount(minlength=len(trails)).tolist())
+    chosen = place[order].split(count_true([owner == trail for trail in range(len(trails))]))
     columns = zip(*((t.guidance.rois, t.guidance.feature, t.boxes, t.mask_logits) for t in trails), strict=True)
     rois, feature, boxes, mask_logits = (
         torch.cat([part[mine] for part, mine in zip(column, chosen, strict=True)])[order.argsort()]

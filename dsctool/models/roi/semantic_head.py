@@ -52,6 +52,11 @@ class SemanticHead(nn.Module):
             shared = F.relu(conv(shared))
         return shared, F.relu(self.embedding(shared))
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the map, from 0."""
+        return self.logits.out_channels
+
     def predict(self, shared: Tensor) -> Tensor:
         """The shared map -> class logits ``(N, classes, H/8, W/8)``."""
         return self.logits(shared)
@@ -69,7 +74,7 @@ def semantic_branch(
     checkpoint: its activations are computed again for their gradients.
 
     Raises:
-        DataError: an image has no semantic map, one of another size, or one with classes that are none.
+        DataError: an image has no semantic map, or one of another size.
     """
     if head is None:
         return {}, None
@@ -83,12 +88,7 @@ def semantic_branch(
         if map_.shape != shared.shape[-2:]:
             found, wanted = tuple(map_.shape), tuple(shared.shape[-2:])
             raise DataError(f"targets[{image}]: the semantic map is {found}, but the stride-{STRIDE} grid is {wanted}")
-    wanted_classes = torch.stack(labels)
-    if ((wanted_classes >= head.logits.out_channels) & (wanted_classes != IGNORED)).any():
-        raise DataError(
-            f"a semantic map holds classes above {head.logits.out_channels - 1}, the branch's last, and not {IGNORED}"
-        )
-    return {"loss_semantic_seg": head.loss(shared, wanted_classes)}, semantic
+    return {"loss_semantic_seg": head.loss(shared, torch.stack(labels))}, semantic
 
 
 def embedded(maps: tuple[Tensor, Tensor] | None) -> Tensor | None:

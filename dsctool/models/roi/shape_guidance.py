@@ -14,6 +14,7 @@ from torch import Tensor
 from dsctool.models.necks.fpn import STRIDES
 from dsctool.models.roi.extractors import ROI_LEVELS
 from dsctool.ops.boxes import enlarge_boxes
+from dsctool.ops.exchange import vector_like
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import pyramid_roi_align, roi_align
 
@@ -63,8 +64,8 @@ def relative_boxes(boxes: Tensor, base: Tensor, size: tuple[int, int]) -> Tensor
     height, width = size
     extent = (base[:, 2:] - base[:, :2]).repeat(1, 2)
     # Divided first: equal boxes must give whole cells, else RoIAlign takes two samples a side where one suffices.
-    relative = (boxes - base[:, :2].repeat(1, 2)) / extent * base.new_tensor([width, height, width, height])
-    return torch.where(relative.isfinite().all(dim=1, keepdim=True), relative, relative.new_tensor(_OUTSIDE))
+    relative = (boxes - base[:, :2].repeat(1, 2)) / extent * vector_like(base, width, height).repeat(2)
+    return torch.where(relative.isfinite().all(dim=1, keepdim=True), relative, vector_like(relative, *_OUTSIDE))
 
 
 def relative_roi_align(feature: Tensor, base_rois: Tensor, rois: Tensor, *, output_size: int) -> Tensor:
