@@ -9,6 +9,10 @@ from pathlib import Path
 
 import torch
 
+from dsctool.errors import OutOfMemoryError
+
+_NO_ROOM = "could not create a primitive"
+"""What oneDNN says where it gets no memory, and goes on to say in this process when it could have some."""
 _GROUPS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
@@ -65,5 +69,11 @@ def within(available: int | None, device: torch.device) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_DATA, (min([has + available, *limits]), hard))
     try:
         yield
+    except RuntimeError as error:
+        if _NO_ROOM not in str(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory: oneDNN {_NO_ROOM}. Lower train.batch_size or data.train_resize."
+        ) from error
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -122,6 +122,8 @@ def refuse_missing_trackers(config: Config) -> None:
 
 def _is_past(line: Mapping[str, Any], state: TrainingState) -> bool:
     """Whether what ``line`` records was done when ``state`` was saved; an evaluation may have been still to come."""
+    if line["step"] == state.step and line["kind"] == "train":  # unless its window was still open
+        return not any(window["steps"] for window in state.windows)
     if line["step"] == state.step:
-        return line["kind"] == "train" or state.batch == 0 or state.evaluated == state.step
+        return state.batch == 0 or state.evaluated == state.step
     return bool(line["step"] < state.step)

@@ -135,11 +135,11 @@ def fit(run: Run) -> None:
             run.position.epoch += 1
             run.position.batch = 0
             run.save_epoch()
+        if run.ended and len(run.window):  # early
+            report(run)
         run.save_last()
         if evaluates and not run.ended:
             run.recorder.show()
-    if len(run.window):  # the run has ended early
-        report(run)
     if run.best is None:  # never evaluated: the last weights are the best there are
         run.save_best()
     run.recorder.progress.status("done")

@@ -8,6 +8,7 @@ import multiprocessing
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -142,10 +143,11 @@ def test_images_that_could_not_be_read_are_tried_again(checkpoint: Path, tmp_pat
 
 
 def test_ctrl_c_names_the_way_on(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: object, **kwargs: object) -> None:
+    def interrupted(*args: object, **kwargs: object) -> Iterator[None]:
         raise KeyboardInterrupt
+        yield
 
-    monkeypatch.setattr("dsctool.cli.predict._run", interrupt)
+    monkeypatch.setattr("dsctool.cli.predict._entries", interrupted)
     result = run(checkpoint, save_image(tmp_path / "a.png"), "--output", tmp_path / "out")
     assert result.exit_code == 130
     assert "0 of 1 images are done; go on by --resume" in result.stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.engine.dryrun import Cost
 from dsctool.engine.savings import try_savings
+from dsctool.errors import OutOfMemoryError
 from dsctool.interop.checkpoint import load_checkpoint, load_model
 
 SMALL = [
@@ -226,8 +228,14 @@ def test_a_dry_run_tries_what_saves_memory(synthetic_root: Path, monkeypatch: py
 
 
 def test_a_dry_run_without_memory_says_so_and_what_helps(synthetic_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of a machine that has next to none left when the steps begin."""
+    """As on a machine that has next to none left when the steps begin; torch would not recover from that here."""
+
+    def take_steps(setup: object) -> Cost:
+        raise OutOfMemoryError("out of memory while training on 3 instances")
+
     monkeypatch.setattr("dsctool.engine.dryrun.available_bytes", lambda device: 2**20)
+    monkeypatch.setattr("dsctool.engine.dryrun.take_steps", take_steps)
+    monkeypatch.setattr("dsctool.engine.dryrun.within", lambda *given: nullcontext())
     trying = partial(try_savings, measure=lambda *given: Cost({}, 6, 0.25, 2**29))
     monkeypatch.setattr("dsctool.engine.savings.try_savings", trying)
     words = ["train", "cascade_mask_rcnn_tiny", *SMALL, "data.train_resize.short_sides=[640]", "data.workers=0"]

@@ -188,6 +188,7 @@ def killable(seed: int, run: Run, folder: Path, config: Config) -> int:
     context = multiprocessing.get_context("fork")
 
     def train() -> None:
+        torch.set_num_threads(1)  # makes torch's pool anew, which several threads at once would not do well
         generator = torch.Generator().manual_seed(seed)
         left = int(torch.randint(1, EVENTS, (), generator=generator))
 

@@ -18,6 +18,7 @@ from dsctool.engine.signals import RunInterruptedError
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.errors import ConfigError, TrainingError
 from dsctool.interop.checkpoint import load_checkpoint
+from dsctool.models.losses import Mean
 from dsctool.structures import ImageBatch, Targets
 from dsctool.terms import Precision
 from tests.engine.fakes import FakeDetector, tiny_config
@@ -49,9 +50,10 @@ class Dot(nn.Module):
         self.norm = nn.BatchNorm2d(3)
         self.weight = nn.Parameter(torch.ones(3))
 
-    def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: object, sizes: object) -> dict[str, Mean]:
         self.norm(images)
-        return {"s1.loss_cls": (images.mean((2, 3)) @ self.weight).mean()}
+        losses = images.mean((2, 3)) @ self.weight
+        return {"s1.loss_cls": Mean(losses.sum(), len(losses))}
 
 
 def batch(brightness: float) -> Batch:

@@ -12,7 +12,7 @@ from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config
 from dsctool.config.schema import Config
 from dsctool.data.records import Category
-from dsctool.errors import CheckpointError
+from dsctool.errors import CheckpointError, DiskFullError
 from dsctool.interop.checkpoint import (
     Checkpoint,
     TrainingState,
@@ -215,7 +215,7 @@ def test_a_failed_save_keeps_the_old_file(saved: Path, checkpoint: Checkpoint, m
 
     before = saved.read_bytes()
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="the disk is full: 0"):
         save_checkpoint(saved, checkpoint)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["last.pt"]

@@ -68,8 +68,8 @@ def iteration(request: pytest.FixtureRequest) -> Iteration:
 def keeping(method, kept: list[list[Samples]]):  # type: ignore[no-untyped-def]
     """``method``, whose results are kept as well."""
 
-    def keep(self: BoxStage, *arguments: object) -> list[Samples]:
-        kept.append(method(self, *arguments))
+    def keep(self: BoxStage, *arguments: object, **options: object) -> list[Samples]:
+        kept.append(method(self, *arguments, **options))
         return kept[-1]
 
     return keep

@@ -114,7 +114,7 @@ def test_sampled_boxes_of_the_first_stage(case: tuple[Detector, dict[str, np.nda
     model, recorded = case
     seed, height, width = recorded["seed_h_w"].tolist()
     targets = recorded_targets(seed, height, width)
-    samples = model.cascade.box_stages[0].sample([torch.from_numpy(recorded["roi/proposals"])], [targets])[0]
+    samples = model.cascade.box_stages[0].sample([torch.from_numpy(recorded["roi/proposals"])], [targets], draw=1)[0]
     count = len(samples.positive_gt)
     assert difference(samples.boxes[:count], recorded["roi/stage0/bbox_pos_boxes"]) == 0
     assert difference(samples.boxes[count:], recorded["roi/stage0/bbox_neg_boxes"]) == 0

@@ -149,7 +149,7 @@ def _spans(model: Detector) -> list[_Span]:
     return [
         *spans,
         _Span(model, "score", "between stages"),
-        _Span(model, "detect_from", "suppression"),
+        _Span(model, "_detect_from", "suppression"),
         *(_Span(head, name, "masks") for head in mask_heads for name in ("feature", "predict_classes")),
         _Span(model, "roi_masks", "masks", whole=True),
         _Span(model, "masks_for", "masks", whole=True),
