@@ -97,16 +97,10 @@ def wait_for_line(path: Path, count: int, process: subprocess.Popen[str]) -> Non
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    ("number", "workers", "to_group"),
-    [(signal.SIGTERM, 2, True), (signal.SIGINT, 0, False)],
-)
-def test_stopped_by_a_signal_and_resumed(
-    tmp_path: Path, synthetic_root: Path, whole: Path, number: signal.Signals, workers: int, to_group: bool
-) -> None:
-    """Bit for bit as never having stopped, also when the loader's processes get the signal too."""
-    output = tmp_path / "run"
-    words = ["train", "htc_tiny", *SMALL, "train.epochs=2", f"data.workers={workers}"]
+def test_interrupted_and_resumed(tmp_path: Path, synthetic_root: Path, whole: Path) -> None:
+    """Ctrl-C, which the loader's processes get as well: bit for bit as never having stopped."""
+    output, number = tmp_path / "run", signal.SIGINT
+    words = ["train", "htc_tiny", *SMALL, "train.epochs=2", "data.workers=2"]
     words += ["--data", str(synthetic_root), "--output", str(output)]
     process = subprocess.Popen(
         command(*words),
@@ -117,7 +111,7 @@ def test_stopped_by_a_signal_and_resumed(
         start_new_session=True,
     )
     wait_for_line(output / "metrics.jsonl", 2, process)
-    (os.killpg if to_group else os.kill)(process.pid, number)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert f"{number.name}: saved {output / 'last.pt'} after step" in errors
@@ -191,10 +185,10 @@ def test_a_run_without_validation_images_of_its_own(tmp_path: Path, synthetic_ro
     assert json.loads((tmp_path / "stats.json").read_text()) == load_checkpoint(run / "best.pt").metrics
 
 
-@pytest.mark.parametrize(("name", "precision"), [("dsc_tiny", "float32"), ("detectors_tiny", "bfloat16")])
-def test_a_run_that_goes_on_in_less_memory(tmp_path: Path, synthetic_root: Path, name: str, precision: str) -> None:
+@pytest.mark.parametrize("name", ["dsc_tiny", "detectors_tiny"])
+def test_a_run_that_goes_on_in_less_memory(tmp_path: Path, synthetic_root: Path, name: str) -> None:
     """Resumed with activations that are computed again: bit for bit as one that never stopped, its average too."""
-    words = [f"train.precision={precision}", "train.ema=0.9", "train.eval_interval=0", "data.workers=0"]
+    words = ["train.ema=0.9", "train.eval_interval=0", "data.workers=0"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
 
     def train(output: Path, *more: str) -> None:
