@@ -26,7 +26,7 @@ from tests.models.tiny import one_box, tiny_detector
 from tests.pretended_device import DEVICE, pretend
 
 FAMILIES = ("cascade_mask_rcnn_tiny", "htc_tiny", "detectors_tiny", "dsc_tiny", "fast_dsc_tiny", "dsc_detectors_tiny")
-AUGMENTED = ("cascade_mask_rcnn_tiny", "htc_tiny", "dsc_tiny", "fast_dsc_tiny")
+AUGMENTED = ("htc_tiny", "fast_dsc_tiny")
 """Those that are seen in several views: what the others add is before proposals, and slow."""
 VIEWS, IMAGES = 2, 2
 FEW = (
