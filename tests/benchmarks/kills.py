@@ -60,7 +60,7 @@ def compared(config: str, root: Path, *, kills: int, generator: random.Random) -
     while done < kills:
         cut, own = root / config / f"cut{runs}", 0
         while True:
-            patience = None if done >= kills else generator.uniform(0, length)
+            patience = None if done >= kills else generator.uniform(0, length / 2)  # several kills a run
             code = trained(config, root / "data", cut, patience=patience)
             if code == 0:
                 break
