@@ -123,9 +123,9 @@ def keep_as(path: Path, name: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove what processes that were killed left of files of these names in ``folder``."""
+    """Remove what processes that were killed left of files of these names in ``folder`` and below."""
     for name in names:
-        for path in folder.glob(f".{name}.*.tmp"):
+        for path in folder.glob(f"**/.{name}.*.tmp"):
             path.unlink(missing_ok=True)
 
 

@@ -139,10 +139,11 @@ def test_a_disk_that_is_full_for_the_numbers(tmp_path: Path, run: Run, monkeypat
 
 def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path, run: Run) -> None:
     run(tmp_path)
-    for name in (".last.pt.123.tmp", ".metrics.jsonl.9.tmp", ".mine.tmp"):
+    (tmp_path / "pictures" / "step_4").mkdir(parents=True)
+    for name in (".last.pt.123.tmp", ".metrics.jsonl.9.tmp", "pictures/step_4/.worst_1.jpg.8.tmp", ".mine.tmp"):
         (tmp_path / name).touch()
     run(tmp_path, tiny_config(epochs=3), resume=True)
-    assert [path.name for path in tmp_path.glob(".*")] == [".mine.tmp"]
+    assert [path.name for path in tmp_path.rglob(".*")] == [".mine.tmp"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="locks are the system's")
