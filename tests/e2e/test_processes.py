@@ -43,7 +43,8 @@ def test_two_processes_train_as_one(tmp_path: Path, synthetic_root: Path, name: 
         "data.group_by_aspect=false",
     ]
     dsctool(*words, *square, "--output", tmp_path / "one")
-    said = shared(2, *words, *square, "train.batch_size=1", "--output", tmp_path / "two")
+    less_memory = ["train.batch_size=1", "train.checkpoint_activations=true"]
+    said = shared(2, *words, *square, *less_memory, "--output", tmp_path / "two")
     assert said[1] == ""
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) >= 4
@@ -60,14 +61,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> P
     output = tmp_path_factory.mktemp("trained") / "run"
     dsctool(
         "train", "htc_tiny", *SMALL, "train.epochs=1", "postprocess.score_threshold=0", "train.eval_interval=0",
-        "--data", synthetic_root, "--output", output,
+        "data.val_share=0.4", "--data", synthetic_root, "--output", output,
     )  # fmt: skip
     return output / "best.pt"
 
 
-@pytest.mark.parametrize("views", [[], ["--tta", "data.tta={short_sides: [64]}"]], ids=["one view", "two views"])
-def test_two_processes_measure_as_one(tmp_path: Path, trained: Path, synthetic_root: Path, views: list[str]) -> None:
-    words = ["eval", trained, *views, "--data", synthetic_root]
+@pytest.mark.parametrize(
+    "how",
+    [["data.val_share=null", "--precision", "bfloat16"], ["--tta", "data.tta={short_sides: [64]}"]],
+    ids=["half precision", "views of images held out"],
+)
+def test_two_processes_measure_as_one(tmp_path: Path, trained: Path, synthetic_root: Path, how: list[str]) -> None:
+    words = ["eval", trained, *how, "--data", synthetic_root]
     files = [[tmp_path / f"{kind}{count}.json" for kind in ("stats", "results")] for count in (1, 2)]
     alone = dsctool(*words, "--json", files[0][0], "--predictions", files[0][1])
     first, second = shared(2, *words, "--json", files[1][0], "--predictions", files[1][1])

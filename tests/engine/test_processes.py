@@ -237,11 +237,17 @@ def test_evaluations_find_what_one_process_does(tmp_path: Path, run: Callable[..
     assert alone == three
 
 
-@pytest.mark.parametrize(("rank", "during", "call"), [(1, "losses", 3), (0, "detect", 4)])
+@pytest.mark.parametrize(
+    ("rank", "during", "call", "settings"),
+    [
+        (1, "losses", 3, {"ema": 0.5, "log_interval": 4, "val_losses": True}),
+        (0, "detect", 4, {"precision": "float16", "loss_counts": "all", "accumulate": 2}),
+    ],
+)
 def test_a_signal_to_one_stops_all_at_the_same_step_and_resuming_changes_nothing(
-    tmp_path: Path, run_many: RunMany, rank: int, during: str, call: int
+    tmp_path: Path, run_many: RunMany, rank: int, during: str, call: int, settings: dict[str, Any]
 ) -> None:
-    config = tiny_config(epochs=3, batch_size=1)
+    config = tiny_config(epochs=3, batch_size=1, **settings)
     shown(run_many(2, tmp_path / "whole", config))
 
     def kill(own: int) -> Build:
