@@ -39,7 +39,7 @@ def over_processes(
     others = {name: fmean(each[name] for _, each in told) for name in told[0][1]}
     if len(told) > 1:
         totals = [sum(each.values()) for each, _ in told]
-        others |= {"loss_min": min(totals), "loss_max": max(totals)}
+        others |= {"total_min": min(totals), "total_max": max(totals)}
         if "images_per_s" in others:
             others |= {"images_per_s": sum(each["images_per_s"] for _, each in told)}
             others |= {f"{name}_max": max(each[name] for _, each in told) for name in ("data_time", "step_time")}

@@ -214,7 +214,7 @@ def test_only_the_first_writes_and_shows(tmp_path: Path, run_many: RunMany) -> N
     assert "4 steps = 2 epochs x 2" in text
     train = [line for line in lines(tmp_path / "run") if line["kind"] == "train"]
     assert [line["step"] for line in train] == [1, 2, 3, 4]
-    assert all(line["loss_min"] <= line["loss"] <= line["loss_max"] for line in train)
+    assert all(line["total_min"] <= line["loss"] <= line["total_max"] for line in train)
     assert all(line["step_time"] <= line["step_time_max"] for line in train)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dsctool.runs.history import History, Line
@@ -56,7 +56,10 @@ def run_charts(history: History) -> list[Chart]:
     train, evaluations, draw = history.train, history.evaluations, partial(chart, steps=history.step)
     whole = [
         draw("AP (0 to 100)", _precisions(evaluations), digits=1),
-        draw("Loss, the sum of all", [_series(train, "loss", "training"), _validation(evaluations, "loss")]),
+        draw(
+            "Loss, the sum of all",
+            [_series(train, "loss", "training"), *_range(train), _validation(evaluations, "loss")],
+        ),
         draw("Learning rate", [_series(train, "lr", "learning rate")], text=_short),
     ]
     names = history.losses()
@@ -70,6 +73,12 @@ def run_charts(history: History) -> list[Chart]:
         draw("Waiting for data, % of the time", [_series(train, "data_share", "waiting", factor=100)], digits=0),
     ]
     return [each for each in (*whole, *parts, *rest) if each.curves]
+
+
+def _range(train: Sequence[Line]) -> list[Series]:
+    """The lowest and the highest loss among several processes."""
+    named = (("total_min", "lowest process"), ("total_max", "highest process"))
+    return [replace(_series(train, key, label), dashed=True) for key, label in named]
 
 
 def chart(

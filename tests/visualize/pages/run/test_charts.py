@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsctool.engine.meters import over_processes
 from dsctool.runs.history import History
 from dsctool.visualize.pages.run.charts import HEIGHT, MOST, WIDTH, Series, chart, run_charts, ticks
 
@@ -71,3 +72,14 @@ def test_the_charts_of_a_run() -> None:
     stage = [(each.label, each.color, each.dashed) for each in charts["Cascade stage s0"].curves]
     assert stage == [("s0.loss_cls", 1, False), ("validation", 1, True), ("s0.loss_mask", 2, False)]
     assert run_charts(History()) == []
+
+
+def test_what_processes_differ_by_is_drawn_beside_their_mean() -> None:
+    """As the trainer names it: no further loss."""
+    told = [({"loss_mask": loss}, {"step_time": 1.0, "data_time": 0.1, "images_per_s": 2.0}) for loss in (1.0, 3.0)]
+    losses, others = over_processes(told)
+    line = {"step": 1, "epoch": 0.1, "loss": sum(losses.values()), **losses, **others}
+    charts = {each.title: each for each in run_charts(History([line], []))}
+    curves = [(curve.label, curve.dashed) for curve in charts["Loss, the sum of all"].curves]
+    assert curves == [("training", False), ("lowest process", True), ("highest process", True)]
+    assert History([line], []).losses() == ["loss_mask"]
