@@ -246,6 +246,9 @@ class TrainConfig(Block):
     checkpoint_activations: bool | tuple[Part, ...] = False
     """Parts of the detector whose activations are not kept for the backward pass, which computes them again: less
     memory, more time, the same gradients. True: all parts."""
+    masks_at_once: PositiveInt | None = None
+    """RoIs whose mask logits are computed at a time, and once more for their gradients: less memory where there are
+    many (DSC: all samples of a stage), the same gradients but for rounding; null: all."""
     max_skipped: PositiveInt = 20
     """With ``precision: float16``: the run stops when more steps than this have been skipped in a row."""
     seed: Annotated[int, Field(ge=0)] = 0

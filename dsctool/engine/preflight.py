@@ -37,6 +37,7 @@ CHANGEABLE = (
     "train.precision",  # weights and optimiser are float32 in all of them
     "train.max_skipped",
     "train.checkpoint_activations",
+    "train.masks_at_once",
     "train.eval_interval",
     "train.checkpoint_interval",
     "train.log_interval",

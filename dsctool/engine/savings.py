@@ -16,6 +16,8 @@ from dsctool.errors import OutOfMemoryError
 
 SMALLER = 0.75
 """Sides of training images, of what they are."""
+MASKS_AT_ONCE = 64
+"""RoIs: what lies before their logits takes 50 MB at the published sizes."""
 Measure = Callable[[Config, Path, str], Cost]
 
 
@@ -33,6 +35,8 @@ def savings(config: Config) -> list[tuple[str, ...]]:
     options: list[tuple[str, ...]] = []
     if set(train.checkpointed_parts) != set(PARTS):
         options.append(("train.checkpoint_activations=true",))
+    if train.masks_at_once is None and config.model.cascade.mask_head is not None:
+        options.append((f"train.masks_at_once={MASKS_AT_ONCE}",))
     if train.batch_size > 1:
         share = 2 if train.batch_size % 2 == 0 else train.batch_size
         options.append(

@@ -20,7 +20,7 @@ from dsctool.config.model_schema import (
     RpnConfig,
     SemanticHeadConfig,
 )
-from dsctool.config.schema import Config, Part, PostprocessConfig, SemanticData
+from dsctool.config.schema import Config, Part, PostprocessConfig, SemanticData, TrainConfig
 from dsctool.data.records import Category
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
@@ -72,7 +72,7 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
         neck=FPN(backbone.channels, channels, checkpoint="neck" in again),
         rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels, again=again),
         rpn=_rpn(model.rpn, channels=channels, geometry=geometry),
-        cascade=_cascade(model, config.data.semantic, num_classes, geometry, checkpoint="cascade" in again),
+        cascade=_cascade(model, config.data.semantic, num_classes, geometry, config.train),
         postprocess=_postprocess(config.postprocess),
         config=config,
         geometry=geometry,
@@ -172,9 +172,10 @@ def _rpn(config: RpnConfig, *, channels: int, geometry: Geometry) -> RPN:
 
 
 def _cascade(
-    model: ModelConfig, semantic: SemanticData, num_classes: int, geometry: Geometry, *, checkpoint: bool
+    model: ModelConfig, semantic: SemanticData, num_classes: int, geometry: Geometry, train: TrainConfig
 ) -> nn.Module:
-    channels = model.neck.channels
+    channels, at_once = model.neck.channels, train.masks_at_once
+    checkpoint = "cascade" in train.checkpointed_parts
     match model.cascade:
         case CascadeRcnnConfig() as cascade:
             head = cascade.mask_head
@@ -183,7 +184,7 @@ def _cascade(
                 mask_heads=[]
                 if head is None
                 else [
-                    _mask_head(head, in_channels=channels, num_classes=num_classes, fused=False)
+                    _mask_head(head, in_channels=channels, num_classes=num_classes, fused=False, at_once=at_once)
                     for _ in range(cascade.num_stages)
                 ],
                 mask_roi_size=14 if head is None else head.roi_size,
@@ -195,7 +196,9 @@ def _cascade(
             return HTC(
                 box_stages=_box_stages(cascade, channels=channels, num_classes=num_classes, geometry=geometry),
                 mask_heads=[
-                    _mask_head(cascade.mask_head, in_channels=channels, num_classes=num_classes, fused=t > 0)
+                    _mask_head(
+                        cascade.mask_head, in_channels=channels, num_classes=num_classes, fused=t > 0, at_once=at_once
+                    )
                     for t in range(cascade.num_stages)
                 ],
                 mask_roi_size=cascade.mask_head.roi_size,
@@ -212,14 +215,22 @@ def _cascade(
                 num_classes=num_classes,
                 geometry=geometry,
                 checkpoint=checkpoint,
+                at_once=at_once,
             )
 
 
 def _dsc(
-    semantic: SemanticData, cascade: DscConfig, *, channels: int, num_classes: int, geometry: Geometry, checkpoint: bool
+    semantic: SemanticData,
+    cascade: DscConfig,
+    *,
+    channels: int,
+    num_classes: int,
+    geometry: Geometry,
+    checkpoint: bool,
+    at_once: int | None,
 ) -> DSC:
     ratios = cascade.enlarge_ratios
-    mask_head = partial(_mask_head, cascade.mask_head, in_channels=channels, norm=True)
+    mask_head = partial(_mask_head, cascade.mask_head, in_channels=channels, norm=True, at_once=at_once)
     return DSC(
         mask_stages=[mask_head(num_classes=1, fused=t > 0) for t in range(cascade.num_stages)],
         box_stages=_box_stages(
@@ -284,7 +295,7 @@ def _box_stages(
 
 
 def _mask_head(
-    config: MaskHeadConfig, *, in_channels: int, num_classes: int, fused: bool, norm: bool = False
+    config: MaskHeadConfig, *, in_channels: int, num_classes: int, fused: bool, at_once: int | None, norm: bool = False
 ) -> MaskHead:
     return MaskHead(
         in_channels=in_channels,
@@ -293,6 +304,7 @@ def _mask_head(
         num_classes=num_classes,
         fusion=FeatureFusion(channels=config.channels, out_channels=in_channels, norm=norm) if fused else None,
         init=config.init,
+        at_once=at_once,
     )
 
 

@@ -75,6 +75,7 @@ def test_a_shortage_is_a_finding_and_leaves_nothing_behind(
             [],
             [
                 ["train.checkpoint_activations=true"],
+                ["train.masks_at_once=64"],
                 ["train.batch_size=1", "train.accumulate=2"],
                 ["train.precision=bfloat16"],
                 ["data.train_resize.short_sides=[48]", "data.train_resize.long_side=1000"],
@@ -84,13 +85,19 @@ def test_a_shortage_is_a_finding_and_leaves_nothing_behind(
             ["train.batch_size=3", "train.accumulate=2", "train.checkpoint_activations=[cascade]"],
             [
                 ["train.checkpoint_activations=true"],
+                ["train.masks_at_once=64"],
                 ["train.batch_size=1", "train.accumulate=6"],
                 ["train.precision=bfloat16"],
                 ["data.train_resize.short_sides=[48]", "data.train_resize.long_side=1000"],
             ],
         ),
         (
-            ["train.batch_size=1", "train.checkpoint_activations=true", "train.precision=float16"],
+            [
+                "train.batch_size=1",
+                "train.checkpoint_activations=true",
+                "train.masks_at_once=9",
+                "train.precision=float16",
+            ],
             [["data.train_resize.short_sides=[48]", "data.train_resize.long_side=1000"]],
         ),
     ],

@@ -68,6 +68,37 @@ def test_every_part_by_itself(part: str, name: str, overrides: list[str]) -> Non
     assert_same(stepped(name, overrides, parts=f"[{part}]"), stepped(name, overrides, parts="false"))
 
 
+@pytest.mark.parametrize("more", [[], ["train.checkpoint_activations=true"]], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_masks_in_parts_give_the_same_losses_and_gradients(name: str, more: list[str]) -> None:
+    """Of a batch, and of one without instances on top; the order of sums may differ."""
+    found = []
+    for at_once in ("null", "5"):
+        model = tiny_detector(name, [*FEW, *more, f"train.masks_at_once={at_once}"]).train()
+        torch.manual_seed(1)
+        losses: list[Tensor] = []
+        for count in (2, 0):
+            images, targets, _ = batch(0, count=count)
+            losses += model.losses(images.tensor, targets).values()
+        torch.stack(losses).sum().backward()
+        found.append(losses + [p.grad for p in model.parameters() if p.grad is not None])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= 5e-6 * (1 + theirs.norm())
+
+
+@pytest.mark.parametrize("parts", ["false", "true"])
+def test_masks_in_parts_in_half_precision(parts: str) -> None:
+    """DSC, whose masks guide its boxes: weights move as far as with all masks at once, but for bfloat16's rounding."""
+    start = tiny_detector("dsc_tiny", FEW).state_dict()
+    whole, some = (
+        stepped("dsc_tiny", [f"train.masks_at_once={count}"], parts=parts, precision="bfloat16").state_dict()
+        for count in ("null", "5")
+    )
+    for key, before in start.items():
+        if before.is_floating_point():
+            assert (some[key] - whole[key]).norm() <= 0.01 * (whole[key] - before).norm() + 1e-6, key
+
+
 def calls(model: Detector, names: Sequence[str]) -> Counter[str]:
     seen: Counter[str] = Counter()
     for name in names:
@@ -125,6 +156,13 @@ def test_little_is_kept(name: str) -> None:
         kept(tiny_detector(name, [*FEW, f"train.checkpoint_activations={parts}"])) for parts in ("false", "true")
     )
     assert little < 0.2 * everything
+
+
+def test_masks_in_parts_keep_little_of_what_lies_before_them() -> None:
+    """A cell of a feature and its four cells on the way to its logits, of 16 channels each."""
+    whole, parts = (kept(tiny_detector("dsc_tiny", [*FEW, f"train.masks_at_once={count}"])) for count in ("null", "5"))
+    stages, samples, cells, channels = 3, 16, 14 * 14 * 4, 16
+    assert whole - parts >= stages * samples * cells * channels * 4
 
 
 def test_the_configuration_names_parts() -> None:

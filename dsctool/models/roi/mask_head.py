@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsctool.models.checkpointing import checkpointed
 from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.init import init_kaiming
 from dsctool.models.roi.fusion import FeatureFusion
@@ -18,6 +20,9 @@ class MaskHead(nn.Module):
     """Per-class mask logits at twice the RoI feature's resolution.
 
     With ``fusion`` the previous stage's feature joins the input.
+
+    at_once: training computes the logits of so many RoIs at a time, and again for their gradients, since what comes
+    between a feature and its logits is large (four times the cells); None: of all, once.
     """
 
     def __init__(
@@ -29,8 +34,10 @@ class MaskHead(nn.Module):
         num_classes: int,
         fusion: FeatureFusion | None = None,
         init: Literal["default", "kaiming"] = "default",
+        at_once: int | None = None,
     ) -> None:
         super().__init__()
+        self.at_once = at_once
         self.fusion = fusion
         self.convs = nn.ModuleList(Conv3x3(in_channels if i == 0 else channels, channels) for i in range(convs))
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
@@ -49,14 +56,27 @@ class MaskHead(nn.Module):
 
     def predict(self, feature: Tensor) -> Tensor:
         """A feature -> logits of every class ``(R, K, 2s, 2s)``, float32."""
-        weight = self.logits.weight.flatten(1)  # (K, channels)
-        return _unfolded(F.linear(self._upsampled(feature), weight, self.logits.bias))
+        return self._in_parts(self._predict, feature)
 
     def predict_classes(self, feature: Tensor, labels: Tensor) -> Tensor:
         """A feature -> logits of one class per RoI ``(R, 2s, 2s)``, float32; ``labels (R,)`` says which.
 
         The same numbers as ``predict(feature)[range(R), labels]``, without computing the other classes.
         """
+        return self._in_parts(self._predict_classes, feature, labels)
+
+    def _in_parts(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """``function`` of ``inputs``, all with a row for every RoI."""
+        if self.at_once is None or not torch.is_grad_enabled():
+            return function(*inputs)
+        parts = zip(*(x.split(self.at_once) for x in inputs), strict=True)
+        return torch.cat([checkpointed(function, *part, within=self, when=True) for part in parts])
+
+    def _predict(self, feature: Tensor) -> Tensor:
+        weight = self.logits.weight.flatten(1)  # (K, channels)
+        return _unfolded(F.linear(self._upsampled(feature), weight, self.logits.bias))
+
+    def _predict_classes(self, feature: Tensor, labels: Tensor) -> Tensor:
         upsampled = self._upsampled(feature)
         weight = self.logits.weight.flatten(1)[labels].unsqueeze(2)  # (R, channels, 1)
         bias = self.logits.get_parameter("bias")[labels].view(-1, 1, 1)
