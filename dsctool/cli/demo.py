@@ -26,7 +26,7 @@ class Budget:
 
 
 FULL = Budget(scenes=96, val_scenes=40, side=192, epochs=5)
-QUICK = Budget(scenes=48, val_scenes=12, side=160, epochs=2)
+QUICK = Budget(scenes=40, val_scenes=8, side=128, epochs=2)
 HUDDLE = 0.35
 CLASSES = "fish,pebble,shell,starfish"
 """Those that a small model learns within minutes; crabs and eels, in heaps, take it longer."""

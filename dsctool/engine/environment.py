@@ -7,10 +7,10 @@ import os
 import platform
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import torchvision
 
 import dsctool
 from dsctool.errors import ConfigError
@@ -88,7 +88,7 @@ def environment(device: torch.device) -> dict[str, str | list[str]]:
         "dsctool": dsctool.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "platform": platform.platform(),
         "device": describe(device),
         "command": sys.argv,

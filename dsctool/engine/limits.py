@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dsctool.config.limits import (
     ANCHORS,
@@ -19,8 +19,10 @@ from dsctool.config.limits import (
     too_small,
 )
 from dsctool.config.schema import Config
-from dsctool.data.coco import CocoDataset
 from dsctool.structures import Detections, LimitName
+
+if TYPE_CHECKING:
+    from dsctool.data.coco import CocoDataset
 
 GROWTH: Final = 4
 """Where results reach their limit and nobody knows the number of instances, so many times the limit are assumed."""

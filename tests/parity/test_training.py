@@ -95,19 +95,15 @@ def test_rpn_proposals(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
     assert found.share >= 0.97
 
 
-def test_cascade_on_recorded_proposals(
-    case: tuple[Detector, dict[str, np.ndarray]], request: pytest.FixtureRequest
-) -> None:
-    """Gradients of one model alone: they take most of the time, and those of full models contain them."""
+@torch.no_grad()
+def test_cascade_on_recorded_proposals(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
+    """Losses alone: the gradients of full models contain the cascade's."""
     model, recorded = case
     seed, height, width = recorded["seed_h_w"].tolist()
     levels = model.extract_features(torch.from_numpy(fill.image(seed, height, width)))
     proposals = [torch.from_numpy(recorded["roi/proposals"])]
     found = model.cascade.losses(levels, proposals, [recorded_targets(seed, height, width)], [(height, width)])
-    losses = values(found)
-    check_losses(losses, recorded, "roi/")
-    if request.node.callspec.params["case"] == "htc_r50_fpn_1x_coco":
-        check_gradients(losses, model, recorded, "roi/")
+    check_losses(values(found), recorded, "roi/")
 
 
 def test_sampled_boxes_of_the_first_stage(case: tuple[Detector, dict[str, np.ndarray]]) -> None:
