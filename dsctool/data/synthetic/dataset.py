@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 import os
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from dsctool.data.panoptic import PanopticCategory, PanopticWriter
 from dsctool.data.synthetic.scenes import CLASSES, STUFF, Scene, draw_scene
 from dsctool.errors import DataError
 from dsctool.terms import Size
@@ -35,12 +38,14 @@ def synthesize(
     classes: Sequence[str] = CLASSES,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for, and stuff maps of both.
+    """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for, and of both the instances,
+    stuff maps and panoptic truth.
 
     Masks are the visible parts of the objects, run-length encoded: where one hides another, or cuts it in two, so does
     its mask; no two overlap. Values of the stuff maps are places in
     :data:`~dsctool.data.synthetic.scenes.CLASSES`, then in :data:`~dsctool.data.synthetic.scenes.STUFF`;
-    ``stuffthingmaps/labels.txt`` lists them. The same seed gives the same files, and an image does not depend on how
+    ``stuffthingmaps/labels.txt`` lists them; category ids are these values plus 1, also those of stuff in
+    ``panoptic_<split>.json``. The same seed gives the same files, and an image does not depend on how
     many there are. ``output`` appears whole or not at all.
 
     size: height and width in pixels; None: sides of 152 to 184 and of 200 to 256, every fourth image upright.
@@ -100,17 +105,19 @@ def _write_split(
     maps.mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id in range(1, count + 1):
-        rng = np.random.default_rng((*seed, image_id))
-        scene = draw_scene(rng, size or _any_size(rng, upright=image_id % 4 == 0), huddle, labels)
-        name = f"{image_id:06d}"
-        scene.image.save(folder / f"{name}.jpg", quality=93, subsampling=0)
-        Image.fromarray(scene.semantic).save(maps / f"{name}.png")
-        width, height = scene.image.size
-        images.append({"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height})
-        annotations += _annotations(scene, image_id, first_id=len(annotations) + 1)
-        if progress is not None:
-            progress(f"drawing {split}", image_id, count)
+    with PanopticWriter(root / "annotations" / f"panoptic_{split}.json", _panoptic_categories(labels)) as panoptic:
+        for image_id in range(1, count + 1):
+            rng = np.random.default_rng((*seed, image_id))
+            scene = draw_scene(rng, size or _any_size(rng, upright=image_id % 4 == 0), huddle, labels)
+            name = f"{image_id:06d}"
+            scene.image.save(folder / f"{name}.jpg", quality=93, subsampling=0)
+            Image.fromarray(scene.semantic).save(maps / f"{name}.png")
+            width, height = scene.image.size
+            images.append({"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height})
+            annotations += _annotations(scene, image_id, first_id=len(annotations) + 1)
+            panoptic.add(image_id, f"{name}.jpg", *_segments(scene))
+            if progress is not None:
+                progress(f"drawing {split}", image_id, count)
     _write_annotations(root / "annotations" / f"instances_{split}.json", images, annotations, labels)
 
 
@@ -138,6 +145,28 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
             }
         )
     return annotations
+
+
+def _panoptic_categories(labels: Sequence[int]) -> list[PanopticCategory]:
+    """The things that may occur, then all stuff, in colours of their own."""
+    names = [*((label, CLASSES[label]) for label in labels), *enumerate(STUFF, start=len(CLASSES))]
+    return [PanopticCategory(value + 1, name, value < len(CLASSES), _color(value), "sea") for value, name in names]
+
+
+def _color(value: int) -> tuple[int, int, int]:
+    """Hues a golden angle apart; stuff is pale."""
+    shares = colorsys.hsv_to_rgb(0.618 * value % 1, 0.75 if value < len(CLASSES) else 0.3, 0.9)
+    red, green, blue = (round(255 * share) for share in shares)
+    return red, green, blue
+
+
+def _segments(scene: Scene) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
+    """Ids ``(h, w)``, of the objects from 1 on and of each stuff after them, and every id with its category."""
+    stuff = np.arange(len(STUFF)) + len(CLASSES)
+    first = len(scene.labels) + 1
+    ids = np.where(scene.owner >= 0, scene.owner.astype(np.int32) + 1, scene.semantic - len(CLASSES) + np.int32(first))
+    things = [(index, label + 1) for index, label in enumerate(scene.labels, start=1)]
+    return ids, [*things, *((first + place, int(value) + 1) for place, value in enumerate(stuff))]
 
 
 def _write_annotations(

@@ -19,6 +19,7 @@ from dsctool.data.checks import check_data
 from dsctool.data.coco import CocoDataset
 from dsctool.data.columns import read_columns
 from dsctool.data.layout import find_split, find_splits
+from dsctool.data.panoptic import read_panoptic
 from dsctool.data.records import read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.data.stats import OVERLAPS, describe
@@ -68,6 +69,11 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     assert sorted(first) == [
         "annotations/instances_train.json",
         "annotations/instances_val.json",
+        "annotations/panoptic_train.json",
+        "annotations/panoptic_train/000001.png",
+        "annotations/panoptic_train/000002.png",
+        "annotations/panoptic_val.json",
+        "annotations/panoptic_val/000001.png",
         "stuffthingmaps/labels.txt",
         "stuffthingmaps/train/000001.png",
         "stuffthingmaps/train/000002.png",
@@ -210,3 +216,24 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DataError, match="No space left"):
         synthesize(tmp_path / "set", images=1, seed=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_panoptic_truth_is_that_of_instances_and_stuff_maps(synthetic_root: Path) -> None:
+    truth = read_panoptic(synthetic_root / "annotations" / "panoptic_train.json")
+    kinds = {category.id: category for category in truth.categories}
+    instances, categories = _masks(synthetic_root), {each["id"]: each["name"] for each in _content(synthetic_root)["categories"]}
+    assert {id_: kind.name for id_, kind in kinds.items() if kind.is_thing} == categories
+    assert [kind.name for kind in kinds.values() if not kind.is_thing] == list(STUFF)
+    assert len({kind.color for kind in kinds.values()}) == len(kinds)
+    assert len(truth.entries) == len(instances) > 0
+    for entry, masks in zip(truth.entries.values(), instances, strict=True):
+        ids = truth.ids(entry)
+        semantic = np.asarray(Image.open(synthetic_root / "stuffthingmaps/train" / entry.file_name))
+        assert set(np.unique(ids)) == {segment.id for segment in entry.segments}
+        things = [segment for segment in entry.segments if kinds[segment.category_id].is_thing]
+        assert len(things) == len(masks)
+        for segment, mask in zip(things, masks, strict=True):
+            assert np.array_equal(ids == segment.id, mask)
+        for segment in entry.segments:
+            assert segment.area == np.count_nonzero(ids == segment.id)
+            assert set(np.unique(semantic[ids == segment.id])) == {segment.category_id - 1}
