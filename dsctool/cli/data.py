@@ -14,6 +14,7 @@ from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from dsctool.data.panoptic_truth import PanopticStats
     from dsctool.data.stats import SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
@@ -76,12 +77,14 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
         dsctool data stats datasets/coco
     """
     from dsctool.data.layout import find_splits
+    from dsctool.data.panoptic_truth import describe_panoptic, panoptic_files
     from dsctool.data.stats import OVERLAPS, describe
     from dsctool.engine.limits import published_notes
 
     prepare_file(json_file)
     found = find_splits(root)
     splits = [describe(files) for files in found]
+    panoptic = [describe_panoptic(path) for path in panoptic_files(root)]
     notes = [
         note
         for files, split in zip(found, splits, strict=True)
@@ -93,10 +96,14 @@ def stats(root: Root, json_file: JsonFile = None) -> None:
         print_table(["", *names], _summary_rows(splits, OVERLAPS))
         typer.echo()
         print_table(per_class, _class_rows(splits))
+        for each in panoptic:
+            typer.echo()
+            print_table([f"panoptic {each.name}", "", "segments", "images", "pixels"], _panoptic_rows(each))
         for note in notes:
             typer.echo(f"\n{note}")
     if json_file is not None:
-        write_json(json_file, {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]}, indent=2)
+        content = {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]}
+        write_json(json_file, content | {"panoptic": [asdict(each) for each in panoptic]}, indent=2)
 
 
 @app.command()
@@ -225,6 +232,19 @@ def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list
         count("crowd regions", "crowds"),
         count("faults (dsctool data check)", "faults"),
     ]
+
+
+def _panoptic_rows(stats: PanopticStats) -> list[list[str]]:
+    rows = [
+        ["things", "all", str(stats.things), "", ""],
+        ["stuff", "all", str(stats.stuff), "", ""],
+        ["crowds", "", str(stats.crowds), "", ""],
+        ["void", "", "", "", f"{100 * stats.void:.1f} %"],
+    ]
+    for each in stats.categories:
+        kind = "thing" if each.is_thing else "stuff"
+        rows.append([each.name, kind, str(each.segments), str(each.images), f"{100 * each.share:.1f} %"])
+    return rows
 
 
 def _class_rows(splits: list[SplitStats]) -> list[list[str]]:

@@ -18,6 +18,7 @@ from dsctool.data.columns import Reading, has_segmentations, read_columns
 from dsctool.data.faults import Exclusions, Fault, exclusions, refuse_faults
 from dsctool.data.images import image_size, read_image
 from dsctool.data.layout import SplitFiles, find_splits
+from dsctool.data.panoptic_truth import check_panoptic, panoptic_files
 from dsctool.data.records import IMAGES_ONLY, AnnotationFile, ImageInfo, read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
@@ -40,7 +41,7 @@ def check_data(
     progress: Progress | None = None,
     fullest: Callable[[Path, int], None] | None = None,
 ) -> list[Fault]:
-    """Faults of every split of a standard layout, every image decoded, and notes; empty when there are none.
+    """Faults of every split of a standard layout, every image and map decoded, and notes; empty when there are none.
 
     masks: every annotation needs a segmentation; False for data with boxes only.
     fullest: told the most instances that an image of an annotation file has.
@@ -67,7 +68,10 @@ def check_data(
         faults += [*found, *_use(files, reading, usage)]
         if not any(fault.subject in ("file", "category") for fault in found):
             tables.append((files.annotations, {each.id: each.name for each in reading.categories}))
-    return faults + _category_conflicts(tables)
+    faults += _category_conflicts(tables)
+    for path in panoptic_files(root):
+        faults += check_panoptic(path, progress=progress)
+    return faults
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ def synthesize(
     classes: Sequence[str] = CLASSES,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for, and of both the instances,
-    stuff maps and panoptic truth.
+    """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for.
+
+    Each has instances, stuff maps and panoptic truth.
 
     Masks are the visible parts of the objects, run-length encoded: where one hides another, or cuts it in two, so does
     its mask; no two overlap. Values of the stuff maps are places in

@@ -221,7 +221,8 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path: Path, monkeypatch: pytest
 def test_panoptic_truth_is_that_of_instances_and_stuff_maps(synthetic_root: Path) -> None:
     truth = read_panoptic(synthetic_root / "annotations" / "panoptic_train.json")
     kinds = {category.id: category for category in truth.categories}
-    instances, categories = _masks(synthetic_root), {each["id"]: each["name"] for each in _content(synthetic_root)["categories"]}
+    instances = _masks(synthetic_root)
+    categories = {each["id"]: each["name"] for each in _content(synthetic_root)["categories"]}
     assert {id_: kind.name for id_, kind in kinds.items() if kind.is_thing} == categories
     assert [kind.name for kind in kinds.values() if not kind.is_thing] == list(STUFF)
     assert len({kind.color for kind in kinds.values()}) == len(kinds)
