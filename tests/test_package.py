@@ -12,10 +12,12 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dsctool
 from dsctool.config.names import config_root
+from tests.evaluation.panoptic_scenes import Scene, write
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "dsctool"
@@ -155,6 +157,19 @@ def test_comparing_files_waits_for_no_torch(tmp_path: Path, command: str, import
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == [str(imported)], done.stdout + done.stderr
+
+
+def test_comparing_panoptic_files_waits_for_no_torch(tmp_path: Path) -> None:
+    scene = Scene(np.full((4, 4), 5), {5: 1})
+    write(tmp_path / "gt.json", [scene])
+    program = (
+        "import sys\nfrom dsctool.cli.app import main\n"
+        "sys.argv[1:] = 'eval --panoptic --ground-truth gt.json --predictions gt.json'.split()\n"
+        "try:\n    main()\nfinally:\n"
+        "    print([name for name in ('torch', 'matplotlib', 'pycocotools.coco') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
 
 
 def test_what_is_imported_is_installed() -> None:

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from dsctool.data.panoptic import (
-    LARGEST_SEGMENT,
     PanopticCategory,
     PanopticWriter,
     Segment,
@@ -22,6 +21,7 @@ from dsctool.data.panoptic import (
     run_starts,
     write_ids,
 )
+from dsctool.data.panoptic_rules import LARGEST_SEGMENT
 from dsctool.errors import DataError
 
 CATEGORIES = [
