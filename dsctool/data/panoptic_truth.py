@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from dsctool.data.faults import Fault
-from dsctool.data.panoptic import VOID, Ids, PanopticFile, PanopticImage, read_panoptic
+from dsctool.data.panoptic import Ids, PanopticFile, PanopticImage, read_panoptic
+from dsctool.data.panoptic_rules import VOID
 from dsctool.errors import DataError
 from dsctool.terms import Progress
 
