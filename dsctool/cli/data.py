@@ -146,6 +146,29 @@ def synth(
     typer.echo(f"{output}: {count} training and {val_images} validation images")
 
 
+@app.command("from-panoptic")
+def from_panoptic(root: Root) -> None:
+    """Make what training reads of panoptic truth: instances, and stuff maps with the names of their values.
+
+    For each DIR/annotations/panoptic_SPLIT.json: instances_SPLIT.json, unless there is one; DIR/stuffthingmaps/SPLIT,
+    whose values are category ids less 1; and DIR/stuffthingmaps/labels.txt. Train with data.semantic=stuffthingmaps.
+
+    Example:
+
+        dsctool data from-panoptic datasets/coco
+    """
+    from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
+    from dsctool.data.panoptic_import import import_panoptic
+
+    with counting() as progress:
+        written = import_panoptic(root, progress=progress)
+    for path in written:
+        typer.echo(path)
+    most = int(written[-1].read_text(encoding="utf-8").splitlines()[-1].partition(":")[0]) + 1
+    channels = f" model.cascade.semantic.num_classes={most}" if most > STUFFTHINGMAPS_CLASSES else ""
+    typer.echo(f"train with: data.semantic=stuffthingmaps{channels}", err=True)
+
+
 @app.command()
 def preview(
     config: ConfigName,

@@ -53,6 +53,11 @@ def panoptic_files(root: Path) -> list[Path]:
     return sorted((root / "annotations").glob(f"{_PREFIX}*.json"))
 
 
+def split_name(path: Path) -> str:
+    """The split that a panoptic file of a standard layout is of."""
+    return path.stem.removeprefix(_PREFIX)
+
+
 def check_panoptic(path: Path, *, progress: Progress | None = None) -> list[Fault]:
     """Faults of a panoptic file and of its PNGs, every one decoded; of entries only the first is told.
 
@@ -112,7 +117,7 @@ def describe_panoptic(path: Path) -> PanopticStats:
         for each in truth.categories
     ]
     return PanopticStats(
-        name=path.stem.removeprefix(_PREFIX),
+        name=split_name(path),
         images=len(truth.entries),
         things=sum(each.segments for each in counts if each.is_thing),
         stuff=sum(each.segments for each in counts if not each.is_thing),
