@@ -14,8 +14,6 @@ A file that ends early is an error; it never becomes a picture with grey rows.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,23 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 from torch import Tensor
 
+from dsctool.data.decoding import DECODE_ERRORS, unreadable
 from dsctool.errors import DataError
 from dsctool.terms import Size
-
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on files that it cannot decode."""
 
 ImageSource = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A picture as a program has it: a file's path, a Pillow image, ``(h, w, 3)`` uint8 in RGB order (also ``(h, w)`` grey
@@ -174,15 +161,3 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], 
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
-
-
-def unreadable(path: Path, error: Exception) -> DataError:
-    """What to raise for one of :data:`DECODE_ERRORS`, on one line."""
-    if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
-        return DataError(f"{path}: cannot be read: {error.strerror}")
-    if isinstance(error, UnidentifiedImageError):
-        empty = path.stat().st_size == 0
-        reason = "the file is empty" if empty else "it is not an image of a known format"
-    else:
-        reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: cannot be decoded: {reason}")

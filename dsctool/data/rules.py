@@ -154,7 +154,7 @@ def _image_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
     name = entry.get("file_name", "x")
     if not (isinstance(name, str) and name.strip()) or "\0" in name:
         yield Problem("file name", f"file_name must be a path, not {_shown(name)}")
-    elif _escapes(name):
+    elif escapes(name):
         yield Problem("file name", f"file_name {_shown(name)} leads out of the image folder")
 
 
@@ -258,7 +258,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER  # type: ignore[operator]
 
 
-def _escapes(name: str) -> bool:
+def escapes(name: str) -> bool:
+    """Whether a file name leads out of the folder that it is in."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or name[1:2] == ":"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dsctool.data.images import DECODE_ERRORS, unreadable
+from dsctool.data.decoding import DECODE_ERRORS, unreadable
 from dsctool.data.records import ImageInfo
 from dsctool.errors import DataError
 
