@@ -6,6 +6,7 @@
 >>> stats = dsctool.evaluate_model(model, "datasets/coco").stats  # or a checkpoint's path
 >>> for file, instances in dsctool.predict_images(model, "photos/"): ...
 >>> stats = dsctool.evaluate("ground_truth.json", "predictions.json")
+>>> quality = dsctool.evaluate_panoptic("panoptic_val2017.json", "panoptic_predictions.json").all.pq
 >>> report = dsctool.huddle_report("ground_truth.json", "predictions.json", "baseline.json")
 
 Everything is resolved on first use: ``import dsctool`` alone does not import torch.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dsctool.engine.split_results import evaluate_model
     from dsctool.evaluation.coco import evaluate
     from dsctool.evaluation.huddle.study import huddle_report
+    from dsctool.evaluation.panoptic import evaluate_panoptic
     from dsctool.interop.checkpoint import load_model
     from dsctool.models.detector import Detector
 
@@ -36,6 +38,7 @@ __all__ = [
     "build_model",
     "evaluate",
     "evaluate_model",
+    "evaluate_panoptic",
     "huddle_report",
     "interop",
     "load_config",
@@ -47,6 +50,7 @@ _HOMES = {
     "Config": "dsctool.config.schema",
     "evaluate": "dsctool.evaluation.coco",
     "evaluate_model": "dsctool.engine.split_results",
+    "evaluate_panoptic": "dsctool.evaluation.panoptic",
     "huddle_report": "dsctool.evaluation.huddle.study",
     "load_config": "dsctool.config.loading",
     "load_model": "dsctool.interop.checkpoint",

@@ -12,10 +12,12 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dsctool
 from dsctool.config.names import config_root
+from tests.evaluation.panoptic_scenes import Scene, write
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "dsctool"
@@ -147,13 +149,23 @@ def test_comparing_files_waits_for_no_torch(tmp_path: Path, command: str, import
     truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "pea"}], "annotations": []}
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "dt.json").write_text("[]")
+    _check_what_comparing_imports(tmp_path, command, imported)
+
+
+def test_comparing_panoptic_files_waits_for_no_torch(tmp_path: Path) -> None:
+    for name in ("gt.json", "dt.json"):
+        write(tmp_path / name, [Scene(np.full((4, 4), 5), {5: 1})])
+    _check_what_comparing_imports(tmp_path, "eval --panoptic --per-class", [])
+
+
+def _check_what_comparing_imports(folder: Path, command: str, imported: list[str]) -> None:
     program = (
         "import sys\nfrom dsctool.cli.app import main\n"
         f"sys.argv[1:] = '{command} --ground-truth gt.json --predictions dt.json'.split()\n"
         "try:\n    main()\nfinally:\n"
         "    print([name for name in ('torch', 'matplotlib', 'pycocotools.coco') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == [str(imported)], done.stdout + done.stderr
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from dsctool.cli.ap_table import show_ap, show_published
 from dsctool.cli.error_table import show_errors
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import (
@@ -29,20 +30,22 @@ from dsctool.cli.options import (
     with_tta,
 )
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
+from dsctool.cli.panoptic import check_panoptic_options, measure_panoptic
 from dsctool.cli.run_model import inference_processes, run_checkpoint
 from dsctool.cli.submission import Submission, check_options, write_test_dev
-from dsctool.cli.tables import print_table, show_limit
 
 if TYPE_CHECKING:
     import torch
 
     from dsctool.engine.processes import Processes
     from dsctool.engine.split_results import SplitResults
-    from dsctool.evaluation.coco import Evaluation, Numbers
+    from dsctool.evaluation.coco import Evaluation
     from dsctool.evaluation.error_analysis.study import ErrorStudy
     from dsctool.evaluation.huddle.study import HuddleStudy
-    from dsctool.evaluation.protocol import Protocol
     from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
+
+HUDDLED_ABOVE, SCORE_THRESHOLD = 0.1, 0.3
+"""Of ``--errors``, where nothing else is said."""
 
 
 def evaluate(
@@ -69,7 +72,7 @@ def evaluate(
     ] = None,
     json_file: JsonFile = None,
     tta: TTA = False,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also the AP of every category.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also the numbers of every category.")] = False,
     max_dets: MaxDets = None,
     areas: Areas = None,
     huddle: Annotated[
@@ -94,7 +97,7 @@ def evaluate(
             metavar="X",
             help="With --errors: huddled instances overlap another one's box by more.",
         ),
-    ] = 0.1,
+    ] = HUDDLED_ABOVE,
     t_o: Annotated[float | None, typer.Option("--t-o", hidden=True)] = None,
     score_threshold: Annotated[
         float,
@@ -105,7 +108,11 @@ def evaluate(
             metavar="X",
             help="With --errors: the confusion matrix has results that score so much.",
         ),
-    ] = 0.3,
+    ] = SCORE_THRESHOLD,
+    panoptic: Annotated[
+        bool,
+        typer.Option("--panoptic", help="The files are of COCO's panoptic format: measure panoptic quality."),
+    ] = False,
     test_dev: Annotated[
         bool,
         typer.Option("--test-dev", help="Run COCO's test-dev images, and write what its server takes."),
@@ -128,7 +135,7 @@ def evaluate(
     precision: PrecisionName = ComputedIn.FLOAT32,
     device: Device = "auto",
 ) -> None:
-    """Measure box and mask AP as COCO counts them.
+    """Measure box and mask AP as COCO counts them; or panoptic quality.
 
     Runs a checkpoint on a data set, or compares a results file with its ground truth. The numbers are
     pycocotools'; for masks the area of a detection is its mask's. --max-dets and --areas hold for --huddle and --errors
@@ -138,6 +145,9 @@ def evaluate(
     --errors says how many points of AP50 are lost to classification, localisation, both, duplicates, background and
     missed instances (as TIDE does), by size and for huddled and lone instances. It writes DIR/errors.json,
     errors.html and pictures: losses, the confusion matrix, precision over recall.
+
+    --panoptic compares files of COCO's panoptic format as panopticapi does: PQ, SQ and RQ of all categories, of things
+    and of stuff. The PNGs of each file lie in the folder of its name.
 
     --test-dev runs all images of --data's annotations/image_info_test-dev2017.json, in test2017/, and measures nothing:
     it writes DIR/bbox/detections_test-dev2017_NAME_results.zip and the same in DIR/segm/, uploads for COCO's server,
@@ -157,8 +167,28 @@ def evaluate(
 
         dsctool eval --ground-truth cells.json --predictions results.json --max-dets auto
 
+        dsctool eval --panoptic --ground-truth panoptic_val2017.json --predictions panoptic.json --per-class
+
         dsctool eval runs/first/best.pt --data datasets/coco --test-dev --tta --output upload
     """
+    if panoptic:
+        check_panoptic_options(
+            checkpoint=checkpoint,
+            ground_truth=ground_truth,
+            predictions=predictions,
+            others={
+                "--weights": weights, "--data": data, "--split": split is not Split.VAL, "--tta": tta,
+                "--max-dets": max_dets, "--areas": areas, "--huddle": huddle, "--errors": errors,
+                "--candidates": candidates, "--huddled-above": huddled_above != HUDDLED_ABOVE or t_o is not None,
+                "--score-threshold": score_threshold != SCORE_THRESHOLD, "--test-dev": test_dev, "--output": output,
+                "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite,
+                "--precision": precision is not ComputedIn.FLOAT32, "--device": device != "auto",
+            },
+        )  # fmt: skip
+        assert ground_truth is not None
+        assert predictions is not None
+        measure_panoptic(ground_truth, predictions, json_file=json_file, per_class=per_class)
+        return
     check_options(
         test_dev=test_dev,
         needed={"--output": output, "--algorithm": algorithm, "--resume": resume},
@@ -215,9 +245,9 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, _as_json(evaluation, huddles, mistakes, per_class=per_class), indent=2)
     with beside(json_file):
-        _show(evaluation, per_class)
+        show_ap(evaluation, per_class=per_class)
         if name is not None:
-            _show_published(name, evaluation)
+            show_published(name, evaluation)
         if huddles is not None:
             typer.echo()
             show_huddles(huddles, said=evaluation.notes)
@@ -321,65 +351,3 @@ def _write_errors(folder: Path, study: ErrorStudy, *, said: Sequence[str]) -> No
     typer.echo()
     show_errors(study, said=said)
     typer.echo(f"\n{folder / 'errors.html'}")
-
-
-def _show(evaluation: Evaluation, per_class: bool) -> None:
-    boxes, masks = evaluation.stats["bbox"], evaluation.stats["segm"]
-    if per_class:
-        header = ["id", "category", "instances", *(f"{kind} {name}" for kind in ("box", "mask") for name in _AP)]
-        rows = [
-            [str(row.id), row.name, str(row.instances), *_cells(row.bbox, _AP), *_cells(row.segm, _AP)]
-            for row in evaluation.classes
-        ]
-        print_table(header, rows)
-        if any(row.instances == 0 for row in evaluation.classes):
-            typer.echo("-1: the ground truth has no instance of the category")
-        typer.echo()
-    meanings = _meanings(evaluation.protocol)
-    names = tuple(meanings)
-    columns = zip(names, _cells(boxes, names), _cells(masks, names), meanings.values(), strict=True)
-    print_table(["", "box", "mask", ""], [list(row) for row in columns])
-    show_limit(evaluation.protocol.limits[-1])
-    for note in evaluation.notes:
-        typer.echo(note)
-
-
-def _show_published(name: str, evaluation: Evaluation) -> None:
-    """AP beside the published one, in points."""
-    from dsctool.config.published import PUBLISHED
-
-    if (row := PUBLISHED.get(name)) is None:
-        typer.echo(f"nothing is published about {name}")
-        return
-    typer.echo()
-    sides = [("box", row.box, evaluation.stats["bbox"]), ("mask", row.mask, evaluation.stats["segm"])]
-    table = [
-        [kind, f"{published:.1f}", f"{100 * numbers['AP']:.1f}", f"{100 * numbers['AP'] - published:+.1f}"]
-        for kind, published, numbers in sides
-        if published is not None and numbers is not None
-    ]
-    print_table(["AP", "published", "measured", "difference"], table)
-    typer.echo(f"published by {row.by}, on COCO {row.split}")
-
-
-def _meanings(protocol: Protocol) -> dict[str, str]:
-    """Of the numbers, by name."""
-    from dsctool.evaluation.coco import stat_names
-    from dsctool.evaluation.protocol import COCO_AREAS
-
-    coco = ("small: area below 32 x 32", "medium", "large: area above 96 x 96")
-    known = dict(zip(COCO_AREAS, coco, strict=True))
-    areas = [known.get(area, f"{area.name}: {area.bounds}") for area in protocol.areas]
-    limits = [f"{limit} detection{'s' if limit > 1 else ''} per image" for limit in protocol.limits]
-    short = [text.split(":")[0] for text in areas]
-    texts = ["IoU 0.50 to 0.95", "IoU 0.50", "IoU 0.75", *areas, *limits, *short]
-    return dict(zip(stat_names(protocol), texts, strict=True))
-
-
-_AP = ("AP", "AP50", "AP75")
-
-
-def _cells(numbers: Numbers | None, names: tuple[str, ...]) -> list[str]:
-    if numbers is None:
-        return ["-"] * len(names)
-    return ["-1" if numbers[name] == -1 else f"{numbers[name]:.3f}" for name in names]

@@ -8,12 +8,12 @@ segments, and the names of the PNGs.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self, TypeGuard
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +22,24 @@ from PIL import Image
 from dsctool.cores import without_collection
 from dsctool.data.decoding import DECODE_ERRORS, unreadable
 from dsctool.data.faults import Fault
-from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, ImageInfo, annotation_file, json_kind
-from dsctool.data.rules import Needs, check_categories, check_images, escapes, known_size
-from dsctool.data.segmentations import Problem
+from dsctool.data.panoptic_rules import (
+    LARGEST_SEGMENT,
+    VOID,
+    ImageId,
+    category_problems,
+    entry_problems,
+    is_image_id,
+    name_problem,
+    segments_problems,
+    shown,
+)
+from dsctool.data.records import AnnotationFile, ImageInfo, annotation_file
+from dsctool.data.rules import Needs, check_categories, check_images, known_size
 from dsctool.entries import read_lists
 from dsctool.errors import DataError
 from dsctool.files import whole_file
 from dsctool.terms import Size
 
-VOID = 0
-"""The id of pixels that belong to no segment."""
-LARGEST_SEGMENT = 2**24 - 1
-"""An id has the 24 bits of a pixel."""
-
-ImageId = int | str
-"""COCO numbers its images; Cityscapes' panoptic files name them."""
 Ids = NDArray[np.int32]
 """``(h, w)``: the segment of every pixel."""
 
@@ -135,11 +138,11 @@ def read_panoptic(path: Path, *, results: bool = False) -> PanopticFile:
     entries: dict[ImageId, PanopticImage] = {}
     with without_collection():
         for index, item in enumerate(file.annotations):
-            for message in _entry_problems(item, None if results or not images else images):
+            for message in entry_problems(item, None if results or not images else images):
                 raise _fault(file, item, index, message)
             if item["image_id"] in entries:
                 raise _fault(file, item, index, "duplicate image: an earlier entry of annotations has it too")
-            for message in _segments_problems(item["segments_info"], known):
+            for message in segments_problems(item["segments_info"], known):
                 raise _fault(file, item, index, message)
             info = images.get(item["image_id"])
             size = info.size if info is not None and info.height else None
@@ -150,7 +153,7 @@ def read_panoptic(path: Path, *, results: bool = False) -> PanopticFile:
 
 def _fault(file: AnnotationFile, item: object, index: int, message: str) -> DataError:
     image = item.get("image_id") if isinstance(item, Mapping) else None
-    if not _is_image_id(image):
+    if not is_image_id(image):
         return DataError(f"{file.path}: annotations[{index}]: {message}")
     return DataError(str(Fault(file.path, "image", image, index, "panoptic", message)))
 
@@ -161,37 +164,15 @@ def _categories(file: AnnotationFile) -> tuple[PanopticCategory, ...]:
         if fault.severity == "error":
             raise DataError(str(fault))
     for id_, entry in checked.by_id.items():
-        for problem in _category_problems(entry):
-            raise DataError(str(Fault(file.path, "category", id_, checked.places[id_], problem.kind, problem.message)))
+        for message in category_problems(entry):
+            raise DataError(str(Fault(file.path, "category", id_, checked.places[id_], "panoptic", message)))
     return tuple(_category(checked.by_id[id_]) for id_ in sorted(checked.by_id))
 
 
 def _category(entry: Mapping[str, Any]) -> PanopticCategory:
     red, green, blue = entry.get("color") or (0, 0, 0)
-    return PanopticCategory(
-        entry["id"],
-        entry.get("name") or str(entry["id"]),
-        bool(entry["isthing"]),
-        (red, green, blue),
-        entry.get("supercategory") or "",
-    )
-
-
-def _category_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    if not _is_whole(entry["id"]):
-        yield Problem("number", f"id must be a whole number, not {_shown(entry['id'])}")
-    if "isthing" not in entry:
-        yield Problem("missing key", "missing key 'isthing', which says whether it is a thing (1) or stuff (0)")
-    elif entry["isthing"] not in (0, 1):
-        yield Problem("number", f"isthing must be 0 or 1, not {_shown(entry['isthing'])}")
-    for key in ("name", "supercategory"):
-        if not isinstance(entry.get(key, ""), str):
-            yield Problem("name", f"{key} must be text, not {_shown(entry[key])}")
-    color = entry.get("color")
-    if color is not None and not (
-        isinstance(color, Sequence) and len(color) == 3 and all(_is_whole(each) and 0 <= each <= 255 for each in color)
-    ):
-        yield Problem("color", f"color must be three whole numbers from 0 to 255, not {_shown(color)}")
+    name, above = entry.get("name") or str(entry["id"]), entry.get("supercategory") or ""
+    return PanopticCategory(entry["id"], name, bool(entry["isthing"]), (red, green, blue), above)
 
 
 def _images(file: AnnotationFile) -> dict[ImageId, ImageInfo]:
@@ -206,66 +187,6 @@ def _images(file: AnnotationFile) -> dict[ImageId, ImageInfo]:
     return images
 
 
-def _entry_problems(item: object, images: Container[object] | None) -> Iterator[str]:
-    """What is wrong with an entry of ``annotations``, but for its segments."""
-    if not isinstance(item, Mapping):
-        yield f"must be an object, not {json_kind(item)}"
-        return
-    for key in ("image_id", "file_name", "segments_info"):
-        if key not in item:
-            yield f"missing key '{key}'"
-    if not _is_image_id(item["image_id"]):
-        yield f"image_id must be a whole number or a text, not {_shown(item['image_id'])}"
-    if images is not None and item["image_id"] not in images:
-        yield "unknown image: image_id is in no entry of 'images'"
-    if (problem := _name_problem(item["file_name"])) is not None:
-        yield problem
-    if not isinstance(item["segments_info"], Sequence) or isinstance(item["segments_info"], str):
-        yield f"segments_info must be a list, not {json_kind(item['segments_info'])}"
-
-
-def _name_problem(name: object) -> str | None:
-    if not isinstance(name, str) or not PurePosixPath(name.strip()).name or "\0" in name:
-        return f"file_name must be a path, not {_shown(name)}"
-    return f"file_name {_shown(name)} leads out of its folder" if escapes(name) else None
-
-
-def _segments_problems(segments: Sequence[object], categories: Container[object] | None) -> Iterator[str]:
-    """What is wrong with the segments of an image. categories: None for results, which need no areas either."""
-    seen: set[int] = set()
-    for index, segment in enumerate(segments):
-        if not isinstance(segment, Mapping):
-            yield f"segments_info[{index}] must be an object, not {json_kind(segment)}"
-            return
-        for message in _segment_problems(segment, categories):
-            yield f"segments_info[{index}] (id {_shown(segment.get('id'))}): {message}"
-        if segment["id"] in seen:
-            yield f"segments_info[{index}] (id {segment['id']}): duplicate id: an earlier segment has it too"
-        seen.add(segment["id"])
-
-
-def _segment_problems(segment: Mapping[str, Any], categories: Container[object] | None) -> Iterator[str]:
-    for key in ("id", "category_id") if categories is None else ("id", "category_id", "area"):
-        if key not in segment:
-            yield f"missing key '{key}'"
-    id_, category = segment["id"], segment["category_id"]
-    if not _is_whole(id_) or not VOID < id_ <= LARGEST_SEGMENT:
-        yield f"id must be a whole number from 1 to {LARGEST_SEGMENT}"
-    if not _is_whole(category):
-        yield f"category_id must be a whole number, not {_shown(category)}"
-    if categories is None:
-        return
-    if category not in categories:
-        yield f"unknown category: category_id {category} is in no entry of the file"
-    if not _is_number(segment["area"]) or segment["area"] < 0:
-        yield f"area must be a number of pixels, not {_shown(segment['area'])}"
-    if segment.get("iscrowd") not in (None, 0, 1):
-        yield f"iscrowd must be 0 or 1, not {_shown(segment['iscrowd'])}"
-    box = segment.get("bbox")
-    if box is not None and not (isinstance(box, Sequence) and len(box) == 4 and all(map(_is_number, box))):
-        yield f"bbox must be four numbers, not {_shown(box)}"
-
-
 def _segment(item: Mapping[str, Any], results: bool) -> Segment:
     if results:
         return Segment(item["id"], item["category_id"])
@@ -273,23 +194,6 @@ def _segment(item: Mapping[str, Any], results: bool) -> Segment:
     return Segment(
         item["id"], item["category_id"], item["area"], None if box is None else tuple(box), bool(item.get("iscrowd"))
     )
-
-
-def _is_image_id(value: object) -> TypeGuard[ImageId]:
-    return _is_whole(value) or isinstance(value, str)
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return type(value) is int
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # type: ignore[arg-type]
-
-
-def _shown(value: object) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
 
 
 # --- PNGs -------------------------------------------------------------------------------------------
@@ -401,18 +305,18 @@ class PanopticWriter:
                 that is unknown or occurs twice; the message names file, image and segment.
         """
         where = f"{self.path}: image {image_id}:"
-        if (problem := _name_problem(file_name)) is not None:
+        if (problem := name_problem(file_name)) is not None:
             raise DataError(f"{where} {problem}")
         png = str(PurePosixPath(file_name).with_suffix(".png"))
         if image_id in self._images:
             raise DataError(f"{where} is there already")
         if png.casefold() in self._pngs:
-            raise DataError(f"{where} file_name {_shown(file_name)}: another image has the PNG {png}")
-        known = self._categories
+            raise DataError(f"{where} file_name {shown(file_name)}: another image has the PNG {png}")
         listed = [{"id": id_, "category_id": category} for id_, category in segments]
-        for message in chain(_segments_problems(listed, None), _unknown(segments, known)):
+        unknown = (f"segment {id_}: unknown category: {each}" for id_, each in segments if each not in self._categories)
+        for message in chain(segments_problems(listed, None), unknown):
             raise DataError(f"{where} {message}")
-        infos = _segments_info(ids, segments, crowds, where)
+        infos = segment_entries(ids, segments, crowds, where=where)
         (self.folder / png).parent.mkdir(parents=True, exist_ok=True)
         write_ids(self.folder / png, ids)
         height, width = ids.shape
@@ -422,20 +326,10 @@ class PanopticWriter:
 
     def close(self) -> None:
         """Write the JSON file."""
-        categories = [
-            {
-                "id": category.id,
-                "name": category.name,
-                "supercategory": category.supercategory,
-                "isthing": int(category.is_thing),
-                "color": list(category.color),
-            }
-            for category in self._categories.values()
-        ]
         content = {
             "images": list(self._images.values()),
             "annotations": self._annotations,
-            "categories": categories,
+            "categories": category_entries(list(self._categories.values())),
         }
         with whole_file(self.path) as file:
             file.write(json.dumps(content).encode())
@@ -450,16 +344,27 @@ class PanopticWriter:
             self.close()
 
 
-def _unknown(segments: Sequence[tuple[int, int]], categories: Container[int]) -> Iterator[str]:
-    for id_, category in segments:
-        if category not in categories:
-            yield f"segment {id_}: unknown category: {category}"
+def category_entries(categories: Sequence[PanopticCategory]) -> list[dict[str, object]]:
+    """The entries of a file's ``categories``."""
+    return [
+        {
+            "id": category.id,
+            "name": category.name,
+            "supercategory": category.supercategory,
+            "isthing": int(category.is_thing),
+            "color": list(category.color),
+        }
+        for category in categories
+    ]
 
 
-def _segments_info(
-    ids: NDArray[np.integer[Any]], segments: Sequence[tuple[int, int]], crowds: Container[int], where: str
+def segment_entries(
+    ids: NDArray[np.integer[Any]], segments: Sequence[tuple[int, int]], crowds: Container[int] = (), *, where: str
 ) -> list[dict[str, object]]:
-    """Entries with areas and boxes counted, in the order of ``segments``."""
+    """The entries of an image's ``segments_info``, areas and boxes counted, in the order of ``segments``.
+
+    Arguments as for :meth:`PanopticWriter.add`; where: what errors begin with.
+    """
     if ids.ndim != 2 or not ids.size:
         raise DataError(f"{where} ids must be (h, w), not {ids.shape}")
     if not np.issubdtype(ids.dtype, np.integer) or ids.min() < VOID or ids.max() > LARGEST_SEGMENT:

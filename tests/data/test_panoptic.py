@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from dsctool.data.panoptic import (
-    LARGEST_SEGMENT,
     PanopticCategory,
     PanopticWriter,
     Segment,
@@ -22,6 +21,7 @@ from dsctool.data.panoptic import (
     run_starts,
     write_ids,
 )
+from dsctool.data.panoptic_rules import LARGEST_SEGMENT
 from dsctool.errors import DataError
 
 CATEGORIES = [
@@ -208,6 +208,33 @@ def test_faults_are_named(tmp_path: Path, change: Callable[[dict[str, Any]], obj
     with pytest.raises(DataError, match=f"panoptic\\.json: ?.*{said}") as caught:
         read_panoptic(path)
     assert "\n" not in str(caught.value)
+
+
+VALUES = [None, True, -1, 0, 3, 2**70, 1.5, "", "x", "\ud800", "a/../b", [], [1, 2, 3], {}, {"id": 1}]
+
+
+def test_no_value_anywhere_does_worse_than_to_be_refused(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    text = path.read_text()
+    messages = []
+    for way in _ways(json.loads(text)):
+        for value in VALUES:
+            content = json.loads(text)
+            at(*way, to=value)(content)
+            path.write_text(json.dumps(content))
+            for results in (False, True):
+                try:
+                    read_panoptic(path, results=results)
+                except DataError as error:
+                    messages.append(str(error))
+    assert len(messages) > 500
+    assert all(message.startswith(str(path)) and "\n" not in message for message in messages)
+
+
+def _ways(value: Any, way: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """To every value in it."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, each in inside for found in [(*way, key), *_ways(each, (*way, key))]]
 
 
 def test_what_the_format_lets_be_missing_may_be_missing(tmp_path: Path) -> None:

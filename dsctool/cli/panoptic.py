@@ -1,0 +1,103 @@
+"""``dsctool eval --panoptic``: panoptic quality of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dsctool.cli.output import beside, keep_apart, prepare_file, write_json
+from dsctool.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from dsctool.evaluation.panoptic import CategoryQuality, GroupQuality, PanopticQuality
+
+
+def check_panoptic_options(
+    *, checkpoint: Path | None, ground_truth: Path | None, predictions: Path | None, others: Mapping[str, object]
+) -> None:
+    """Refuse what makes no sense with ``--panoptic``. others: options that it cannot have."""
+    if checkpoint is not None:
+        raise typer.BadParameter(
+            f"--panoptic compares files and runs no model: give no CHECKPOINT ({checkpoint}), but --ground-truth FILE "
+            "and --predictions FILE, both in COCO's panoptic format"
+        )
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise typer.BadParameter(
+            f"--panoptic cannot have {', '.join(given)}: it measures panoptic quality alone, of files in COCO's "
+            "panoptic format"
+        )
+    if ground_truth is None or predictions is None:
+        raise typer.BadParameter("--panoptic needs --ground-truth FILE and --predictions FILE, both panoptic JSON")
+
+
+def measure_panoptic(
+    ground_truth: Path, predictions: Path, *, json_file: Path | None = None, per_class: bool = False
+) -> None:
+    """Compare two panoptic files, and show the numbers."""
+    from dsctool.evaluation.panoptic import evaluate_panoptic
+
+    keep_apart([json_file], [ground_truth, predictions])
+    prepare_file(json_file)
+    quality = evaluate_panoptic(ground_truth, predictions)
+    if json_file is not None:
+        write_json(json_file, as_json(quality), indent=2)
+    with beside(json_file):
+        show_panoptic(quality, per_class=per_class)
+
+
+def as_json(quality: PanopticQuality) -> dict[str, object]:
+    """All numbers; those of a category whether or not there is something to measure."""
+    return {
+        **{name: _group(each) for name, each in _groups(quality).items()},
+        "per_class": [_category(each) for each in quality.categories],
+        "images": quality.images,
+    }
+
+
+def show_panoptic(quality: PanopticQuality, *, per_class: bool) -> None:
+    """The table that panopticapi prints; before it, where asked for, one of the categories."""
+    if per_class:
+        rows = [
+            [str(row.id), row.name, "thing" if row.is_thing else "stuff", *_cells(row),
+             str(row.tp), str(row.fp), str(row.fn)]
+            for row in quality.categories
+        ]  # fmt: skip
+        print_table(["id", "category", "kind", "PQ", "SQ", "RQ", "TP", "FP", "FN"], rows)
+        if not all(row.counted for row in quality.categories):
+            typer.echo("-1: no segment of the category counts")
+        typer.echo()
+    rows = [[name, *_cells(each), str(each.n)] for name, each in _groups(quality).items()]
+    print_table(["", "PQ", "SQ", "RQ", "categories"], rows)
+    for note in quality.notes:
+        typer.echo(note)
+
+
+def _groups(quality: PanopticQuality) -> dict[str, GroupQuality]:
+    return {"all": quality.all, "things": quality.things, "stuff": quality.stuff}
+
+
+def _group(quality: GroupQuality) -> dict[str, float]:
+    return {"PQ": quality.pq, "SQ": quality.sq, "RQ": quality.rq, "n": quality.n}
+
+
+def _category(quality: CategoryQuality) -> dict[str, object]:
+    return {
+        "id": quality.id,
+        "name": quality.name,
+        "isthing": int(quality.is_thing),
+        "PQ": quality.pq,
+        "SQ": quality.sq,
+        "RQ": quality.rq,
+        "TP": quality.tp,
+        "FP": quality.fp,
+        "FN": quality.fn,
+        "iou": quality.iou,
+    }
+
+
+def _cells(quality: CategoryQuality | GroupQuality) -> list[str]:
+    return ["-1" if value == -1 else f"{value:.3f}" for value in (quality.pq, quality.sq, quality.rq)]
