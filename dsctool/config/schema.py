@@ -48,6 +48,9 @@ class PanopticConfig(Block):
     pixel: PixelRule = "score"
     """Of instances that overlap, a pixel goes to the one with the higher ``score``, as published, or with the larger
     mask ``probability`` there."""
+    labels: tuple[str, ...] | None = None
+    """Names of the semantic maps' values from 0 on: those that are no class are stuff. Null: COCO-Stuff's. Training on
+    other classes takes them from ``labels.txt`` beside the folders of maps, where there is one."""
 
 
 # --- data ------------------------------------------------------------------------------------

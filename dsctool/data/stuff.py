@@ -2,7 +2,7 @@
 
 COCO-Stuff's maps have a value for every pixel, the COCO-Stuff id less one: things as COCO numbers them, from 0 to 90,
 then stuff to 181; 255 where nothing is labelled. COCO's panoptic task keeps 36 kinds of stuff, merges 43 into 17 and
-removes 12 (https://cocodataset.org/#panoptic-eval). Other maps are described by a file of names (:func:`read_labels`).
+removes 12 (https://cocodataset.org/#panoptic-eval). Other maps' values have names of their own (:func:`read_labels`).
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ _MERGED = """
 200 rug-merged: 101 131 152
 """
 """Panoptic categories that are several COCO-Stuff classes."""
+
+_LARGEST_NUMBER = 256
+"""In a file of names: values have 8 bits."""
 
 _REMOVED = (104, 105, 123, 126, 132, 142, 143, 160, 164, 167, 179, 182)
 """COCO-Stuff ids whose pixels are void in the panoptic ground truth."""
@@ -103,39 +106,43 @@ COCO_STUFF = _coco_stuff()
 """Of the 183 channels of COCO-Stuff's maps, the last of which is never a target."""
 
 
-def read_labels(path: Path, categories: Sequence[Category]) -> StuffChannels:
-    """The channels that a file names, ``NUMBER: NAME`` a line, as ``labels.txt`` of COCO-Stuff and of generated data.
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names of a semantic map's values from 0 on, ``NUMBER: NAME`` a line; empty where the file has none.
 
-    Numbers are values of the maps, and so channels; where 0 is ``unlabeled``, as in COCO-Stuff's own file, they are one
-    more. Names that are also a class of the detector, ``categories``, are things, all others stuff. Stuff has the id
-    channel + 1, and where that is a class's already, those behind the largest of the classes' ids.
+    As ``labels.txt`` of generated data, and of COCO-Stuff, which has 0 for ``unlabeled`` and numbers one above values.
 
     Raises:
-        DataError: the file cannot be read, has a line of another form, a number or name twice, or no stuff.
+        DataError: the file cannot be read, has a line of another form, or a number or a name twice.
     """
     named: dict[int, str] = {}
     for number, line in enumerate(read_bytes(path).decode().splitlines(), start=1):
         if not line.strip():
             continue
         value, colon, name = (part.strip() for part in line.partition(":"))
-        if not colon or not name or not (value.isascii() and value.isdigit() and len(value) < 4):
+        if not colon or not name or not (value.isascii() and value.isdigit() and int(value) <= _LARGEST_NUMBER):
             raise DataError(f"{path}: line {number} is {line[:60]!r}, not 'NUMBER: NAME' as in '0: sand'")
         if int(value) in named or name in named.values():
             raise DataError(f"{path}: line {number}: {line[:60]!r} has a number or a name that an earlier line has")
         named[int(value)] = name
     if named.get(0) in ("unlabeled", "unlabelled"):
         named = {value - 1: name for value, name in named.items() if value > 0}
+    return tuple(named.get(value, "") for value in range(max(named, default=-1) + 1))
+
+
+def name_channels(names: Sequence[str], categories: Sequence[Category]) -> StuffChannels | None:
+    """Channels that are called ``names``, from 0 on: those of the detector's classes are things, all others stuff.
+
+    Stuff has the id channel + 1, and where that is a class's already, those behind the largest of the classes' ids.
+    None where there is no stuff.
+    """
     classes = {category.name: category.id for category in categories}
-    things = tuple(channel for channel, name in sorted(named.items()) if name in classes)
-    stuff = {channel: name for channel, name in sorted(named.items()) if name not in classes}
-    if not stuff:
-        raise DataError(f"{path}: names no stuff: all its names are classes of the detector")
+    things = tuple(channel for channel, name in enumerate(names) if name in classes)
+    stuff = {channel: name for channel, name in enumerate(names) if name and name not in classes}
     first = 1
     if {channel + first for channel in stuff} & set(classes.values()):
         first = max(classes.values()) + 1
-    return StuffChannels(
-        tuple(StuffClass(channel + first, name, (channel,)) for channel, name in stuff.items()), things
-    )
+    kinds = (StuffClass(channel + first, name, (channel,)) for channel, name in stuff.items())
+    return StuffChannels(tuple(kinds), things) if stuff else None
 
 
 _GOLDEN = 0.6180339887498949  # part of the circle of hues between ids that follow each other

@@ -12,11 +12,12 @@ from pycocotools import mask as coco_mask
 
 from dsctool.coco_results import Result
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
-from dsctool.config.schema import PanopticConfig
+from dsctool.config.schema import Config, PanopticConfig
 from dsctool.data.panoptic import PanopticCategory, segment_entries, write_ids
 from dsctool.data.pictures import Picture
+from dsctool.data.records import Category
 from dsctool.data.semantic_results import SemanticResults, read_semantic_results
-from dsctool.data.stuff import COCO_STUFF, StuffChannels, category_color, read_labels
+from dsctool.data.stuff import COCO_STUFF, StuffChannels, category_color, name_channels, read_labels
 from dsctool.engine.precision import computing_in
 from dsctool.engine.sets import semantic_channels
 from dsctool.engine.views import semantic_groups
@@ -94,8 +95,8 @@ def panoptic_fusion(
 ) -> PanopticFusion:
     """How ``model``'s results become panoptic ones, by its configuration's ``panoptic``.
 
-    labels: names of the semantic branch's channels, where they are not COCO-Stuff's. semantic: COCO semantic results,
-    in place of the branch's.
+    labels: names of the semantic branch's channels, in place of ``panoptic.labels`` or COCO-Stuff's. semantic: COCO
+    semantic results, in place of what the branch says.
 
     Raises:
         DsctoolError: the model has no masks; or it knows no stuff, and there is no file that does.
@@ -116,7 +117,7 @@ def panoptic_fusion(
         )
     channels = _channels(model, labels)
     if semantic is None and channels.count > (has := semantic_channels(config) or STUFFTHINGMAPS_CLASSES):
-        raise DataError(f"{labels or 'COCO-Stuff'}: names channel {channels.count - 1}, the semantic branch has {has}")
+        raise DataError(f"{labels or 'stuff'}: names channel {channels.count - 1}, the semantic branch has {has}")
     results = None
     if semantic is not None:
         stuff = {each.id for each in channels.stuff}
@@ -151,14 +152,35 @@ def panoptic_categories(model: Detector, channels: StuffChannels) -> list[Panopt
 
 
 def _channels(model: Detector, labels: Path | None) -> StuffChannels:
-    if labels is not None:
-        return read_labels(labels, model.categories)
-    if set(model.categories) <= set(COCO_CATEGORIES):
-        return COCO_STUFF
-    raise DsctoolError(
-        "this model's classes are not COCO's, so its stuff has no names: give them by --stuff-labels FILE, a line "
-        "'NUMBER: NAME' for each value of the semantic maps, as in the stuffthingmaps/labels.txt of generated data"
-    )
+    names = model.config.panoptic.labels if labels is None else read_labels(labels)
+    if names is None:
+        if set(model.categories) <= set(COCO_CATEGORIES):
+            return COCO_STUFF
+        raise DsctoolError(
+            "this model's classes are not COCO's, so its stuff has no names: give them by --stuff-labels FILE, a line "
+            "'NUMBER: NAME' for each value of the semantic maps, as in the stuffthingmaps/labels.txt of generated data"
+        )
+    if (channels := name_channels(names, model.categories)) is None:
+        raise DataError(f"{labels or 'panoptic.labels'}: names no stuff: all its names are classes of the detector")
+    return channels
+
+
+def with_stuff_names(config: Config, maps: Path | None, categories: Sequence[Category]) -> tuple[Config, list[str]]:
+    """``config`` with the names that ``labels.txt`` beside a folder of semantic maps has, and what to say about it.
+
+    As it is where it has names, where stuff is COCO-Stuff's, and where there is no such file.
+    """
+    path = None if maps is None else maps.parent / "labels.txt"
+    if path is None or not path.is_file() or config.panoptic.labels is not None:
+        return config, []
+    if config.data.semantic != "stuffthingmaps" or set(categories) <= set(COCO_CATEGORIES):
+        return config, []
+    try:
+        names = read_labels(path)
+    except DataError as error:
+        return config, [f"{error}. Stuff has no names in this run; predict --panoptic will need --stuff-labels"]
+    panoptic = config.panoptic.model_copy(update={"labels": names})
+    return config.model_copy(update={"panoptic": panoptic}), []
 
 
 def _decoded(masks: Sequence[Mapping[str, object]]) -> Callable[[int], NDArray[np.bool_]]:

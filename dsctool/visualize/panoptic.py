@@ -20,7 +20,7 @@ from dsctool.visualize.labels import Tag, draw_tags
 
 STUFF_FILL = 0.5
 """Share of a kind of stuff's colour in its pixels; the rest is the image, half of it grey, as under things."""
-VOID_LIGHT = 0.45
+VOID_LIGHT = 0.6
 """Brightness of what belongs to nothing, which is grey."""
 NAMED_SHARE = 0.003
 """Stuff that covers less of the image than this has no name in the picture."""

@@ -11,10 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from typer.testing import CliRunner
 
+from dsctool.cli.app import app
 from dsctool.config.loading import load_config
 from dsctool.data.panoptic import read_panoptic
 from dsctool.data.stuff import COCO_STUFF
+from dsctool.data.synthetic.scenes import CLASSES, STUFF
 from dsctool.engine import panoptic as engine
 from dsctool.engine.views import semantic_probabilities
 from dsctool.interop.checkpoint import Checkpoint, load_model, save_checkpoint
@@ -115,6 +118,14 @@ def test_the_files(whole: Path, checkpoint: Path, photos: Path) -> None:
     assert {segment.category for segment in expected.segments} & {3, 4}
 
 
+def test_eval_reads_them(whole: Path, tmp_path: Path) -> None:
+    """Results against themselves are perfect."""
+    files = ["--ground-truth", str(whole / "panoptic.json"), "--predictions", str(whole / "panoptic.json")]
+    result = CliRunner().invoke(app, ["eval", "--panoptic", *files, "--json", str(tmp_path / "pq.json")])
+    assert result.exit_code == 0, result.output
+    assert "1.000" in result.output or "100.0" in result.output
+
+
 def test_overlays_show_segments(whole: Path, photos: Path) -> None:
     with Image.open(whole / "overlays" / "b.jpg") as drawn, Image.open(photos / "b.png") as image:
         assert drawn.size == image.size
@@ -154,6 +165,23 @@ def test_coco(tmp_path: Path, photos: Path) -> None:
     found = read_panoptic(tmp_path / "out" / "panoptic.json")
     assert len(found.categories) == 133
     assert [category.id for category in found.categories if not category.is_thing] == [e.id for e in COCO_STUFF.stuff]
+
+
+def test_a_model_trained_on_generated_scenes_knows_their_stuff(synthetic_root: Path, tmp_path: Path) -> None:
+    few = ["model.rpn.train_max_proposals=40", "model.rpn.test_max_proposals=40", "postprocess.max_per_image=5"]
+    sides = ["data.train_resize.short_sides=[64]", "data.test_resize.short_sides=[64]"]
+    run_once = ["train.steps=1", "train.eval_interval=0", "data.workers=0", "data.semantic=stuffthingmaps"]
+    words = ["htc_tiny", *NARROW, *few, *sides, *run_once, "--data", synthetic_root, "--output", tmp_path / "run"]
+    trained = CliRunner().invoke(app, ["train", *map(str, words), "--device", "cpu"])
+    assert trained.exit_code == 0, trained.output
+    photo = synthetic_root / "val" / "000001.jpg"
+    out = tmp_path / "out"
+    result = run(tmp_path / "run" / "last.pt", photo, *ALL, "--panoptic", "--output", out)
+    assert result.exit_code == 0, result.stderr
+    check(out)
+    categories = read_panoptic(out / "panoptic.json").categories
+    assert [each.name for each in categories] == [*CLASSES, *STUFF]
+    assert [each.is_thing for each in categories] == [True] * len(CLASSES) + [False] * len(STUFF)
 
 
 def semantic_file(path: Path, *entries: tuple[int, int], size: tuple[int, int] = (60, 90)) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.data.records import Category
-from dsctool.data.stuff import COCO_STUFF, category_color, read_labels
+from dsctool.data.stuff import COCO_STUFF, category_color, name_channels, read_labels
 from dsctool.data.synthetic.scenes import CLASSES, STUFF
 from dsctool.errors import DataError
 from dsctool.interop.coco_categories import COCO_CATEGORIES
@@ -53,48 +53,50 @@ def test_some_of_coco_stuff(id_: int, name: str, members: list[int]) -> None:
 
 
 def test_labels_of_generated_scenes(synthetic_root: Path) -> None:
-    categories = [Category(label + 1, name) for label, name in enumerate(CLASSES)]
-    found = read_labels(synthetic_root / "stuffthingmaps" / "labels.txt", categories)
+    names = read_labels(synthetic_root / "stuffthingmaps" / "labels.txt")
+    assert names == (*CLASSES, *STUFF)
+    found = name_channels(names, [Category(label + 1, name) for label, name in enumerate(CLASSES)])
+    assert found is not None
     assert [each.name for each in found.stuff] == list(STUFF)
     assert [each.channels for each in found.stuff] == [(len(CLASSES) + i,) for i in range(len(STUFF))]
     assert [each.id for each in found.stuff] == [len(CLASSES) + i + 1 for i in range(len(STUFF))]
     assert found.things == tuple(range(len(CLASSES)))
     assert found.removed == ()
-    assert found.count == len(CLASSES) + len(STUFF)
+    assert found.count == len(names)
 
 
 def test_coco_stuffs_own_labels_count_from_one(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
-    path.write_text("0: unlabeled\n1: person\n\n154: sand\n")
-    found = read_labels(path, COCO_CATEGORIES)
-    assert [(each.id, each.name, each.channels) for each in found.stuff] == [(154, "sand", (153,))]
-    assert found.things == (0,)
+    path.write_text("0: unlabeled\n1: person\n\n4: sand\n")
+    assert read_labels(path) == ("person", "", "", "sand")
 
 
-def test_ids_of_stuff_are_no_ids_of_things(tmp_path: Path) -> None:
-    path = tmp_path / "labels.txt"
-    path.write_text("0: cup\n6: cloth\n7: wood\n")
-    found = read_labels(path, [Category(7, "cup"), Category(90, "plate")])
+def test_ids_of_stuff_are_no_ids_of_things() -> None:
+    names = ("cup", "", "", "", "", "", "cloth", "wood")
+    found = name_channels(names, [Category(7, "cup"), Category(90, "plate")])
+    assert found is not None
     assert [(each.id, each.name, each.channels) for each in found.stuff] == [(97, "cloth", (6,)), (98, "wood", (7,))]
+    assert found.things == (0,)
+    assert name_channels(["plate", "", "cup"], [Category(7, "cup"), Category(90, "plate")]) is None
+    assert name_channels([], []) is None
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "names no stuff"),
-        ("0: cup\n", "names no stuff"),
         ("sand\n", "line 1 is 'sand', not 'NUMBER: NAME'"),
         ("0: sand\n-1: rock\n", "line 2"),
         ("0: sand\n0: rock\n", "line 2.*an earlier line"),
         ("0: sand\n1: sand\n", "line 2.*an earlier line"),
         ("0:\n", "line 1"),
+        ("999999999: sand\n", "line 1"),
     ],
 )
 def test_labels_that_are_none(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text(text)
     with pytest.raises(DataError, match=rf"labels\.txt: {said}"):
-        read_labels(path, [Category(7, "cup")])
+        read_labels(path)
 
 
 def test_colours_are_stable_different_and_muted_for_stuff() -> None:
