@@ -210,6 +210,7 @@ class Detections(_Movable):
     candidates: the best of what suppression chose from, without masks, where the configuration keeps them.
     reached: the limits of the detector that left out what is likely to be something.
     whole_pixels: how the masks are to be pasted; see :func:`dsctool.ops.masks.paste_masks`.
+    semantic: ``(classes, H/8, W/8)`` logits of the semantic branch over the padded canvas, where they were asked for.
     """
 
     boxes: Tensor
@@ -221,6 +222,7 @@ class Detections(_Movable):
     candidates: Detections | None = None
     reached: frozenset[LimitName] = frozenset()
     whole_pixels: bool = False
+    semantic: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -237,6 +239,7 @@ class Detections(_Movable):
             candidates=self.candidates,
             reached=self.reached,
             whole_pixels=self.whole_pixels,
+            semantic=self.semantic,
         )
 
 

@@ -20,6 +20,11 @@ Role = Literal["train", "val"]
 Precision = Literal["float32", "bfloat16", "float16"]
 """What matrix products and convolutions compute in."""
 
+FusionRule = Literal["published", "detectron2", "mmdet"]
+"""Whose way of making instances and stuff one map with a segment for every pixel."""
+PixelRule = Literal["score", "probability"]
+"""By what a pixel goes to one of several instances."""
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 

@@ -31,22 +31,26 @@ if TYPE_CHECKING:
     from dsctool.coco_results import Result
     from dsctool.data.image_files import ImageFile
     from dsctool.data.pictures import Picture
+    from dsctool.data.semantic_results import SemanticResults
     from dsctool.engine.limits import LimitCount
+    from dsctool.engine.panoptic import PanopticFusion
     from dsctool.engine.processes import Processes
-    from dsctool.engine.work_file import ImageResults, WorkFile
+    from dsctool.engine.work_file import ImageResults, PanopticEntry, WorkFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
     from dsctool.structures import Detections
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
+PANOPTIC = "panoptic.json"
 FILES = RunFiles(
     work=WORK,
     results=RESULTS,
     record=(RESULTS, TABLE, WORK),
-    own=(RESULTS, CANDIDATES, TABLE, WORK, "overlays/**/*.jpg", "stages/**/*.jpg"),
+    own=(RESULTS, CANDIDATES, TABLE, PANOPTIC, WORK, "overlays/**/*.jpg", "stages/**/*.jpg", "panoptic/**/*.png"),
     cut=(
-        *(f".{name}.*.tmp" for name in (RESULTS, CANDIDATES, TABLE)),
+        *(f".{name}.*.tmp" for name in (RESULTS, CANDIDATES, TABLE, PANOPTIC)),
         *(f"{name}/**/.*.jpg.*.tmp" for name in ("overlays", "stages")),
+        "panoptic/**/.*.png.*.tmp",
     ),
 )
 
@@ -72,6 +76,23 @@ def predict(
         bool,
         typer.Option("--keep-candidates", help="Also write the best 1000 boxes per image before NMS."),
     ] = False,
+    panoptic: Annotated[
+        bool, typer.Option("--panoptic", help="Also give every pixel to one instance or kind of stuff (DIR/panoptic/).")
+    ] = False,
+    semantic: Annotated[
+        Path | None,
+        typer.Option(
+            "--semantic", metavar="FILE", help="COCO semantic results: stuff from there, not from the model's branch."
+        ),
+    ] = None,
+    stuff_labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--stuff-labels",
+            metavar="FILE",
+            help="Names of the semantic maps' values, if not COCO-Stuff's.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
     precision: PrecisionName = ComputedIn.FLOAT32,
@@ -81,6 +102,9 @@ def predict(
 
     Writes DIR/predictions.json (COCO results, all scores), DIR/overlays/ and, with --stages, DIR/stages/.
     With --keep-candidates also DIR/candidates.json, for dsctool eval --errors: what NMS chose from, without masks.
+    With --panoptic also DIR/panoptic/*.png and DIR/panoptic.json in COCO's format, by panoptic.KEY=VALUE: panoptic.rule
+    is published, detectron2 or mmdet. Stuff comes from a semantic branch that learnt it (data.semantic=stuffthingmaps),
+    or from --semantic. Overlays then show the segments.
     Image ids are those of --images-json; without it images are numbered from 1 in sorted order.
     DIR/images.json says which is which. A file that cannot be read is reported and left out; the exit
     code is then 1, and --resume tries such files again.
@@ -93,10 +117,13 @@ def predict(
         dsctool predict runs/first/best.pt photos/ --output found
 
         dsctool predict runs/first/best.pt photos/ postprocess.nms=mask --output found --overwrite
+
+        dsctool predict runs/first/best.pt photos/ panoptic.min_score=0.4 --panoptic --output found
     """
     from dsctool.data.image_files import find_images, identify_images, number_images
     from dsctool.data.records import read_annotation_file
     from dsctool.engine.inference import keep_candidates as keep
+    from dsctool.engine.panoptic import panoptic_fusion
     from dsctool.engine.work_file import WorkFile, describe_run
     from dsctool.interop.checkpoint import load_model
 
@@ -104,6 +131,9 @@ def predict(
     overrides = with_tta(words, tta)
     if not paths:
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
+    for file, option in ((semantic, "--semantic"), (stuff_labels, "--stuff-labels")):
+        if file is not None and not panoptic:
+            raise typer.BadParameter("is for --panoptic", param_hint=option)
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
     paths = find_images(paths)
@@ -117,6 +147,7 @@ def predict(
         table=output / TABLE,
         overlays=None if no_overlays else output / "overlays",
         stages=output / "stages" if stages else None,
+        panoptic=output / PANOPTIC if panoptic else None,
     )
     with inference_processes(device, precision) as (processes, chosen), ExitStack() as stack:
         with processes.together():
@@ -127,20 +158,30 @@ def predict(
                 raise DsctoolError("--stages shows the stages of one view: set data.tta=null")
             if stages and not model.has_masks:
                 raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
+            fusion = None
+            if panoptic:
+                fusion = panoptic_fusion(model, labels=stuff_labels, semantic=semantic, precision=precision.value)
+                if fusion.semantic is not None:
+                    _refuse_foreign(fusion.semantic, files)
         run = describe_run(
             checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages,
             overlays=not no_overlays, candidates=keep_candidates, device=chosen.type, **as_option(precision),
+            **(_panoptic_options(semantic, stuff_labels) if panoptic else {}),
         )  # fmt: skip
         work: WorkFile | None = None
         with processes.together():
             if processes.first:
-                _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=[*paths, images_json])
+                inputs = [*paths, images_json, semantic, stuff_labels]
+                _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=inputs)
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
-        draw = _drawings(files, model, targets, score_threshold)
-        limits = _run(model, files, work, draw, stages=stages, precision=precision, processes=processes)
+        draw = _drawings(files, model, targets, score_threshold, fusion)
+        asked = fusion is not None and fusion.semantic is None
+        limits = _run(model, files, work, draw, stages=stages, semantic=asked, precision=precision, processes=processes)
         if work is None:
             return
         read = len(work)
+        if targets.panoptic is not None and fusion is not None:
+            work.write_panoptic(targets.panoptic, fusion.categories)
         count = work.finish(
             results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories,
             complete=read == len(files),
@@ -162,22 +203,26 @@ class _Targets:
     table: Path
     overlays: Path | None
     stages: Path | None
+    panoptic: Path | None
 
 
 def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, inputs: Sequence[Path | None]) -> None:
     """Everything that can stand in the way is found now."""
-    files = (targets.results, targets.candidates, targets.table)
+    from dsctool.data.panoptic import png_folder
+
+    files = (targets.results, targets.candidates, targets.table, targets.panoptic)
     keep_apart(files, inputs)
     for file in files:
         prepare_file(file)
     prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=inputs)
-    for folder in (targets.overlays, targets.stages):
+    pngs = None if targets.panoptic is None else png_folder(targets.panoptic)
+    for folder in (targets.overlays, targets.stages, pngs):
         if folder is not None:
             prepare_folder(folder)
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, *, stages: bool,
+    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, *, stages: bool, semantic: bool,
     precision: ComputedIn, processes: Processes,
 ) -> LimitCount:  # fmt: skip
     """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
@@ -189,7 +234,8 @@ def _run(
 
     left = processes.on_first(lambda: [file for file in files if file.id not in (work or ())])
     ranks, task, limits = processes.ranks, in_views("predict", model.config.data.tta), LimitCount()
-    own = _entries(model, left[ranks.rank :: ranks.world], draw, limits, stages=stages, precision=precision)
+    share = left[ranks.rank :: ranks.world]
+    own = _entries(model, share, draw, limits, stages=stages, semantic=semantic, precision=precision)
     with counting() as progress:
         try:
             for entry in processes.in_turns(own, len(left)):
@@ -205,7 +251,7 @@ def _run(
 
 
 def _entries(
-    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, *, stages: bool,
+    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, *, stages: bool, semantic: bool,
     precision: ComputedIn,
 ) -> Iterator[ImageResults]:  # fmt: skip
     """What is in every image that can be read, which is drawn and counted as well."""
@@ -215,15 +261,18 @@ def _entries(
 
     batches = picture_batches(files, model.config.data, on_fault=report)
     device = device_of(model)
-    for picture, found in detections(model, batches, device=device, stage_masks=stages, precision=precision.value):
+    stream = detections(model, batches, device=device, stage_masks=stages, semantic=semantic, precision=precision.value)
+    for picture, found in stream:
         limits.add(found)
         results = to_results(found, picture.image_id, model.categories)
-        draw(picture, found, results)
+        segments = draw(picture, found, results)
         height, width = picture.original_size
         image = ImageEntry(id=picture.image_id, file_name=picture.file_name, height=height, width=width)
         entry = ImageResults(image=image, results=results)
         if found.candidates is not None:
             entry["candidates"] = to_results(found.candidates, picture.image_id, model.categories)
+        if segments is not None:
+            entry["panoptic"] = segments
         yield entry
 
 
@@ -232,20 +281,33 @@ def report(error: DataError) -> None:
     typer.echo(f"dsctool: error: {error}", err=True)
 
 
-Draw = Callable[["Picture", "Detections", "list[Result]"], None]
+Draw = Callable[["Picture", "Detections", "list[Result]"], "PanopticEntry | None"]
 
 
-def _drawings(files: list[ImageFile], model: Detector, targets: _Targets, threshold: float) -> Draw:
-    """Draws what is wanted of an image, under a name of its own."""
+def _drawings(
+    files: list[ImageFile], model: Detector, targets: _Targets, threshold: float, fusion: PanopticFusion | None
+) -> Draw:
+    """Draws what is wanted of an image, under a name of its own; gives what the panoptic file says of it."""
     from dsctool.data.image_files import output_names
 
-    named = output_names([file.path for file in files])
-    names = {file.id: f"{name}.jpg" for file, name in zip(files, named, strict=True)}
+    named = dict(zip([file.id for file in files], output_names([file.path for file in files]), strict=True))
     categories = {category.id: category.name for category in model.categories}
+    kinds = {} if fusion is None else {category.id: category for category in fusion.categories}
 
-    def draw(picture: Picture, found: Detections, results: list[Result]) -> None:
-        name = names[picture.image_id]
-        if targets.overlays is not None:
+    def draw(picture: Picture, found: Detections, results: list[Result]) -> PanopticEntry | None:
+        name = f"{named[picture.image_id]}.jpg"
+        segments = None
+        if fusion is not None and targets.panoptic is not None:
+            from dsctool.data.panoptic import png_folder
+            from dsctool.engine.panoptic import save_fused
+            from dsctool.visualize.panoptic import save_panoptic
+
+            fused = fusion(picture, found, results)
+            png = f"{named[picture.image_id]}.png"
+            segments = save_fused(fused, picture.image_id, png_folder(targets.panoptic), png)
+            if targets.overlays is not None:
+                save_panoptic(targets.overlays / name, picture.pixels, fused, kinds)
+        elif targets.overlays is not None:
             from dsctool.visualize.overlays import save_overlay
 
             save_overlay(targets.overlays / name, picture.pixels, results, categories, threshold=threshold)
@@ -253,5 +315,24 @@ def _drawings(files: list[ImageFile], model: Detector, targets: _Targets, thresh
             from dsctool.visualize.stages import save_strip
 
             save_strip(targets.stages / name, picture.pixels, found, threshold=threshold)
+        return segments
 
     return draw
+
+
+def _panoptic_options(semantic: Path | None, labels: Path | None) -> dict[str, str | bool]:
+    """What a work file says of a panoptic run: the files that it reads by their content."""
+    import hashlib
+
+    files = {"semantic": semantic, "stuff_labels": labels}
+    read = {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items() if path is not None}
+    return {"panoptic": True, **read}
+
+
+def _refuse_foreign(semantic: SemanticResults, files: Sequence[ImageFile]) -> None:
+    """Results that have none of the images are about others, or call them something else."""
+    if not any(file.id in semantic for file in files):
+        raise DsctoolError(
+            f"{semantic.path}: has stuff of none of these images, whose ids begin with {files[0].id}. "
+            "--images-json FILE gives images the ids that a COCO file has for them"
+        )

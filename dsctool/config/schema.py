@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from dsctool.config.augment_schema import ColorConfig, CopyPasteConfig, CropConfig, JitterConfig
 from dsctool.config.model_schema import Block, Fraction, Limit, ModelConfig, PositiveFloat, PositiveInt
-from dsctool.terms import Precision
+from dsctool.terms import FusionRule, PixelRule, Precision
 
 
 class PostprocessConfig(Block):
@@ -31,6 +31,26 @@ class PostprocessConfig(Block):
     keep_candidates: Annotated[int, Field(ge=0)] = 0
     """For analysis: the best (RoI, class) candidates per image that are given beside the results, as they were before
     suppression. What ``--keep-candidates`` sets."""
+
+
+class PanopticConfig(Block):
+    """From instances and stuff to one segment for every pixel (``dsctool predict --panoptic``)."""
+
+    rule: FusionRule = "published"
+    """Whose way: ``published`` is COCO's panoptic API, by which DetectoRS was measured. ``detectron2``: the same, stuff
+    in the order of its ids. ``mmdet``: a box NMS over all classes before."""
+    min_score: Fraction | None = None
+    """Instances that score less take no part; null: what the rule has, 0.5 (``mmdet``: 0.6)."""
+    overlap: Fraction = 0.5
+    """An instance of which better ones cover more than this share is left out."""
+    stuff_area: Annotated[int, Field(ge=0)] = 4096
+    """Stuff that has fewer pixels than this left is void."""
+    pixel: PixelRule = "score"
+    """Of instances that overlap, a pixel goes to the one with the higher ``score``, as published, or with the larger
+    mask ``probability`` there."""
+    labels: tuple[str, ...] | None = None
+    """Names of the semantic maps' values from 0 on: those that are no class are stuff. Null: COCO-Stuff's. Training on
+    other classes takes them from ``labels.txt`` beside the folders of maps, where there is one."""
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -303,6 +323,7 @@ class Config(Block):
     """One line for ``dsctool configs list``."""
     model: ModelConfig
     postprocess: PostprocessConfig = PostprocessConfig()
+    panoptic: PanopticConfig = PanopticConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()

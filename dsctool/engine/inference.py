@@ -46,6 +46,7 @@ class Model(Protocol):
         original_sizes: Sequence[Size] | None = None,
         *,
         stage_masks: bool = False,
+        semantic: bool = False,
     ) -> list[Detections]:
         """Detections per image, in the pixels of its original size."""
 
@@ -59,12 +60,14 @@ def detections(
     *,
     device: torch.device,
     stage_masks: bool = False,
+    semantic: bool = False,
     precision: Precision = "float32",
 ) -> Iterator[tuple[Info, Detections]]:
     """What ``model`` finds in every image of ``batches``, in their order: the one loop that runs a model over images.
 
     model: on ``device``; it runs in eval mode, and is back in the mode it came in when the iteration ends or is closed.
     stage_masks: give the masks of every stage as well; with test-time augmentation there are none.
+    semantic: the same of what the semantic branch says.
     precision: what the model computes in; what it finds is float32.
     """
     with _evaluating(model):
@@ -82,7 +85,7 @@ def detections(
                     found = [detect_augmented(model, *each) for each in zip(pictures, originals, strict=True)]
                 else:
                     tensor = images.tensor.to(device, non_blocking=True)
-                    found = model.detect(tensor, images.sizes, originals, stage_masks=stage_masks)
+                    found = model.detect(tensor, images.sizes, originals, stage_masks=stage_masks, semantic=semantic)
             yield from zip(infos, found, strict=True)
 
 

@@ -29,6 +29,7 @@ CHANGEABLE = (
     "description",
     "data.val",
     "data.workers",
+    "panoptic",
     "train.epochs",
     "train.steps",
     "train.early_stop",

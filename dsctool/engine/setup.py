@@ -22,6 +22,7 @@ from dsctool.engine.averaging import moving_average
 from dsctool.engine.environment import describe
 from dsctool.engine.limits import crowding_notes
 from dsctool.engine.optim import Schedule, build_optimizer, build_schedule
+from dsctool.engine.panoptic import with_stuff_names
 from dsctool.engine.precision import LossScale, require
 from dsctool.engine.preflight import check_classes, check_same_classes, refuse_frozen_noise, try_detection
 from dsctool.engine.processes import LONE, Processes
@@ -131,6 +132,7 @@ def prepare(
             check_same_classes(opened.train_set, checkpoint)
             config = keep_limits(config, checkpoint.config)
         config = fit_limits(config, instances=opened.train_set.most_instances)
+        config, unnamed = with_stuff_names(config, opened.train_set.files.semantic_maps, opened.train_set.categories)
         torch.manual_seed(config.train.seed)
         model = build(config, num_classes=len(opened.train_set.categories))
         if checkpoint is None:
@@ -178,7 +180,13 @@ def prepare(
         batches=batches,
         share=share,
         processes=processes,
-        notes=(*opened.notes, *notes, *notes_on_share, *crowding_notes(config, opened.datasets, training=True)),
+        notes=(
+            *opened.notes,
+            *unnamed,
+            *notes,
+            *notes_on_share,
+            *crowding_notes(config, opened.datasets, training=True),
+        ),
         average=average,
         scale=_scale(config, device, checkpoint),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from dsctool.config.schema import DataConfig, ResizeConfig, TTAConfig
 from dsctool.data.transforms import Resize, Transform, inference_transform, pad_images
 from dsctool.models.detector import Detector
-from dsctool.models.views import View, detect_in_views, semantic_in_views
+from dsctool.models.views import View, detect_in_views, groups_in_views, semantic_in_views
 from dsctool.structures import Detections
 from dsctool.terms import Size
 
@@ -53,13 +53,23 @@ def semantic_probabilities(model: Detector, picture: Tensor) -> Tensor:
     Raises:
         ConfigError: the model has no semantic branch.
     """
+    return semantic_in_views(model, _views(model, picture), (picture.shape[-2], picture.shape[-1]))
+
+
+def semantic_groups(model: Detector, picture: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """``(h, w)`` uint8: the most probable of ``groups`` of the semantic branch's classes in every pixel of a picture.
+
+    Views, mode and errors as for :func:`semantic_probabilities`, of which the groups are sums.
+    """
+    return groups_in_views(model, _views(model, picture), (picture.shape[-2], picture.shape[-1]), groups)
+
+
+def _views(model: Detector, picture: Tensor) -> Iterable[View]:
     data, device = model.config.data, next(model.parameters()).device
     if data.tta is not None:
-        views: Iterable[View] = ImageViews(picture, data, data.tta, device)
-    else:
-        batch = pad_images([inference_transform(data).image(picture)], data.pad_divisor)
-        views = [View(batch.tensor.to(device), batch.sizes[0], flipped=False)]
-    return semantic_in_views(model, views, (picture.shape[-2], picture.shape[-1]))
+        return ImageViews(picture, data, data.tta, device)
+    batch = pad_images([inference_transform(data).image(picture)], data.pad_divisor)
+    return [View(batch.tensor.to(device), batch.sizes[0], flipped=False)]
 
 
 def count_views(tta: TTAConfig) -> int:

@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO, NotRequired, Self, TypedDict
 
 from dsctool.coco_results import Result
 from dsctool.data.image_files import ImageFile
+from dsctool.data.panoptic import PanopticCategory, category_entries
 from dsctool.data.records import Category
 from dsctool.errors import DataError
 from dsctool.files import lock, whole_file
@@ -34,12 +35,21 @@ class ImageEntry(TypedDict):
     width: int
 
 
+class PanopticEntry(TypedDict):
+    """An image in ``annotations`` of a panoptic file. file_name: of its PNG, in the file's folder."""
+
+    image_id: int
+    file_name: str
+    segments_info: list[dict[str, object]]
+
+
 class ImageResults(TypedDict):
-    """A finished image. candidates: boxes before NMS, where they are kept."""
+    """A finished image. candidates: boxes before NMS, where they are kept. panoptic: where it is wanted."""
 
     image: ImageEntry
     results: list[Result]
     candidates: NotRequired[list[Result]]
+    panoptic: NotRequired[PanopticEntry]
 
 
 def describe_run(checkpoint: Path, files: Sequence[ImageFile], **options: object) -> Run:
@@ -152,6 +162,15 @@ class WorkFile:
         if complete:
             self.remove()
         return count
+
+    def write_panoptic(self, path: Path, categories: Sequence[PanopticCategory]) -> None:
+        """Write the panoptic file to which the finished images' PNGs belong, by ascending id."""
+        with whole_file(path) as file:
+            images, annotations = JsonList(file, head='{"images": '), JsonList(file, head=', "annotations": ')
+            images.extend(entry["image"] for entry in self.entries())
+            images.end("")
+            annotations.extend(entry["panoptic"] for entry in self.entries())
+            annotations.end(f', "categories": {json.dumps(category_entries(categories))}}}\n')
 
     def remove(self) -> None:
         """Close and delete it: what people want has been written."""

@@ -170,6 +170,7 @@ class Detector(nn.Module):
         original_sizes: Sequence[Size] | None = None,
         *,
         stage_masks: bool = False,
+        semantic: bool = False,
     ) -> list[Detections]:
         """Detections of every image, masks still as small probability maps.
 
@@ -178,13 +179,16 @@ class Detector(nn.Module):
             sizes: (h, w) of each image inside the canvas; None: the whole canvas.
             original_sizes: (h, w) to rescale each image's results to; None: input pixels.
             stage_masks: give the masks of every stage as well (:attr:`Detections.stages`).
+            semantic: give what the semantic branch says as well (:attr:`Detections.semantic`), where there is one.
         """
         sizes = _sizes(images, sizes)
         original_sizes = sizes if original_sizes is None else list(original_sizes)
         features = self.extract_features(images)
         proposals = self.rpn.propose(features, sizes)
         boxes = [each.boxes for each in proposals]
-        found, doubts = self._detect_from(features, boxes, sizes, original_sizes, stage_masks=stage_masks)
+        found, doubts = self._detect_from(
+            features, boxes, sizes, original_sizes, stage_masks=stage_masks, semantic=semantic
+        )
         reached = settled([self.rpn.test_limits.reached(p) + more for p, more in zip(proposals, doubts, strict=True)])
         return [replace(each, reached=limits) for each, limits in zip(found, reached, strict=True)]
 
@@ -210,6 +214,7 @@ class Detector(nn.Module):
         original_sizes: Sequence[Size],
         *,
         stage_masks: bool,
+        semantic: bool = False,
     ) -> tuple[list[Detections], list[Doubts]]:
         """Detections, and which limits of suppression kept others away."""
         scored = self.score(features, proposals, sizes)
@@ -229,6 +234,9 @@ class Detector(nn.Module):
                 for each, mask, size in zip(found, masks, sizes, strict=True)
             ]
             found = self.postprocess.suppress_masks(found)
+        if semantic and (head := self._cascade.semantic_head) is not None and scored.semantic is not None:
+            maps = head.predict(scored.semantic[0])
+            found = [replace(each, semantic=map_) for each, map_ in zip(found, maps, strict=True)]
         return found, [self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True)]
 
     def _masks(

@@ -12,7 +12,7 @@ A view is at hand only while it is looked at, so it is made, and its features ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
@@ -32,6 +32,8 @@ from dsctool.structures import Detections, Doubts, Scored, settled
 from dsctool.terms import Size
 
 Merge = Literal["average", "union"]
+BAND_VALUES = 1 << 23
+"""Probabilities of classes in pixels that are held at once, 4 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class View:
         """Masks ``(n, s, s)`` as the image has them."""
         return probs.flip(-1) if self.flipped else probs
 
-    def map_out(self, probs: Tensor, original: Size, *, stride: int) -> Tensor:
+    def map_out(self, probs: Tensor, original: Size, *, stride: int, rows: slice = slice(None)) -> Tensor:
         """A map ``(C, H/stride, W/stride)`` of the padded view, bilinearly in every pixel of the image: ``(C, h, w)``.
 
-        Cells that lie in the padding take no part.
+        Cells that lie in the padding take no part. rows: of the image, where not all are wanted.
         """
         height, width = (-(-side // stride) for side in self.size)
         probs = probs[:, :height, :width]
@@ -69,9 +71,9 @@ class View:
             (torch.arange(side, device=probs.device, dtype=torch.float32) + 0.5) * (seen / side)
             for side, seen in zip(original, self.size, strict=True)
         )
-        x = self.size[1] - x if self.flipped else x
-        rows, columns = y * (2 / (stride * height)) - 1, x * (2 / (stride * width)) - 1
-        grid = torch.stack([columns.expand(len(y), -1), rows[:, None].expand(-1, len(x))], dim=-1)
+        x, y = self.size[1] - x if self.flipped else x, y[rows]
+        down, along = y * (2 / (stride * height)) - 1, x * (2 / (stride * width)) - 1
+        grid = torch.stack([along.expand(len(y), -1), down[:, None].expand(-1, len(x))], dim=-1)
         sampled = F.grid_sample(probs[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[0]
 
@@ -111,6 +113,48 @@ def semantic_in_views(model: Detector, views: Iterable[View], original: Size) ->
         probs = view.map_out(logits.softmax(dim=0), original, stride=SEMANTIC_STRIDE)
         total, count = probs if count == 0 else total.add_(probs), count + 1
     return total / count
+
+
+@torch.no_grad()
+def groups_in_views(model: Detector, views: Iterable[View], original: Size, groups: Sequence[Sequence[int]]) -> Tensor:
+    """``(h, w)`` uint8: the most probable group of the semantic branch's classes in each pixel of one image.
+
+    As :func:`semantic_in_views`, with the probabilities of a group's classes summed. All views' maps are held at their
+    stride, without the views. groups: at most 256.
+
+    Raises:
+        ConfigError: the model has no semantic branch.
+    """
+    maps: list[tuple[View, Tensor]] = []
+    for view in views:
+        (logits,) = model.semantic_logits(model.extract_features(view.image))
+        maps.append((replace(view, image=torch.zeros(0)), _grouped(logits, groups)))
+    return _most_probable(maps, original)
+
+
+def groups_of(logits: Tensor, size: Size, original: Size, groups: Sequence[Sequence[int]]) -> Tensor:
+    """The same from logits ``(classes, H/8, W/8)`` of an image that is ``size`` in its padded canvas, ``(h, w)``."""
+    return _most_probable([(View(torch.zeros(0), size, flipped=False), _grouped(logits, groups))], original)
+
+
+def _grouped(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    probs = logits.float().softmax(dim=0)
+    return torch.stack([probs[list(group)].sum(dim=0) for group in groups])
+
+
+def _most_probable(maps: Sequence[tuple[View, Tensor]], original: Size) -> Tensor:
+    """The place of the largest mean: sums and means commute with resizing, so that a band of rows at a time is."""
+    height, width = original
+    device, count = maps[0][1].device, len(maps[0][1])
+    found = torch.empty(original, dtype=torch.uint8, device=device)
+    step = max(1, BAND_VALUES // (count * width))
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        total = torch.zeros((), device=device)
+        for view, map_ in maps:
+            total = total + view.map_out(map_, original, stride=SEMANTIC_STRIDE, rows=rows)
+        found[rows] = total.argmax(dim=0).to(torch.uint8)
+    return found
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,20 @@ def paste_images(
     return images
 
 
+def paste_probabilities(probs: Tensor, boxes: Tensor, size: Size, *, whole_pixels: bool = False) -> Tensor:
+    """``(n, h, w)`` float32: how probable each mask is in each pixel, 0 further than two pixels outside its box.
+
+    Arguments as for :func:`paste_masks`, which gives where these reach its threshold. Where many masks would take too
+    much memory, ask for a few at a time.
+    """
+    pasted = torch.zeros((len(boxes), *size), device=boxes.device)
+    for tiles in _tiles([boxes], [size])[0]:
+        sampled = _sampled(probs, boxes, tiles, whole_pixels)
+        for columns, (mask, x1, y1, x2, y2) in zip(sampled, tiles.rows, strict=True):
+            pasted[mask, y1:y2, x1:x2] = columns[: x2 - x1, : y2 - y1].T
+    return pasted
+
+
 def encode_masks(
     probs: Tensor, boxes: Tensor, size: Size, *, threshold: float = 0.5, whole_pixels: bool = False
 ) -> list[Rle]:
@@ -273,9 +287,15 @@ def _split(windows: list[list[int]]) -> Iterator[list[int]]:
 
 def _foreground(probs: Tensor, boxes: Tensor, tiles: _Tiles, threshold: float, whole_pixels: bool) -> Tensor:
     """``(tiles, width, height)`` bool, columns first, false where a smaller tile is padded."""
+    sampled = _sampled(probs, boxes, tiles, whole_pixels)
+    return sampled > threshold if whole_pixels else sampled >= threshold
+
+
+def _sampled(probs: Tensor, boxes: Tensor, tiles: _Tiles, whole_pixels: bool) -> Tensor:
+    """Probabilities as in :func:`_sample`, by either way of pasting."""
     if whole_pixels:
-        return _sample(probs, _whole_pixels(boxes), tiles, within=True) > threshold
-    return _sample(probs, boxes, tiles) >= threshold
+        return _sample(probs, _whole_pixels(boxes), tiles, within=True)
+    return _sample(probs, boxes, tiles)
 
 
 def _sample(probs: Tensor, boxes: Tensor, tiles: _Tiles, *, within: bool = False) -> Tensor:

@@ -46,7 +46,7 @@ def draw_instances(
     first, so that small ones stay visible; a pixel shows the tint of the topmost instance only, outlines are drawn
     over all tints, and names over everything.
     """
-    original = _pillow(image)
+    original = pillow(image)
     corners = _array(boxes, np.float64).reshape(-1, 4)
     if size is not None:
         corners = corners * (2 * (original.width / size[1], original.height / size[0]))
@@ -66,7 +66,8 @@ def draw_instances(
     return canvas
 
 
-def _pillow(image: Image.Image | Tensor) -> Image.Image:
+def pillow(image: Image.Image | Tensor) -> Image.Image:
+    """An RGB image of a Pillow image or ``(3, h, w)`` uint8 RGB."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
@@ -90,12 +91,12 @@ def _draw_masks(
     """Tints, then outlines. One mask at a time is decoded, twice, so that memory stays one mask's."""
     order = np.argsort([-_area(mask) for mask in masks], kind="stable")
     for index in order:
-        _tint(canvas, original, masks[index], colors[index], line)
+        tint(canvas, original, masks[index], colors[index], line)
     for index in order:
-        _outline(canvas, masks[index], colors[index], line)
+        outline(canvas, masks[index], colors[index], line)
 
 
-def _tint(canvas: Image.Image, original: Image.Image, mask: Mask, color: Color, line: float) -> None:
+def tint(canvas: Image.Image, original: Image.Image, mask: Mask, color: Color, line: float) -> None:
     """Replaces what is under the mask by the original image mixed with the colour."""
     cropped = _crop(mask, margin=2)
     if cropped is None:
@@ -106,7 +107,7 @@ def _tint(canvas: Image.Image, original: Image.Image, mask: Mask, color: Color, 
     canvas.paste(patch, (left, top), shape.filter(ImageFilter.GaussianBlur(0.3 * line)))
 
 
-def _outline(canvas: Image.Image, mask: Mask, color: Color, line: float) -> None:
+def outline(canvas: Image.Image, mask: Mask, color: Color, line: float) -> None:
     """A smooth line of the given width along the mask's border, on a soft dark rim."""
     cropped = _crop(mask, margin=int(3 * line) + 1)
     if cropped is None:

@@ -49,6 +49,7 @@ class FakeDetector(nn.Module):
         original_sizes: Sequence[Size] | None = None,
         *,
         stage_masks: bool = False,
+        semantic: bool = False,
     ) -> list[Detections]:
         self.calls["detect"] += 1
         self.on_detect(self.calls["detect"])

@@ -45,6 +45,7 @@ class Fixed(nn.Module):
         original_sizes: Sequence[Size] | None = None,
         *,
         stage_masks: bool = False,
+        semantic: bool = False,
     ) -> list[Detections]:
         assert sizes is not None
         assert original_sizes is not None

@@ -11,12 +11,13 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from dsctool.config.schema import TTAConfig
+from dsctool.data.transforms import inference_transform, pad_images
 from dsctool.engine.inference import find_instances
-from dsctool.engine.views import ImageViews, count_views, in_views, semantic_probabilities
+from dsctool.engine.views import ImageViews, count_views, in_views, semantic_groups, semantic_probabilities
 from dsctool.errors import ConfigError
 from dsctool.models import views as views_module
 from dsctool.models.detector import Detector
-from dsctool.models.views import View, _Looking, detect_in_views, semantic_in_views
+from dsctool.models.views import View, _Looking, detect_in_views, groups_of, semantic_in_views
 from dsctool.structures import Instances
 from tests.models.tiny import tiny_detector
 
@@ -173,6 +174,28 @@ def test_semantic_probabilities(name: str) -> None:
     assert torch.equal(semantic_probabilities(in_both, image), semantic_in_views(model, [one, mirrored], size))
 
 
+def test_groups_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most probable group is that of the summed probabilities in every pixel, however many rows are one band."""
+    tta = ["data.tta.short_sides=[96,64]", "data.tta.long_side=160"]
+    groups = [(2,), (0, 3), (1,)]
+    image, size = picture(), (60, 90)
+    for words in ([], tta):
+        model = tiny_detector("htc_tiny", [*SIDES, *words]).eval()
+        for band in (1 << 23, 3 * 90 * 7):
+            monkeypatch.setattr(views_module, "BAND_VALUES", band)
+            found = semantic_groups(model, image, groups)
+            sums = torch.stack([semantic_probabilities(model, image)[list(group)].sum(dim=0) for group in groups])
+            best = sums.gather(0, found.long()[None])[0]
+            assert found.dtype == torch.uint8
+            torch.testing.assert_close(best, sums.max(dim=0).values, rtol=0, atol=1e-6)
+    model = tiny_detector("htc_tiny", SIDES).eval()
+    batch = pad_images([inference_transform(model.config.data).image(image)], 32)
+    (seen,) = model.detect(batch.tensor, batch.sizes, [size], semantic=True)
+    assert seen.semantic is not None
+    assert torch.equal(groups_of(seen.semantic, batch.sizes[0], size, groups), semantic_groups(model, image, groups))
+    assert model.detect(batch.tensor, batch.sizes, [size])[0].semantic is None
+
+
 def test_a_map_keeps_its_place_and_nothing_of_the_padding() -> None:
     """Columns of a 20 x 40 view, 32 x 64 with its padding, at stride 8: 5 cells of the image, 3 of the padding."""
     columns = torch.tensor([0.0, 1, 2, 3, 4, 100, 100, 100]).expand(1, 4, 8)
@@ -194,6 +217,8 @@ def test_a_model_without_a_semantic_branch_says_so() -> None:
         assert not model.has_semantic
         with pytest.raises(ConfigError, match=r"no semantic branch.*data\.semantic"):
             semantic_probabilities(model, picture())
+        with pytest.raises(ConfigError, match="no semantic branch"):
+            semantic_groups(model, picture(), [(0,)])
 
 
 def test_semantic_views_are_held_one_at_a_time() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dsctool.coco_results import Rle
 from dsctool.ops import masks as mask_ops
-from dsctool.ops.masks import encode_masks, mask_targets, paste_masks
+from dsctool.ops.masks import encode_masks, mask_targets, paste_masks, paste_probabilities
 from dsctool.terms import Size
 from tests.conftest import RECORDINGS
 
@@ -84,6 +84,20 @@ def test_paste_agrees_with_recorded_probabilities_at_any_threshold(threshold: fl
 def test_paste_is_the_published_rule(size: Size) -> None:
     probs, boxes = random_masks(25, size)
     assert torch.equal(paste_masks(probs, boxes, size), reference_paste(probs, boxes, size) >= 0.5)
+
+
+@pytest.mark.parametrize("size", [(37, 61), (1, 1)])
+def test_probabilities_are_those_that_paste_compares(size: Size) -> None:
+    probs, boxes = random_masks(25, size)
+    pasted = paste_probabilities(probs, boxes, size)
+    assert torch.equal(pasted >= 0.5, paste_masks(probs, boxes, size))
+    near = pasted > 0
+    assert torch.equal(pasted[near], reference_paste(probs, boxes, size)[near])
+    whole = paste_probabilities(probs, boxes, size, whole_pixels=True)
+    assert torch.equal(whole > 0.5, paste_masks(probs, boxes, size, whole_pixels=True))
+    alone = torch.cat([paste_probabilities(probs[i : i + 1], boxes[i : i + 1], size) for i in range(25)])
+    assert torch.equal(alone, pasted)
+    assert paste_probabilities(probs[:0], boxes[:0], size).shape == (0, *size)
 
 
 def test_threshold_is_inclusive() -> None:
