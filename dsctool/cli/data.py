@@ -157,16 +157,13 @@ def from_panoptic(root: Root) -> None:
 
         dsctool data from-panoptic datasets/coco
     """
-    from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
     from dsctool.data.panoptic_import import import_panoptic
 
     with counting() as progress:
         written = import_panoptic(root, progress=progress)
     for path in written:
         typer.echo(path)
-    most = int(written[-1].read_text(encoding="utf-8").splitlines()[-1].partition(":")[0]) + 1
-    channels = f" model.cascade.semantic.num_classes={most}" if most > STUFFTHINGMAPS_CLASSES else ""
-    typer.echo(f"train with: data.semantic=stuffthingmaps{channels}", err=True)
+    typer.echo("train with: data.semantic=stuffthingmaps", err=True)
 
 
 @app.command()

@@ -10,7 +10,15 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from dsctool.config.augment_schema import ColorConfig, CopyPasteConfig, CropConfig, JitterConfig
-from dsctool.config.model_schema import Block, Fraction, Limit, ModelConfig, PositiveFloat, PositiveInt
+from dsctool.config.model_schema import (
+    STUFFTHINGMAPS_CLASSES,
+    Block,
+    Fraction,
+    Limit,
+    ModelConfig,
+    PositiveFloat,
+    PositiveInt,
+)
 from dsctool.terms import FusionRule, PixelRule, Precision
 
 
@@ -327,6 +335,11 @@ class Config(Block):
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+    @property
+    def stuff_channels(self) -> int:
+        """Of a semantic branch that learns stuff maps, where ``semantic.num_classes`` is null."""
+        return max(STUFFTHINGMAPS_CLASSES, len(self.panoptic.labels or ()))
 
     @model_validator(mode="after")
     def _masks_for_mask_nms(self) -> Self:

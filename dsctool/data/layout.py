@@ -5,6 +5,8 @@ The standard layout is COCO's own::
     ROOT/annotations/instances_<split>.json
     ROOT/<split>/                            images
     ROOT/stuffthingmaps/<split>/             stuff-and-thing maps, optional
+    ROOT/stuffthingmaps/labels.txt           names of their values, optional: COCO-Stuff's have 182
+    ROOT/annotations/panoptic_<split>.json   panoptic truth with its folder of PNGs, optional
     ROOT/annotations/image_info_test-dev2017.json with ROOT/test2017/, which have no annotations
 
 Anything else is named in the configuration (``data.train.annotations``, ``data.train.images``, ...).
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.config.schema import SplitConfig
+from dsctool.data.stuff import values_in
 from dsctool.errors import DataError
 from dsctool.terms import Role
 
@@ -65,7 +68,8 @@ def find_split(root: Path, split: SplitConfig, role: Role) -> SplitFiles:
     if not images.is_dir():
         raise DataError(f"{images}: no such folder of images for {annotations}. Set data.{role}.images")
     weights = None if split.weights is None else root / split.weights
-    return SplitFiles(annotations, images, _semantic_maps(root, split, role, images.name), weights=weights)
+    maps = _semantic_maps(root, split, role, images.name)
+    return SplitFiles(annotations, images, maps, _values(maps), weights)
 
 
 def find_test_dev(root: Path) -> SplitFiles:
@@ -101,8 +105,9 @@ def find_splits(root: Path) -> list[SplitFiles]:
     splits = []
     for file in files:
         name = _split_name(file)
-        maps = root / "stuffthingmaps" / name
-        splits.append(SplitFiles(file, root / name, maps if maps.is_dir() else None))
+        folder = root / "stuffthingmaps" / name
+        maps = folder if folder.is_dir() else None
+        splits.append(SplitFiles(file, root / name, maps, _values(maps)))
     return splits
 
 
@@ -138,6 +143,10 @@ def _semantic_maps(root: Path, split: SplitConfig, role: Role, name: str) -> Pat
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of semantic maps. Set data.{role}.semantic_maps")
     return folder
+
+
+def _values(maps: Path | None) -> int:
+    return STUFFTHINGMAPS_CLASSES if maps is None else values_in(maps)
 
 
 def _found(root: Path) -> str:

@@ -12,10 +12,13 @@ from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.data.records import Category
 from dsctool.errors import DataError
 from dsctool.files import read_bytes
 
+LABELS = "labels.txt"
+"""Beside the folders of maps: the names of their values."""
 _FIRST_STUFF = 92
 """The least COCO-Stuff id of stuff; things have those below."""
 
@@ -127,6 +130,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if named.get(0) in ("unlabeled", "unlabelled"):
         named = {value - 1: name for value, name in named.items() if value > 0}
     return tuple(named.get(value, "") for value in range(max(named, default=-1) + 1))
+
+
+def values_in(maps: Path) -> int:
+    """How many values the maps in a folder may have: 183 as COCO-Stuff's, or more where ``labels.txt`` names more."""
+    path = maps.parent / LABELS
+    try:
+        return max(STUFFTHINGMAPS_CLASSES, len(read_labels(path)) if path.is_file() else 0)
+    except DataError:  # a run that would take names from it says so
+        return STUFFTHINGMAPS_CLASSES
 
 
 def name_channels(names: Sequence[str], categories: Sequence[Category]) -> StuffChannels | None:

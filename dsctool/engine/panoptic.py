@@ -17,7 +17,7 @@ from dsctool.data.panoptic import PanopticCategory, segment_entries, write_ids
 from dsctool.data.pictures import Picture
 from dsctool.data.records import Category
 from dsctool.data.semantic_results import SemanticResults, read_semantic_results
-from dsctool.data.stuff import COCO_STUFF, StuffChannels, category_color, name_channels, read_labels
+from dsctool.data.stuff import COCO_STUFF, LABELS, StuffChannels, category_color, name_channels, read_labels
 from dsctool.engine.precision import computing_in
 from dsctool.engine.sets import semantic_channels
 from dsctool.engine.views import semantic_groups
@@ -116,7 +116,7 @@ def panoptic_fusion(
             "train with data.semantic=stuffthingmaps"
         )
     channels = _channels(model, labels)
-    if semantic is None and channels.count > (has := semantic_channels(config) or STUFFTHINGMAPS_CLASSES):
+    if semantic is None and channels.count > (has := semantic_channels(config) or config.stuff_channels):
         raise DataError(f"{labels or 'stuff'}: names channel {channels.count - 1}, the semantic branch has {has}")
     results = None
     if semantic is not None:
@@ -170,15 +170,17 @@ def with_stuff_names(config: Config, maps: Path | None, categories: Sequence[Cat
 
     As it is where it has names, where stuff is COCO-Stuff's, and where there is no such file.
     """
-    path = None if maps is None else maps.parent / "labels.txt"
+    path = None if maps is None else maps.parent / LABELS
     if path is None or not path.is_file() or config.panoptic.labels is not None:
         return config, []
-    if config.data.semantic != "stuffthingmaps" or set(categories) <= set(COCO_CATEGORIES):
+    if config.data.semantic != "stuffthingmaps":
         return config, []
     try:
         names = read_labels(path)
     except DataError as error:
         return config, [f"{error}. Stuff has no names in this run; predict --panoptic will need --stuff-labels"]
+    if set(categories) <= set(COCO_CATEGORIES) and len(names) <= STUFFTHINGMAPS_CLASSES:
+        return config, []  # COCO-Stuff's own
     panoptic = config.panoptic.model_copy(update={"labels": names})
     return config.model_copy(update={"panoptic": panoptic}), []
 

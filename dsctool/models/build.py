@@ -9,7 +9,6 @@ from torch import nn
 
 from dsctool.config.limits import fit_limits
 from dsctool.config.model_schema import (
-    STUFFTHINGMAPS_CLASSES,
     BackboneConfig,
     CascadeRcnnConfig,
     DscConfig,
@@ -20,7 +19,7 @@ from dsctool.config.model_schema import (
     RpnConfig,
     SemanticHeadConfig,
 )
-from dsctool.config.schema import Config, Part, PostprocessConfig, SemanticData, TrainConfig
+from dsctool.config.schema import Config, Part, PostprocessConfig, TrainConfig
 from dsctool.data.records import Category
 from dsctool.models.backbones.resnet import ConvFactory, ResNet, batch_norm, group_norm, plain_conv
 from dsctool.models.backbones.sac import DeformableConv, StandardisedConv, SwitchableAtrousConv
@@ -72,7 +71,7 @@ def build_detector(config: Config, *, num_classes: int | None = None) -> Detecto
         neck=FPN(backbone.channels, channels, checkpoint="neck" in again),
         rfp=None if rfp is None else _rfp(rfp, model.backbone, ops=model.ops, channels=channels, again=again),
         rpn=_rpn(model.rpn, channels=channels, geometry=geometry),
-        cascade=_cascade(model, config.data.semantic, num_classes, geometry, config.train),
+        cascade=_cascade(model, _semantic_classes(config, num_classes), num_classes, geometry, config.train),
         postprocess=_postprocess(config.postprocess),
         config=config,
         geometry=geometry,
@@ -172,7 +171,7 @@ def _rpn(config: RpnConfig, *, channels: int, geometry: Geometry) -> RPN:
 
 
 def _cascade(
-    model: ModelConfig, semantic: SemanticData, num_classes: int, geometry: Geometry, train: TrainConfig
+    model: ModelConfig, semantic: int | None, num_classes: int, geometry: Geometry, train: TrainConfig
 ) -> nn.Module:
     channels, at_once = model.neck.channels, train.masks_at_once
     checkpoint = "cascade" in train.checkpointed_parts
@@ -203,7 +202,7 @@ def _cascade(
                 ],
                 mask_roi_size=cascade.mask_head.roi_size,
                 stage_loss_weights=cascade.stage_loss_weights,
-                semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels, num_classes=num_classes),
+                semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels),
                 geometry=geometry,
                 checkpoint=checkpoint,
             )
@@ -220,7 +219,7 @@ def _cascade(
 
 
 def _dsc(
-    semantic: SemanticData,
+    semantic: int | None,
     cascade: DscConfig,
     *,
     channels: int,
@@ -252,7 +251,7 @@ def _dsc(
         ),
         box_loss_weights=cascade.box_loss_weights,
         averaged_stages=cascade.averaged_stages,
-        semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels, num_classes=num_classes),
+        semantic_head=_semantic_head(semantic, cascade.semantic, channels=channels),
         geometry=geometry,
         checkpoint=checkpoint,
     )
@@ -308,17 +307,25 @@ def _mask_head(
     )
 
 
-def _semantic_head(
-    semantic: SemanticData, head: SemanticHeadConfig, *, channels: int, num_classes: int
-) -> SemanticHead | None:
-    if semantic == "none":
+def _semantic_classes(config: Config, num_classes: int) -> int | None:
+    """Of the data that supervise the semantic branch; None: there is no branch."""
+    match config.data.semantic:
+        case "none":
+            return None
+        case "instances":
+            return num_classes + 1
+        case "stuffthingmaps":
+            return config.stuff_channels
+
+
+def _semantic_head(classes: int | None, head: SemanticHeadConfig, *, channels: int) -> SemanticHead | None:
+    if classes is None:
         return None
-    derived = STUFFTHINGMAPS_CLASSES if semantic == "stuffthingmaps" else num_classes + 1
     return SemanticHead(
         channels=channels,
         num_levels=len(STRIDES),
         convs=head.convs,
-        num_classes=head.num_classes or derived,
+        num_classes=head.num_classes or classes,
         loss_weight=head.loss_weight,
         average_valid=head.loss_average == "valid_pixels",
     )

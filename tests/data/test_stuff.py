@@ -8,7 +8,7 @@ import pytest
 
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.data.records import Category
-from dsctool.data.stuff import COCO_STUFF, category_color, name_channels, read_labels
+from dsctool.data.stuff import COCO_STUFF, category_color, name_channels, read_labels, values_in
 from dsctool.data.synthetic.scenes import CLASSES, STUFF
 from dsctool.errors import DataError
 from dsctool.interop.coco_categories import COCO_CATEGORIES
@@ -69,6 +69,14 @@ def test_coco_stuffs_own_labels_count_from_one(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("0: unlabeled\n1: person\n\n4: sand\n")
     assert read_labels(path) == ("person", "", "", "sand")
+
+
+def test_maps_may_have_more_values_than_coco_stuffs(tmp_path: Path) -> None:
+    maps, labels = tmp_path / "train", tmp_path / "labels.txt"
+    assert values_in(maps) == STUFFTHINGMAPS_CLASSES
+    for text, count in (("3: sand", STUFFTHINGMAPS_CLASSES), ("199: rug", 200), ("no names", STUFFTHINGMAPS_CLASSES)):
+        labels.write_text(text)
+        assert values_in(maps) == count
 
 
 def test_ids_of_stuff_are_no_ids_of_things() -> None:

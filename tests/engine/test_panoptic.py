@@ -41,6 +41,8 @@ def test_coco_has_names(maps: Path) -> None:
     config = load_config("htc_r50_fpn_1x_coco")
     assert with_stuff_names(config, maps, COCO_CATEGORIES) == (config, [])
     assert with_stuff_names(load_config("htc_tiny", [MAPS]), None, OWN)[0].panoptic.labels is None
+    (maps.parent / "labels.txt").write_text("0: person\n199: rug-merged\n")  # COCO's panoptic ids, not COCO-Stuff's
+    assert len(with_stuff_names(config, maps, COCO_CATEGORIES)[0].panoptic.labels or ()) == 200
 
 
 def test_a_file_of_something_else_stops_no_training(maps: Path) -> None:

@@ -57,9 +57,18 @@ def test_classes_come_from_the_data_where_the_configuration_leaves_them_open() -
     assert build_detector(load_config("htc_tiny", ["model.num_classes=5"]), num_classes=3).num_classes == 5
 
 
-@pytest.mark.parametrize(("semantic", "channels"), [("stuffthingmaps", 183), ("instances", 4), ("none", None)])
-def test_the_semantic_branch_follows_the_supervision(semantic: str, channels: int | None) -> None:
-    model = build_detector(load_config("htc_tiny", ["model.num_classes=3", f"data.semantic={semantic}"]))
+@pytest.mark.parametrize(
+    ("words", "channels"),
+    [
+        (["data.semantic=stuffthingmaps"], 183),
+        (["data.semantic=stuffthingmaps", "panoptic.labels=[sand, sea]"], 183),
+        (["data.semantic=stuffthingmaps", f"panoptic.labels=[{', '.join(f's{i}' for i in range(200))}]"], 200),
+        (["data.semantic=instances"], 4),
+        (["data.semantic=none"], None),
+    ],
+)
+def test_the_semantic_branch_follows_the_supervision(words: list[str], channels: int | None) -> None:
+    model = build_detector(load_config("htc_tiny", ["model.num_classes=3", *words]))
     head = model.cascade.semantic_head
     assert (None if head is None else head.logits.out_channels) == channels
 

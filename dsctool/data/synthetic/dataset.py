@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dsctool.data.panoptic import PanopticCategory, PanopticWriter
+from dsctool.data.stuff import category_color
 from dsctool.data.synthetic.scenes import CLASSES, STUFF, Scene, draw_scene
 from dsctool.errors import DataError
 from dsctool.terms import Size
@@ -151,14 +151,8 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
 def _panoptic_categories(labels: Sequence[int]) -> list[PanopticCategory]:
     """The things that may occur, then all stuff, in colours of their own."""
     names = [*((label, CLASSES[label]) for label in labels), *enumerate(STUFF, start=len(CLASSES))]
-    return [PanopticCategory(value + 1, name, value < len(CLASSES), _color(value), "sea") for value, name in names]
-
-
-def _color(value: int) -> tuple[int, int, int]:
-    """Hues a golden angle apart; stuff is pale."""
-    shares = colorsys.hsv_to_rgb(0.618 * value % 1, 0.75 if value < len(CLASSES) else 0.3, 0.9)
-    red, green, blue = (round(255 * share) for share in shares)
-    return red, green, blue
+    kinds = ((value + 1, name, value < len(CLASSES)) for value, name in names)
+    return [PanopticCategory(*kind, category_color(kind[0], is_thing=kind[2]), "sea") for kind in kinds]
 
 
 def _segments(scene: Scene) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
