@@ -121,7 +121,8 @@ def panoptic_fusion(
     results = None
     if semantic is not None:
         stuff = {each.id for each in channels.stuff}
-        results = read_semantic_results(semantic, stuff=stuff, things={each.id for each in model.categories})
+        classes = COCO_CATEGORIES if channels is COCO_STUFF else model.categories
+        results = read_semantic_results(semantic, stuff=stuff, things={each.id for each in classes})
     return PanopticFusion(model, channels, results, fusion_settings(config.panoptic), precision)
 
 
