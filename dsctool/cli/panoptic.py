@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dsctool.cli.output import beside, keep_apart, prepare_file, write_json
+from dsctool.cli.output import beside, counting, keep_apart, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def measure_panoptic(
 
     keep_apart([json_file], [ground_truth, predictions])
     prepare_file(json_file)
-    quality = evaluate_panoptic(ground_truth, predictions)
+    with counting() as progress:
+        quality = evaluate_panoptic(ground_truth, predictions, progress=progress)
     if json_file is not None:
         write_json(json_file, as_json(quality), indent=2)
     with beside(json_file):

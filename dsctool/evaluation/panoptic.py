@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -36,12 +37,15 @@ from dsctool.data.panoptic import (
 )
 from dsctool.data.panoptic_rules import ImageId
 from dsctool.errors import DataError
+from dsctool.terms import Progress
 
 MATCHED_ABOVE = 0.5
 """IoU of a match; and the share of void and crowd above which a prediction without partner is left out."""
 
 _WORTH = 10
 """Images for which a further process pays."""
+_TOGETHER = 250
+"""Images between two words of progress: seconds on one core."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -119,7 +123,9 @@ class PanopticQuality:
     notes: tuple[str, ...]
 
 
-def evaluate_panoptic(ground_truth: str | Path, predictions: str | Path) -> PanopticQuality:
+def evaluate_panoptic(
+    ground_truth: str | Path, predictions: str | Path, *, progress: Progress | None = None
+) -> PanopticQuality:
     """PQ, SQ and RQ of results, exactly panopticapi's.
 
     Both are JSON files of COCO's panoptic format, each with its PNGs in the folder of the same name. Every image that
@@ -134,7 +140,12 @@ def evaluate_panoptic(ground_truth: str | Path, predictions: str | Path) -> Pano
     found = read_panoptic(Path(predictions), results=True)
     _check_results(truth, found)
     ids = list(truth.entries)
-    parts = on_all_cores(lambda part: _match_images(truth, found, ids[part]), len(ids), worth=_WORTH)
+    parts = []
+    for first in range(0, len(ids), _TOGETHER):
+        some = ids[first : first + _TOGETHER]
+        parts += on_all_cores(partial(_match_images, truth, found, some), len(some), worth=_WORTH)
+        if progress is not None:
+            progress("comparing images", first + len(some), len(ids))
     return _quality(truth, found, Matching.join(parts))
 
 
@@ -237,8 +248,8 @@ def _check_pixels(found: Sequence[Segment], ids: Ids, pixels: Ints) -> None:
             raise DataError(f"segment {segment.id} is in segments_info, and has no pixels in the PNG: leave it out")
 
 
-def _match_images(truth: PanopticFile, found: PanopticFile, ids: Sequence[ImageId]) -> Matching:
-    return Matching.join([_match_image(truth, found, image_id) for image_id in ids])
+def _match_images(truth: PanopticFile, found: PanopticFile, ids: Sequence[ImageId], part: slice) -> Matching:
+    return Matching.join([_match_image(truth, found, image_id) for image_id in ids[part]])
 
 
 def _match_image(truth: PanopticFile, found: PanopticFile, image_id: ImageId) -> Matching:

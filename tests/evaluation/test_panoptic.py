@@ -120,10 +120,12 @@ from dsctool import cores
 from dsctool.errors import DataError
 from dsctool.evaluation import panoptic
 found = []
-for count in (1, 3):
+for count, panoptic._TOGETHER in ((1, 250), (3, 250), (3, 15)):
     cores._cores = lambda: count
-    found.append(panoptic.evaluate_panoptic("gt.json", "dt.json"))
-assert found[0] == found[1] and found[0].images == 40
+    said = []
+    found.append(panoptic.evaluate_panoptic("gt.json", "dt.json", progress=lambda *words: said.append(words)))
+assert found[0] == found[1] == found[2] and found[0].images == 40
+assert said == [("comparing images", done, 40) for done in (15, 30, 40)]
 os.remove("dt/39.png")
 try:
     panoptic.evaluate_panoptic("gt.json", "dt.json")
