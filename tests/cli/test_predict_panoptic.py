@@ -254,7 +254,7 @@ def test_names_of_channels_that_are_not_there(checkpoint: Path, photos: Path, tm
     path.write_text(LABELS + "4: floor\n")
     result = run(checkpoint, photos, "--panoptic", "--stuff-labels", path, "--output", tmp_path / "out")
     assert result.exit_code == 1
-    assert "labels.txt: names channel 4, the semantic branch has 4" in result.stderr
+    assert "labels.txt: names channel 4 (from 0 on), the semantic branch has 4" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--semantic", "--stuff-labels"])
