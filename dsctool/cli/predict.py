@@ -162,7 +162,7 @@ def predict(
             if panoptic:
                 fusion = panoptic_fusion(model, labels=stuff_labels, semantic=semantic, precision=precision.value)
                 if fusion.semantic is not None:
-                    _refuse_foreign(fusion.semantic, files)
+                    _check_semantic(fusion.semantic, files)
         run = describe_run(
             checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages,
             overlays=not no_overlays, candidates=keep_candidates, device=chosen.type, **as_option(precision),
@@ -189,6 +189,10 @@ def predict(
     typer.echo(f"{targets.results}: {count} results for {read} images")
     for note in limits.notes(model.config):
         typer.echo(note, err=True)
+    if fusion is not None and fusion.semantic is not None:
+        bare = sum(file.id not in fusion.semantic for file in files)
+        if bare:
+            typer.echo(f"{semantic}: {bare} of {len(files)} images have no stuff in it", err=True)
     if read < len(files):
         typer.echo(f"{len(files) - read} of {len(files)} images could not be read; --resume tries them again", err=True)
         raise typer.Exit(1)
@@ -329,10 +333,16 @@ def _panoptic_options(semantic: Path | None, labels: Path | None) -> dict[str, s
     return {"panoptic": True, **read}
 
 
-def _refuse_foreign(semantic: SemanticResults, files: Sequence[ImageFile]) -> None:
-    """Results that have none of the images are about others, or call them something else."""
+def _check_semantic(semantic: SemanticResults, files: Sequence[ImageFile]) -> None:
+    """Results that have none of the images are about others, or call them something else.
+
+    Sizes are compared now where they are known, and when an image is decoded where not.
+    """
     if not any(file.id in semantic for file in files):
         raise DsctoolError(
             f"{semantic.path}: has stuff of none of these images, whose ids begin with {files[0].id}. "
             "--images-json FILE gives images the ids that a COCO file has for them"
         )
+    for file in files:
+        if file.size is not None:
+            semantic.check(file.id, file.size)

@@ -5,9 +5,10 @@ So the stuff of any semantic model can be fused with the instances of a detector
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsctool.data.records import json_kind
 from dsctool.data.segmentations import NO_PIXELS, segmentation_problem
@@ -38,16 +39,23 @@ class SemanticResults:
         Raises:
             DataError: a mask has another size.
         """
-        found = []
+        masks = self._masks(image, size)
+        return [(category, Rle(size=list(size), counts=compressed(mask, size))) for category, mask in masks]
+
+    def check(self, image: int, size: Size) -> None:
+        """Raises DataError as :meth:`of`, which takes longer."""
+        for _ in self._masks(image, size):
+            pass
+
+    def _masks(self, image: int, size: Size) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for category, place in self.rows.get(image, ()):
-            segmentation = self.entries[place]["segmentation"]
-            if segmentation["size"] != list(size):
+            mask = self.entries[place]["segmentation"]
+            if mask["size"] != list(size):
                 raise DataError(
-                    f"{self.path}: result {place} (image {image}): RLE has size {segmentation['size']} "
-                    f"(height, width), the image has {list(size)}"
+                    f"{self.path}: result {place} (image {image}): RLE has size {mask['size']} (height, width), "
+                    f"the image has {list(size)}"
                 )
-            found.append((category, Rle(size=list(size), counts=compressed(segmentation, size))))
-        return found
+            yield category, mask
 
 
 def read_semantic_results(path: Path, *, stuff: Collection[int], things: Collection[int]) -> SemanticResults:

@@ -117,11 +117,13 @@ def panoptic_fusion(
         )
     channels = _channels(model, labels)
     if semantic is None and channels.count > (has := semantic_channels(config) or config.stuff_channels):
-        raise DataError(f"{labels or 'stuff'}: names channel {channels.count - 1}, the semantic branch has {has}")
+        source = labels or ("COCO-Stuff" if channels is COCO_STUFF else "panoptic.labels")
+        raise DataError(f"{source}: names channel {channels.count - 1} (from 0 on), the semantic branch has {has}")
     results = None
     if semantic is not None:
         stuff = {each.id for each in channels.stuff}
-        results = read_semantic_results(semantic, stuff=stuff, things={each.id for each in model.categories})
+        classes = COCO_CATEGORIES if channels is COCO_STUFF else model.categories
+        results = read_semantic_results(semantic, stuff=stuff, things={each.id for each in classes})
     return PanopticFusion(model, channels, results, fusion_settings(config.panoptic), precision)
 
 

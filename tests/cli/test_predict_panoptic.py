@@ -202,6 +202,7 @@ def test_stuff_from_a_file(photos: Path, labels: Path, tmp_path: Path) -> None:
     words = ["panoptic.stuff_area=1", "panoptic.min_score=1", "--semantic", stuff, "--stuff-labels", labels]
     result = run(path, photos, *words, "--panoptic", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
+    assert "stuff.json: 2 of 3 images have no stuff in it" in result.stderr
     maps = check(tmp_path / "out")
     assert (maps[2][:, :45] == 1).all()
     assert not maps[2][:, 45:].any()
@@ -223,6 +224,12 @@ def test_a_file_that_does_not_fit(photos: Path, checkpoint: Path, labels: Path, 
         result = run(checkpoint, photos, *words, "--semantic", stuff, "--overwrite")
         assert result.exit_code == 1
         assert said in result.stderr
+    table = {"images": [{"id": 2, "file_name": "a.png", "height": 60, "width": 90}]}
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    words = [*words[:-1], tmp_path / "other", "--images-json", tmp_path / "table.json"]
+    result = run(checkpoint, photos / "a.png", *words, "--semantic", stuff)
+    assert said in result.stderr
+    assert not (tmp_path / "other").exists(), "with sizes in a table it is found before anything runs"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +254,7 @@ def test_names_of_channels_that_are_not_there(checkpoint: Path, photos: Path, tm
     path.write_text(LABELS + "4: floor\n")
     result = run(checkpoint, photos, "--panoptic", "--stuff-labels", path, "--output", tmp_path / "out")
     assert result.exit_code == 1
-    assert "labels.txt: names channel 4, the semantic branch has 4" in result.stderr
+    assert "labels.txt: names channel 4 (from 0 on), the semantic branch has 4" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--semantic", "--stuff-labels"])
