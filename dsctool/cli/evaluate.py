@@ -30,7 +30,7 @@ from dsctool.cli.options import (
     with_tta,
 )
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
-from dsctool.cli.panoptic import check_panoptic_options, measure_panoptic
+from dsctool.cli.panoptic import check_panoptic_options, measure_panoptic, measure_panoptic_model
 from dsctool.cli.run_model import inference_processes, run_checkpoint
 from dsctool.cli.submission import Submission, check_options, write_test_dev
 
@@ -111,7 +111,7 @@ def evaluate(
     ] = SCORE_THRESHOLD,
     panoptic: Annotated[
         bool,
-        typer.Option("--panoptic", help="The files are of COCO's panoptic format: measure panoptic quality."),
+        typer.Option("--panoptic", help="Panoptic quality, of the model's results or of files in COCO's format."),
     ] = False,
     test_dev: Annotated[
         bool,
@@ -146,8 +146,9 @@ def evaluate(
     missed instances (as TIDE does), by size and for huddled and lone instances. It writes DIR/errors.json,
     errors.html and pictures: losses, the confusion matrix, precision over recall.
 
-    --panoptic compares files of COCO's panoptic format as panopticapi does: PQ, SQ and RQ of all categories, of things
-    and of stuff. The PNGs of each file lie in the folder of its name.
+    --panoptic gives PQ, SQ and RQ of all categories, of things and of stuff, as panopticapi does: of a checkpoint on a
+    data set with annotations/panoptic_SPLIT.json, or of two files of COCO's panoptic format. The PNGs of each lie in
+    the folder of its name.
 
     --test-dev runs all images of --data's annotations/image_info_test-dev2017.json, in test2017/, and measures nothing:
     it writes DIR/bbox/detections_test-dev2017_NAME_results.zip and the same in DIR/segm/, uploads for COCO's server,
@@ -167,6 +168,8 @@ def evaluate(
 
         dsctool eval --ground-truth cells.json --predictions results.json --max-dets auto
 
+        dsctool eval runs/first/best.pt --data datasets/coco --panoptic
+
         dsctool eval --panoptic --ground-truth panoptic_val2017.json --predictions panoptic.json --per-class
 
         dsctool eval runs/first/best.pt --data datasets/coco --test-dev --tta --output upload
@@ -174,20 +177,28 @@ def evaluate(
     if panoptic:
         check_panoptic_options(
             checkpoint=checkpoint,
+            data=data,
             ground_truth=ground_truth,
             predictions=predictions,
+            for_models={
+                "--weights": weights, "--split": split is not Split.VAL, "--tta": tta,
+                "--precision": precision is not ComputedIn.FLOAT32, "--device": device != "auto",
+            },
             others={
-                "--weights": weights, "--data": data, "--split": split is not Split.VAL, "--tta": tta,
                 "--max-dets": max_dets, "--areas": areas, "--huddle": huddle, "--errors": errors,
                 "--candidates": candidates, "--huddled-above": huddled_above != HUDDLED_ABOVE or t_o is not None,
                 "--score-threshold": score_threshold != SCORE_THRESHOLD, "--test-dev": test_dev, "--output": output,
                 "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite,
-                "--precision": precision is not ComputedIn.FLOAT32, "--device": device != "auto",
             },
         )  # fmt: skip
-        assert ground_truth is not None
-        assert predictions is not None
-        measure_panoptic(ground_truth, predictions, json_file=json_file, per_class=per_class)
+        if checkpoint is not None and data is not None:
+            path, name = (checkpoint, None) if weights is None else (weights, str(checkpoint))
+            measure_panoptic_model(
+                path, with_tta(overrides or [], tta), data, split, config=name, precision=precision, device=device,
+                json_file=json_file, per_class=per_class,
+            )  # fmt: skip
+        elif ground_truth is not None and predictions is not None:
+            measure_panoptic(ground_truth, predictions, json_file=json_file, per_class=per_class)
         return
     check_options(
         test_dev=test_dev,

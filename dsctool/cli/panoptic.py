@@ -1,14 +1,16 @@
-"""``dsctool eval --panoptic``: panoptic quality of files."""
+"""``dsctool eval --panoptic``: panoptic quality, of files or of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from dsctool.cli.options import ComputedIn, Split
 from dsctool.cli.output import beside, counting, keep_apart, prepare_file, write_json
+from dsctool.cli.run_model import inference_processes
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -16,22 +18,36 @@ if TYPE_CHECKING:
 
 
 def check_panoptic_options(
-    *, checkpoint: Path | None, ground_truth: Path | None, predictions: Path | None, others: Mapping[str, object]
+    *,
+    checkpoint: Path | None,
+    data: Path | None,
+    ground_truth: Path | None,
+    predictions: Path | None,
+    for_models: Mapping[str, object],
+    others: Mapping[str, object],
 ) -> None:
-    """Refuse what makes no sense with ``--panoptic``. others: options that it cannot have."""
-    if checkpoint is not None:
-        raise typer.BadParameter(
-            f"--panoptic compares files and runs no model: give no CHECKPOINT ({checkpoint}), but --ground-truth FILE "
-            "and --predictions FILE, both in COCO's panoptic format"
-        )
+    """Refuse what makes no sense with ``--panoptic``. others: options that it cannot have. for_models: that files
+    cannot have."""
     given = [name for name, value in others.items() if value]
     if given:
-        raise typer.BadParameter(
-            f"--panoptic cannot have {', '.join(given)}: it measures panoptic quality alone, of files in COCO's "
-            "panoptic format"
-        )
+        raise typer.BadParameter(f"--panoptic cannot have {', '.join(given)}: it measures panoptic quality alone")
+    if checkpoint is not None and data is not None:
+        if ground_truth is not None or predictions is not None:
+            raise typer.BadParameter(
+                "--panoptic runs CHECKPOINT on --data DIR, or compares --ground-truth FILE and --predictions FILE; "
+                "predict --panoptic writes results"
+            )
+        return
+    if checkpoint is not None or data is not None:
+        raise typer.BadParameter("--panoptic needs CHECKPOINT and --data DIR, to run a model")
+    running = [name for name, value in for_models.items() if value]
+    if running:
+        raise typer.BadParameter(f"--panoptic of two files cannot have {', '.join(running)}, for it runs no model")
     if ground_truth is None or predictions is None:
-        raise typer.BadParameter("--panoptic needs --ground-truth FILE and --predictions FILE, both panoptic JSON")
+        raise typer.BadParameter(
+            "--panoptic needs CHECKPOINT and --data DIR, or --ground-truth FILE and --predictions FILE, both panoptic "
+            "JSON"
+        )
 
 
 def measure_panoptic(
@@ -44,6 +60,44 @@ def measure_panoptic(
     prepare_file(json_file)
     with counting() as progress:
         quality = evaluate_panoptic(ground_truth, predictions, progress=progress)
+    _give(quality, json_file, per_class=per_class)
+
+
+def measure_panoptic_model(
+    checkpoint: Path,
+    overrides: Sequence[str],
+    root: Path,
+    split: Split,
+    *,
+    config: str | None,
+    precision: ComputedIn,
+    device: str,
+    json_file: Path | None = None,
+    per_class: bool = False,
+) -> None:
+    """Run a model on a split that has panoptic truth, and show the numbers. config: of a published file."""
+    from dsctool.engine.panoptic_quality import panoptic_on_split
+    from dsctool.interop.checkpoint import load_model
+
+    with inference_processes(device, precision) as (processes, chosen):
+        if processes.first:
+            keep_apart([json_file], [checkpoint])
+            prepare_file(json_file)
+        model = load_model(checkpoint, overrides=overrides, device=chosen, config=config)
+        with counting() as progress:
+            quality = panoptic_on_split(
+                model,
+                root,
+                split=split.value,
+                precision=precision.value,
+                progress=progress if processes.first else None,
+                processes=processes,
+            )
+        if processes.first:
+            _give(quality, json_file, per_class=per_class)
+
+
+def _give(quality: PanopticQuality, json_file: Path | None, *, per_class: bool) -> None:
     if json_file is not None:
         write_json(json_file, as_json(quality), indent=2)
     with beside(json_file):

@@ -53,6 +53,18 @@ def panoptic_files(root: Path) -> list[Path]:
     return sorted((root / "annotations").glob(f"{_PREFIX}*.json"))
 
 
+def panoptic_beside(annotations: Path) -> Path:
+    """The panoptic file of the split that has these annotations: beside them, called ``panoptic_`` for ``instances_``.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = annotations.with_name(_PREFIX + annotations.name.removeprefix("instances_"))
+    if not path.is_file():
+        raise DataError(f"{path}: no such file: panoptic truth of the split lies beside {annotations.name}")
+    return path
+
+
 def split_name(path: Path) -> str:
     """The split that a panoptic file of a standard layout is of."""
     return path.stem.removeprefix(_PREFIX)

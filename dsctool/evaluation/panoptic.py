@@ -146,7 +146,9 @@ def evaluate_panoptic(
         parts += on_all_cores(partial(_match_images, truth, found, some), len(some), worth=_WORTH)
         if progress is not None:
             progress("comparing images", first + len(some), len(ids))
-    return _quality(truth, found, Matching.join(parts))
+    unused = len(found.entries.keys() - truth.entries.keys())
+    notes = [f"{found.path}: {unused} images are not in the ground truth, and not looked at"] if unused else []
+    return quality_of(truth, Matching.join(parts), notes=notes)
 
 
 # --- matching ---------------------------------------------------------------------------------------
@@ -253,18 +255,35 @@ def _match_images(truth: PanopticFile, found: PanopticFile, ids: Sequence[ImageI
 
 
 def _match_image(truth: PanopticFile, found: PanopticFile, image_id: ImageId) -> Matching:
-    entry, result = truth.entries[image_id], found.entries[image_id]
-    truth_ids, found_ids = truth.ids(entry), found.ids(result)
-    if truth_ids.shape != found_ids.shape:
-        (height, width), (other_height, other_width) = truth_ids.shape, found_ids.shape
+    result = found.entries[image_id]
+    found_ids = found.ids(result)
+    return match_image(
+        truth, image_id, result.segments, found_ids, png=found.folder / result.file_name, where=str(found.path)
+    )
+
+
+def match_image(
+    truth: PanopticFile, image_id: ImageId, segments: Sequence[Segment], ids: Ids, *, png: object, where: str
+) -> Matching:
+    """Match the segments that were found in an image, and their map ``(h, w)``, with its truth.
+
+    png, where: what errors call the map, and what they begin with.
+
+    Raises:
+        DataError: the map has another size, or :func:`match_segments` refuses it.
+    """
+    entry = truth.entries[image_id]
+    truth_ids = truth.ids(entry)
+    if truth_ids.shape != ids.shape:
+        (height, width), (other_height, other_width) = truth_ids.shape, ids.shape
         raise DataError(
-            f"{found.folder / result.file_name}: is {other_width} x {other_height} pixels, the ground truth of image "
+            f"{png}: is {other_width} x {other_height} pixels, the ground truth of image "
             f"{image_id} is {width} x {height} (width x height)"
         )
     try:
-        return match_segments(entry.segments, truth_ids, result.segments, found_ids)
+        return match_segments(entry.segments, truth_ids, segments, ids)
     except DataError as error:
-        raise DataError(f"{found.path}: image {image_id}: {error}") from None
+        raise DataError(f"{where}: image {image_id}: {error}") from None
 
 
 # --- results ----------------------------------------------------------------------------------------
@@ -283,7 +302,8 @@ def _check_results(truth: PanopticFile, found: PanopticFile) -> None:
                 )
 
 
-def _quality(truth: PanopticFile, found: PanopticFile, matching: Matching) -> PanopticQuality:
+def quality_of(truth: PanopticFile, matching: Matching, *, notes: Sequence[str] = ()) -> PanopticQuality:
+    """The numbers of all images of ``truth``, matched. notes: what else is odd."""
     categories = tuple(_category_quality(category, matching) for category in truth.categories)
     things = GroupQuality.of(each for each in categories if each.is_thing)
     stuff = GroupQuality.of(each for each in categories if not each.is_thing)
@@ -294,7 +314,7 @@ def _quality(truth: PanopticFile, found: PanopticFile, matching: Matching) -> Pa
         stuff=stuff,
         categories=categories,
         images=len(truth.entries),
-        notes=(*(f"-1: {each}" for each in empty), *_notes(truth, found, matching)),
+        notes=(*(f"-1: {each}" for each in empty), *_notes(truth, matching), *notes),
     )
 
 
@@ -311,7 +331,7 @@ def _category_quality(category: PanopticCategory, matching: Matching) -> Categor
     )
 
 
-def _notes(truth: PanopticFile, found: PanopticFile, matching: Matching) -> Iterable[str]:
+def _notes(truth: PanopticFile, matching: Matching) -> Iterable[str]:
     if matching.other_areas:
         yield (
             f"{truth.path}: {matching.other_areas} segments have another area in the file than in their PNG; "
@@ -319,5 +339,3 @@ def _notes(truth: PanopticFile, found: PanopticFile, matching: Matching) -> Iter
         )
     if matching.unlisted:
         yield f"{truth.path}: {matching.unlisted} pixels of its PNGs have ids that the file does not list"
-    if unused := len(found.entries.keys() - truth.entries.keys()):
-        yield f"{found.path}: {unused} images are not in the ground truth, and not looked at"

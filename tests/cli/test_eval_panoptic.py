@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
+from dsctool.config.loading import load_config
+from dsctool.data.records import Category
+from dsctool.data.synthetic.scenes import CLASSES, STUFF
 from dsctool.evaluation.panoptic import evaluate_panoptic
+from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
+from dsctool.models.build import build_detector
+from tests.engine.several import started_together
 from tests.evaluation.panoptic_scenes import Scene, drawn, perturbed, write
+from tests.models.tiny import NARROW
 
 
 def run(*words: str | Path) -> Result:
@@ -101,10 +111,12 @@ def test_input_is_not_written_over(files: tuple[Path, Path]) -> None:
 
 
 OTHERS = [
-    ["--weights", "x.pth"], ["--data", "x"], ["--split", "train"], ["--tta"], ["--max-dets", "10"],
-    ["--areas", "small:0:9"], ["--huddle"], ["--errors", "x"], ["--candidates", "x.json"], ["--test-dev"],
-    ["--output", "x"], ["--algorithm", "x"], ["--resume"], ["--overwrite"], ["--precision", "bfloat16"],
-    ["--device", "cpu"], ["--huddled-above", "0.2"], ["--score-threshold", "0.5"],
+    ["--max-dets", "10"], ["--areas", "small:0:9"], ["--huddle"], ["--errors", "x"], ["--candidates", "x.json"],
+    ["--test-dev"], ["--output", "x"], ["--algorithm", "x"], ["--resume"], ["--overwrite"], ["--huddled-above", "0.2"],
+    ["--score-threshold", "0.5"],
+]  # fmt: skip
+FOR_MODELS = [
+    ["--weights", "x.pth"], ["--split", "train"], ["--tta"], ["--precision", "bfloat16"], ["--device", "cpu"],
 ]  # fmt: skip
 
 
@@ -113,17 +125,107 @@ def test_options_of_other_measurements_are_refused(files: tuple[Path, Path], wor
     result = run(*words_of(files), *words)
     assert result.exit_code == 2
     assert f"--panoptic cannot have {words[0]}:" in " ".join(result.stderr.split())
+    result = run("best.pt", "--data", "x", *words)
+    assert f"--panoptic cannot have {words[0]}:" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("words", FOR_MODELS, ids=lambda words: words[0])
+def test_files_are_not_run(files: tuple[Path, Path], words: list[str]) -> None:
+    result = run(*words_of(files), *words)
+    assert result.exit_code == 2
+    assert f"--panoptic of two files cannot have {words[0]}," in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["best.pt", "--data", "x"], "give no CHECKPOINT (best.pt)"),
-        (["--ground-truth", "gt.json"], "needs --ground-truth FILE and --predictions FILE"),
-        (["--predictions", "dt.json"], "needs --ground-truth FILE and --predictions FILE"),
+        (["best.pt"], "needs CHECKPOINT and --data DIR"),
+        (["--data", "x"], "needs CHECKPOINT and --data DIR"),
+        (["best.pt", "--data", "x", "--predictions", "x.json"], "predict --panoptic writes results"),
+        (["--ground-truth", "gt.json"], "or --ground-truth FILE and --predictions FILE"),
+        (["--predictions", "dt.json"], "or --ground-truth FILE and --predictions FILE"),
     ],
 )
 def test_wrong_usage(words: list[str], said: str) -> None:
     result = run(*words)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
+
+
+# --- a model ----------------------------------------------------------------------------------------
+
+ALL = ("panoptic.min_score=0", "panoptic.stuff_area=1", "postprocess.score_threshold=0")
+"""The scores of random weights are low, and the images small."""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the classes of generated scenes; its semantic branch always says ``sand``, which is right where it is."""
+    few = ["model.rpn.test_max_proposals=40", "postprocess.max_per_image=5", "data.test_resize.short_sides=[64]"]
+    labels = f"panoptic.labels=[{', '.join((*CLASSES, *STUFF))}]"
+    config = load_config("dsc_tiny", [*NARROW, *few, *ALL, "data.semantic=stuffthingmaps", labels])
+    torch.manual_seed(0)
+    model = build_detector(config, num_classes=len(CLASSES))
+    head = model.get_submodule("cascade.semantic_head.logits")
+    assert isinstance(head, torch.nn.Conv2d)
+    assert head.bias is not None
+    with torch.no_grad():
+        head.bias[len(CLASSES)] = 20
+    path = tmp_path_factory.mktemp("model") / "best.pt"
+    categories = [Category(10 + label, name) for label, name in enumerate(CLASSES)]  # other ids than the truth's
+    save_checkpoint(path, Checkpoint(config=config, categories=categories, model=model.state_dict()))
+    return path
+
+
+@pytest.mark.parametrize("words", [[], ["--tta", "data.tta={short_sides: [64], merge: average}"]], ids=["", "views"])
+def test_a_model_has_the_numbers_of_what_it_predicts(
+    checkpoint: Path, synthetic_root: Path, tmp_path: Path, words: list[str]
+) -> None:
+    truth = synthetic_root / "annotations/panoptic_val.json"
+    made = tmp_path / "out"
+    images = ["--images-json", str(synthetic_root / "annotations/instances_val.json")]
+    predict = ["predict", str(checkpoint), str(synthetic_root / "val"), *words, "--panoptic", *images, "--no-overlays"]
+    result = CliRunner().invoke(app, [*predict, "--output", str(made)])
+    assert result.exit_code == 0, result.output
+    content, ids = json.loads((made / "panoptic.json").read_text()), category_ids(truth)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    for entry in content["annotations"]:
+        for segment in entry["segments_info"]:
+            segment["category_id"] = ids[names[segment["category_id"]]]
+    (made / "panoptic.json").write_text(json.dumps(content))
+    result = run(checkpoint, "--data", synthetic_root, *words, "--per-class", "--json", tmp_path / "pq.json")
+    assert result.exit_code == 0, result.output
+    of_files = run("--ground-truth", truth, "--predictions", made / "panoptic.json", "--per-class")
+    assert result.stdout == of_files.stdout
+    assert json.loads((tmp_path / "pq.json").read_text())["stuff"]["PQ"] > 0.05, "there is something to compare"
+
+
+def category_ids(truth: Path) -> dict[str, int]:
+    return {category["name"]: category["id"] for category in json.loads(truth.read_text())["categories"]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_two_processes_measure_as_one(checkpoint: Path, synthetic_root: Path, tmp_path: Path) -> None:
+    def measured(path: Path) -> str:
+        result = run(checkpoint, "--data", synthetic_root, "--json", path)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    alone = measured(tmp_path / "one.json")
+    told = started_together(2, lambda: measured(tmp_path / "two.json"))
+    assert told == [("gave", alone), ("gave", "")]
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def test_truth_that_does_not_fit_a_model(checkpoint: Path, synthetic_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(synthetic_root, root)
+    path = root / "annotations/panoptic_val.json"
+    path.write_text(path.read_text().replace('"sand"', '"Sand"'))
+    result = run(checkpoint, "--data", root)
+    assert result.exit_code == 1
+    assert f"{path}: lacks categories of the model: sand. Names must agree" in " ".join(result.stderr.split())
+    path.unlink()
+    result = run(checkpoint, "--data", root)
+    assert result.exit_code == 1
+    assert f"{path}: no such file: panoptic truth" in " ".join(result.stderr.split())
