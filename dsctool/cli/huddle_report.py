@@ -13,12 +13,17 @@ import typer
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import Device, JsonFile, MaxDets, Overrides, Overwrite, Split, SplitName, protocol_from
 from dsctool.cli.output import beside, clear_results, counting, keep_apart, prepare_file, prepare_folder, write_json
+from dsctool.cli.panoptic_huddles import PanopticFiles, check_panoptic_huddles, report_panoptic_huddles
 from dsctool.cli.run_model import inference_device, run_checkpoint
 from dsctool.errors import DataError
 
 if TYPE_CHECKING:
     from dsctool.engine.split_results import SplitResults
     from dsctool.evaluation.sources import GroundTruth, PredictionsSource
+
+
+GALLERY = 12
+SCORE_THRESHOLD = 0.3
 
 
 class OverlapName(StrEnum):
@@ -70,11 +75,23 @@ def huddle_report(
         int, typer.Option("--bootstrap", min=0, metavar="N", help="Samples of the images, for 95 % intervals.")
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the bootstrap.")] = 0,
-    gallery: Annotated[int, typer.Option("--gallery", min=0, metavar="N", help="Images in the gallery.")] = 12,
+    gallery: Annotated[int, typer.Option("--gallery", min=0, metavar="N", help="Images in the gallery.")] = GALLERY,
     score_threshold: Annotated[
         float,
         typer.Option("--score-threshold", min=0, max=1, metavar="X", help="Gallery: draw results that score so much."),
-    ] = 0.3,
+    ] = SCORE_THRESHOLD,
+    panoptic: Annotated[
+        bool,
+        typer.Option("--panoptic", help="The files are of COCO's panoptic format: PQ of things, in place of AP."),
+    ] = False,
+    instances: Annotated[
+        Path | None,
+        typer.Option(
+            "--instances",
+            metavar="FILE",
+            help="With --panoptic: COCO results with masks; also what their fusion loses, by panoptic.KEY=VALUE.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     json_file: JsonFile = None,
     device: Device = "auto",
@@ -89,11 +106,17 @@ def huddle_report(
     configurations. Writes report.html (tables, heat maps, gallery; one file), huddle.json, huddle.csv and the heat maps
     as PNG. With checkpoints also their results, predictions.json and baseline.json.
 
+    --panoptic measures PQ, SQ and RQ of things in the same cells, of panoptic files with their PNGs in the folders of
+    the same names; it writes report.html and huddle.json. --instances adds which true things the fusion of such results
+    drops or cuts.
+
     Examples:
 
         dsctool huddle-report --ground-truth val.json --predictions a.json --baseline b.json --output report
 
         dsctool huddle-report --predictions a/best.pt --baseline b/best.pt --data DIR --output report
+
+        dsctool huddle-report --panoptic --ground-truth panoptic_val.json --predictions panoptic.json --output report
     """
     from dsctool.evaluation.huddle.study import T_O, T_P, HuddleSettings, study_huddles
     from dsctool.evaluation.numbering import numbering_of
@@ -108,6 +131,30 @@ def huddle_report(
         bootstrap=bootstrap,
         seed=seed,
     )
+    if panoptic:
+        check_panoptic_huddles(
+            predictions=predictions,
+            ground_truth=ground_truth,
+            instances=instances,
+            overrides=overrides,
+            others={
+                "--data": data, "--split": split is not Split.VAL, "--images": images, "--max-dets": max_dets,
+                "--overlap": overlap is not OverlapName.BOX, "--gallery": gallery != GALLERY,
+                "--score-threshold": score_threshold != SCORE_THRESHOLD, "--device": device != "auto",
+            },
+        )  # fmt: skip
+        assert ground_truth is not None
+        report_panoptic_huddles(
+            PanopticFiles(ground_truth, predictions, baseline, instances),
+            output,
+            settings=settings,
+            overrides=overrides or [],
+            overwrite=overwrite,
+            json_file=json_file,
+        )
+        return
+    if instances is not None:
+        raise typer.BadParameter("is for --panoptic", param_hint="--instances")
     protocol = protocol_from(max_dets)
     if (ground_truth is None) == (data is None):
         raise typer.BadParameter("give --ground-truth FILE for results, or --data DIR where there is a checkpoint")

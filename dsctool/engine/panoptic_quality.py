@@ -18,7 +18,7 @@ from dsctool.engine.precision import require
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
-from dsctool.evaluation.panoptic import Matching, PanopticQuality, match_image, quality_of
+from dsctool.evaluation.panoptic import Matching, PanopticQuality, pair_result, quality_of
 from dsctool.models.detector import Detector
 from dsctool.terms import Precision, Progress, Role
 
@@ -87,8 +87,8 @@ def _matchings(
         results = to_results(found, picture.image_id, model.categories)
         fused = fusion(picture, found, results)
         segments = [Segment(segment.id, ids[segment.category]) for segment in fused.segments]
-        where = f"{truth.path}: image {picture.image_id}:"
-        yield match_image(truth, picture.image_id, segments, fused.ids, png=picture.file_name, where=where)
+        name = picture.file_name
+        yield Matching.of(pair_result(truth, picture.image_id, segments, fused.ids, png=name, where=name))
 
 
 def _matched_categories(fusion: PanopticFusion, truth: PanopticFile) -> dict[int, int]:

@@ -49,6 +49,7 @@ _TOGETHER = 250
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def evaluate_panoptic(
     """
     truth = read_panoptic(Path(ground_truth))
     found = read_panoptic(Path(predictions), results=True)
-    _check_results(truth, found)
+    check_results(truth, found)
     ids = list(truth.entries)
     parts = []
     for first in range(0, len(ids), _TOGETHER):
@@ -171,6 +172,18 @@ class Matching:
     unlisted: int
 
     @classmethod
+    def of(cls, pairs: SegmentPairs) -> Self:
+        """What came of one image."""
+        return cls(
+            tp=pairs.category[pairs.rows],
+            iou=pairs.iou,
+            fp=pairs.found_category[pairs.alone],
+            fn=pairs.category[pairs.missed],
+            other_areas=pairs.other_areas,
+            unlisted=pairs.unlisted,
+        )
+
+    @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """One after the other."""
         nothing = np.empty(0, dtype=np.int64)
@@ -184,7 +197,27 @@ class Matching:
         )
 
 
-def match_segments(truth: Sequence[Segment], truth_ids: Ids, found: Sequence[Segment], found_ids: Ids) -> Matching:
+@dataclass(frozen=True, eq=False)
+class SegmentPairs:
+    """The segments of an image, ``m`` true and ``n`` found ones, and which of them match.
+
+    category, found_category: ``(m,)`` and ``(n,)`` category ids. rows, columns, iou: ``(p,)``, places of the true and
+    of the found segment of each match, and its IoU. missed, alone: ``(m,)`` and ``(n,)``, which true segment is an FN,
+    and which found one an FP. other_areas, unlisted: as in :class:`Matching`.
+    """
+
+    category: Ints
+    found_category: Ints
+    rows: Ints
+    columns: Ints
+    iou: Floats
+    missed: Bools
+    alone: Bools
+    other_areas: int
+    unlisted: int
+
+
+def pair_segments(truth: Sequence[Segment], truth_ids: Ids, found: Sequence[Segment], found_ids: Ids) -> SegmentPairs:
     """Match the segments of an image. The maps are ``(h, w)``, as :func:`dsctool.data.panoptic.read_ids` gives them.
 
     Raises:
@@ -194,16 +227,11 @@ def match_segments(truth: Sequence[Segment], truth_ids: Ids, found: Sequence[Seg
     pixels = _overlaps(truth, truth_ids, found, found_ids)
     _check_pixels(found, found_ids, pixels.sum(0))
     shared, void, found_area = pixels[2:, 2:], pixels[1, 2:], pixels[:, 2:].sum(0)
-    area = np.array([segment.area for segment in truth], dtype=np.float64)
     crowd = np.array([segment.is_crowd for segment in truth], dtype=np.bool_)
     category, found_category = _categories(truth), _categories(found)
 
     rows, columns = np.nonzero((shared > 0) & (category[:, None] == found_category) & ~crowd[:, None])
-    inter = shared[rows, columns]
-    union = found_area[columns] + area[rows] - inter - void[columns]
-    for row in rows[union <= 0]:
-        raise DataError(f"segment {truth[row].id} of the ground truth has more pixels than its area, {truth[row].area}")
-    iou = inter / union
+    iou = pair_iou(truth, pixels, rows, columns)
     matched = iou > MATCHED_ABOVE
     rows, columns = rows[matched], columns[matched]
 
@@ -216,14 +244,34 @@ def match_segments(truth: Sequence[Segment], truth_ids: Ids, found: Sequence[Seg
             ignored[column] += shared[last_crowd[each], column]
     alone = ignored / found_area <= MATCHED_ABOVE
     alone[columns] = False
-    return Matching(
-        tp=category[rows],
+    return SegmentPairs(
+        category=category,
+        found_category=found_category,
+        rows=rows,
+        columns=columns,
         iou=iou[matched],
-        fp=found_category[alone],
-        fn=category[missed],
-        other_areas=int(np.count_nonzero(pixels[2:].sum(1) != area)),
+        missed=missed,
+        alone=alone,
+        other_areas=int(np.count_nonzero(pixels[2:].sum(1) != [segment.area for segment in truth])),
         unlisted=int(pixels[0].sum()),
     )
+
+
+def pair_iou(truth: Sequence[Segment], pixels: Ints, rows: Ints, columns: Ints) -> Floats:
+    """``(p,)``: IoU of true and found segments, void taken off the union.
+
+    pixels: ``(2 + m, 2 + n)``, what they share; before the segments come unlisted ids, and void. rows, columns:
+    ``(p,)`` places of segments that share pixels.
+
+    Raises:
+        DataError: an area of the ground truth cannot be.
+    """
+    area = np.array([segment.area for segment in truth], dtype=np.float64)
+    inter = pixels[2:, 2:][rows, columns]
+    union = pixels[:, 2:].sum(0)[columns] + area[rows] - inter - pixels[1, 2:][columns]
+    for row in rows[union <= 0]:
+        raise DataError(f"segment {truth[row].id} of the ground truth has more pixels than its area, {truth[row].area}")
+    return np.asarray(inter / union)
 
 
 def _overlaps(truth: Sequence[Segment], truth_ids: Ids, found: Sequence[Segment], found_ids: Ids) -> Ints:
@@ -251,26 +299,25 @@ def _check_pixels(found: Sequence[Segment], ids: Ids, pixels: Ints) -> None:
 
 
 def _match_images(truth: PanopticFile, found: PanopticFile, ids: Sequence[ImageId], part: slice) -> Matching:
-    return Matching.join([_match_image(truth, found, image_id) for image_id in ids[part]])
+    return Matching.join([Matching.of(pair_image(truth, found, image_id)) for image_id in ids[part]])
 
 
-def _match_image(truth: PanopticFile, found: PanopticFile, image_id: ImageId) -> Matching:
+def pair_image(truth: PanopticFile, found: PanopticFile, image_id: ImageId) -> SegmentPairs:
+    """Match the segments of an image of two files that :func:`check_results` found to fit; raises as that does."""
     result = found.entries[image_id]
-    found_ids = found.ids(result)
-    return match_image(
-        truth, image_id, result.segments, found_ids, png=found.folder / result.file_name, where=str(found.path)
-    )
+    ids = found.ids(result)
+    return pair_result(truth, image_id, result.segments, ids, png=found.folder / result.file_name, where=found.path)
 
 
-def match_image(
-    truth: PanopticFile, image_id: ImageId, segments: Sequence[Segment], ids: Ids, *, png: object, where: str
-) -> Matching:
+def pair_result(
+    truth: PanopticFile, image_id: ImageId, segments: Sequence[Segment], ids: Ids, *, png: object, where: object
+) -> SegmentPairs:
     """Match the segments that were found in an image, and their map ``(h, w)``, with its truth.
 
     png, where: what errors call the map, and what they begin with.
 
     Raises:
-        DataError: the map has another size, or :func:`match_segments` refuses it.
+        DataError: the map has another size, or :func:`pair_segments` refuses it.
     """
     entry = truth.entries[image_id]
     truth_ids = truth.ids(entry)
@@ -281,7 +328,7 @@ def match_image(
             f"{image_id} is {width} x {height} (width x height)"
         )
     try:
-        return match_segments(entry.segments, truth_ids, segments, ids)
+        return pair_segments(entry.segments, truth_ids, segments, ids)
     except DataError as error:
         raise DataError(f"{where}: image {image_id}: {error}") from None
 
@@ -289,7 +336,8 @@ def match_image(
 # --- results ----------------------------------------------------------------------------------------
 
 
-def _check_results(truth: PanopticFile, found: PanopticFile) -> None:
+def check_results(truth: PanopticFile, found: PanopticFile) -> None:
+    """Refuse results that lack an image of the ground truth or know other categories, by :class:`DataError`."""
     known = {category.id for category in truth.categories}
     for image_id in truth.entries:
         if image_id not in found.entries:

@@ -114,9 +114,14 @@ def load_predictions(source: PredictionsSource, truth: GroundTruth) -> Predictio
     if isinstance(source, Predictions):
         return source
     if isinstance(source, str | Path):
-        check_numbering(Path(source), truth.images, truth.name)
-        return _predictions(read_list(Path(source)), truth, str(source))
-    return _predictions(source, truth, "predictions")
+        return read_results(Path(source), truth.images, truth.reference)
+    return _predictions(source, truth.reference, "predictions")
+
+
+def read_results(path: Path, images: Sequence[ImageInfo], reference: Reference) -> Predictions:
+    """Reads and checks a results file. images: what is known of those of the ground truth, to tell other numbers by."""
+    check_numbering(path, images, reference.name)
+    return _predictions(read_list(path), reference, str(path))
 
 
 def load_both(ground_truth: GroundTruthSource, predictions: PredictionsSource) -> tuple[GroundTruth, Predictions]:
@@ -132,13 +137,13 @@ def load_both(ground_truth: GroundTruthSource, predictions: PredictionsSource) -
     if data is None:
         return truth, load_predictions(predictions, truth)
     check_numbering(Path(predictions), truth.images, truth.name)
-    return truth, _predictions(data, truth, str(predictions))
+    return truth, _predictions(data, truth.reference, str(predictions))
 
 
-def _predictions(data: object, truth: GroundTruth, name: str) -> Predictions:
+def _predictions(data: object, reference: Reference, name: str) -> Predictions:
     if not isinstance(data, Sequence) or isinstance(data, str):
         raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
-    return read_predictions(Entries(data), truth.reference, name)
+    return read_predictions(Entries(data), reference, name)
 
 
 def _empty(rows: Bools) -> list[str]:

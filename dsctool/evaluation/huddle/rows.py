@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
-from dsctool.evaluation.huddle.schema import Cell, HuddleReport, Measured
+from dsctool.evaluation.huddle.schema import Cell, HuddleReport, Measured, Subset
 from dsctool.evaluation.rows import Table, points
 from dsctool.terms import Kind
 
 Side = Literal["candidate", "baseline"]
+_Cell = TypeVar("_Cell", bound=Subset)
 
 
-def columns(report: HuddleReport) -> list[float]:
+def columns(cells: Sequence[Subset]) -> list[float]:
     """The values of T_P."""
-    return list(dict.fromkeys(cell["t_p"] for cell in report["cells"]))
+    return list(dict.fromkeys(cell["t_p"] for cell in cells))
 
 
-def cell_rows(report: HuddleReport) -> dict[float, list[Cell | None]]:
+def cell_rows(cells: Sequence[_Cell]) -> dict[float, list[_Cell | None]]:
     """Cells by T_O; None for repetitions: below T_O = 0 every instance is huddled, and one column says it all."""
-    rows: dict[float, list[Cell | None]] = {}
-    for cell in report["cells"]:
+    rows: dict[float, list[_Cell | None]] = {}
+    for cell in cells:
         row = rows.setdefault(cell["t_o"], [])
         row.append(None if cell["t_o"] < 0 and row else cell)
     return rows
@@ -74,7 +75,7 @@ def paper_rows(report: HuddleReport, *, side: Side | None = None) -> Table:
         values = (difference(cell, kind) if side is None else precision(cell, kind, side) for kind in kinds(report))
         return " / ".join(points(value) for value in values)
 
-    return _table(report, text)
+    return cell_table(report["cells"], text)
 
 
 def interval_rows(report: HuddleReport, kind: Kind) -> Table:
@@ -83,20 +84,20 @@ def interval_rows(report: HuddleReport, kind: Kind) -> Table:
     def text(cell: Cell) -> str:
         return " to ".join(points(bound) for bound in interval(cell, kind) or ()) or "-"
 
-    return _table(report, text)
+    return cell_table(report["cells"], text)
 
 
 def image_rows(report: HuddleReport) -> Table:
     """The numbers of images."""
-    return _table(report, lambda cell: str(cell["images"]))
+    return cell_table(report["cells"], lambda cell: str(cell["images"]))
 
 
-def _table(report: HuddleReport, text: Callable[[Cell], str]) -> Table:
+def cell_table(cells: Sequence[_Cell], text: Callable[[_Cell], str]) -> Table:
+    """T_O by T_P, with a text for each cell."""
     body = [
-        [f"{t_o:g}", *("-" if cell is None else text(cell) for cell in cells)]
-        for t_o, cells in cell_rows(report).items()
+        [f"{t_o:g}", *("-" if cell is None else text(cell) for cell in row)] for t_o, row in cell_rows(cells).items()
     ]
-    return ["T_O \\ T_P", *(f"{value:g}" for value in columns(report))], body
+    return ["T_O \\ T_P", *(f"{value:g}" for value in columns(cells))], body
 
 
 def instance_rows(report: HuddleReport) -> Table:

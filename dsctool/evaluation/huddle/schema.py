@@ -45,13 +45,17 @@ class Measured(TypedDict):
     difference: PrecisionDifferences | None
 
 
-class Cell(Measured):
-    """The images of the subset (T_O, T_P), and their instances that are no crowds. Without images no numbers."""
+class Subset(TypedDict):
+    """The images of the subset (T_O, T_P), and their instances that are no crowds."""
 
     t_o: float
     t_p: float
     images: int
     instances: int
+
+
+class Cell(Measured, Subset):
+    """AP of a subset. Without images no numbers."""
 
 
 class InstanceView(Measured):

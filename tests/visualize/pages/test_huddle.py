@@ -100,7 +100,7 @@ def test_colours_of_differences_are_centred_on_zero(study: HuddleStudy) -> None:
     """The cell farthest from zero is the most colourful, blue above zero and orange below it."""
     image = heat_maps(study.report)["difference.png"].axes[0].images[0].get_array()
     assert image is not None
-    for row, cells in enumerate(cell_rows(study.report).values()):
+    for row, cells in enumerate(cell_rows(study.report["cells"]).values()):
         for column, cell in enumerate(cells):
             value = None if cell is None else difference(cell, "bbox")
             red, _, blue = image[row, column][:3]

@@ -53,9 +53,9 @@ def image_map(report: HuddleReport) -> HeatMap:
 def _map(report: HuddleReport, caption: str, show: Callable[[Cell], HeatCell], *, keep_empty: bool = False) -> HeatMap:
     body = [
         (f"{t_o:g}", [show(cell) if cell is not None and (cell["images"] or keep_empty) else None for cell in cells])
-        for t_o, cells in cell_rows(report).items()
+        for t_o, cells in cell_rows(report["cells"]).items()
     ]
-    return HeatMap(caption, "T_O ╲ T_P", [f"{value:g}" for value in columns(report)], body)
+    return HeatMap(caption, "T_O ╲ T_P", [f"{value:g}" for value in columns(report["cells"])], body)
 
 
 def _name(kind: Kind) -> str:
