@@ -29,9 +29,11 @@ def truths() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def founds(truths: list[Scene]) -> list[list[Scene]]:
-    """Of a candidate and of a baseline."""
+    """Of a candidate and of a baseline, which finds a thing where there is none."""
     random = np.random.default_rng(12)
-    return [[perturbed(random, truth) if len(truth.ids) > 9 else truth for truth in truths] for _ in range(2)]
+    founds = [[perturbed(random, truth) if things_of(truth) else truth for truth in truths] for _ in range(2)]
+    founds[1][-2] = Scene(truths[-2].ids, {5: 1})
+    return founds
 
 
 @pytest.fixture(scope="module")
