@@ -62,14 +62,15 @@ def fusion_losses(
     things = thing_ids(truth)
     outcomes: dict[PixelRule, list[_Outcome]] = {pixel: [] for pixel in pixels}
     for number, (image_id, entry) in enumerate(truth.entries.items(), start=1):
+        ids = truth.ids(entry)
         try:
-            image = _Image.of(entry, truth.ids(entry), instances(image_id), things, settings.min_score)
+            image = _Image.of(entry, ids, instances(image_id), things, settings.min_score)
             for pixel in pixels:
                 outcomes[pixel].append(image.fused(replace(settings, pixel=pixel)))
         except DataError as error:
             raise DataError(f"{truth.path}: image {image_id}: {error}") from None
         if progress is not None:
-            progress("fuse", number, len(truth.entries))
+            progress("fusing instances", number, len(truth.entries))
     return FusionReport(
         rule=settings.rule,
         min_score=settings.min_score,
