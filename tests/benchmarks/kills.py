@@ -31,7 +31,7 @@ from dsctool.interop.checkpoint import load_checkpoint
 from tests.e2e.test_train import SMALL
 from tests.engine.test_trainer import TIMES
 
-RECIPE = ["optim.kind=adamw", "train.ema=0.9", "train.checkpoint_interval=3", "train.log_interval=5", "train.epochs=4"]
+RECIPE = ["optim.kind=adamw", "train.ema=0.9", "train.checkpoint_interval=3", "train.log_interval=5"]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -39,6 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(words)
     differences = 0
@@ -46,22 +47,24 @@ def main(words: Sequence[str] | None = None) -> int:
         root = Path(folder)
         synthesize(root / "data", images=8, val_images=4, seed=0)
         for config in given.configs:
-            differences += compared(config, root, kills=given.kills, generator=random.Random(given.seed))
+            differences += compared(
+                config, root, kills=given.kills, epochs=given.epochs, generator=random.Random(given.seed)
+            )
     return min(differences, 1)
 
 
-def compared(config: str, root: Path, *, kills: int, generator: random.Random) -> int:
+def compared(config: str, root: Path, *, kills: int, epochs: int, generator: random.Random) -> int:
     """How many runs of ``config``, killed ``kills`` times in all, differ from one that was not."""
     whole = root / config / "whole"
     started = time.monotonic()
-    assert trained(config, root / "data", whole, patience=None) == 0
+    assert trained(config, root / "data", whole, epochs, patience=None) == 0
     length = time.monotonic() - started
     done = runs = differing = 0
     while done < kills:
         cut, own = root / config / f"cut{runs}", 0
         while True:
             patience = None if done >= kills else generator.uniform(0, length / 2)  # several kills a run
-            code = trained(config, root / "data", cut, patience=patience)
+            code = trained(config, root / "data", cut, epochs, patience=patience)
             if code == 0:
                 break
             assert code == -signal.SIGKILL, code
@@ -74,9 +77,10 @@ def compared(config: str, root: Path, *, kills: int, generator: random.Random) -
     return differing
 
 
-def trained(config: str, data: Path, output: Path, *, patience: float | None) -> int:
+def trained(config: str, data: Path, output: Path, epochs: int, *, patience: float | None) -> int:
     """Train in a process of its own, which is killed after ``patience`` seconds; its exit code."""
-    words = ["train", config, *SMALL, *RECIPE, "data.workers=0", "--data", str(data), "--output", str(output)]
+    words = ["train", config, *SMALL, *RECIPE, f"train.epochs={epochs}", "data.workers=0", "--data", str(data)]
+    words += ["--output", str(output)]
     if (output / "last.pt").exists():
         words.append("--resume")
     elif output.exists():  # killed before there was anything to go on from
