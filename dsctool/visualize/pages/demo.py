@@ -17,6 +17,8 @@ from dsctool.files import write_text
 from dsctool.visualize.pages.html import render
 from dsctool.visualize.pages.huddle.maps import difference_maps
 
+DRAWN_FROM = 0.3
+"""The score from which on ``dsctool predict`` draws results, where nothing else is said."""
 LONGEST = 1180
 """Pixels of a wide picture's longer side."""
 MODELS = (("dsc", "DSC on RFP and SAC (dsc_detectors_tiny)"), ("htc", "HTC (htc_tiny)"))
@@ -47,6 +49,8 @@ def write_demo_page(target: Path, folder: Path, *, images: Sequence[str], parts:
         "differences": difference_maps(huddles),
         "switch": _read(folder / "switch/switch.json")["overall"],
         "scenes": [(name, _picture(folder / "scenes/val" / name)) for name in images[:3]],
+        "drawn": sum(result["score"] >= DRAWN_FROM for result in _read(folder / "found/predictions.json")),
+        "drawn_from": DRAWN_FROM,
         "found": _pictures(folder / "found/overlays", ".jpg", images[:6]),
         "stages": _pictures(folder / "found/stages", ".jpg", images[:2], longest=2200),
         "sheets": _pictures(folder / "switch/sheets", ".png", images[:1], longest=2200),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dsctool.cli.predict import predict
 from dsctool.evaluation.huddle.study import huddle_report
-from dsctool.visualize.pages.demo import LONGEST, Part, write_demo_page
+from dsctool.visualize.pages.demo import DRAWN_FROM, LONGEST, Part, write_demo_page
 from tests.evaluation.crowded import crowded_truth, noisy_results
 from tests.visualize.pages.test_huddle import PageChecker
 
@@ -22,9 +24,17 @@ def write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content))
 
 
+@pytest.fixture(scope="module", params=[0.4, 0.2], ids=["sure", "unsure"])
+def score(request: pytest.FixtureRequest) -> float:
+    """Of what is found."""
+    found: float = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+def text(tmp_path_factory: pytest.TempPathFactory, score: float) -> str:
     folder = tmp_path_factory.mktemp("demo")
+    write(folder / "found/predictions.json", [{"score": score}])
     for model in ("dsc", "htc"):
         numbers = {"AP": 0.31, "AP50": 0.523, "APs": -1, "APm": 0.2, "APl": 0.4}
         write(folder / model / "stats.json", {"bbox": numbers, "segm": numbers})
@@ -63,6 +73,12 @@ def test_the_numbers_are_those_of_the_files(text: str) -> None:
         assert shown in text
     assert "<b>-</b><span>mean switch inside medium objects</span>" in text
     assert set(re.findall(r'width="(\d+)"', text)) == {str(LONGEST), "1500"}, "strips are wider"
+
+
+def test_why_nothing_is_drawn(text: str, score: float) -> None:
+    assert ("no score reaches 0.3" in text) == (score < DRAWN_FROM)
+    default = inspect.signature(predict).parameters["score_threshold"].default
+    assert default == DRAWN_FROM
 
 
 def test_names_and_commands_cannot_break_the_page(text: str) -> None:
