@@ -45,9 +45,9 @@ def synthesize(
     Masks are the visible parts of the objects, run-length encoded: where one hides another, or cuts it in two, so does
     its mask; no two overlap. Values of the stuff maps are places in
     :data:`~dsctool.data.synthetic.scenes.CLASSES`, then in :data:`~dsctool.data.synthetic.scenes.STUFF`;
-    ``stuffthingmaps/labels.txt`` lists them; category ids are these values plus 1, also those of stuff in
-    ``panoptic_<split>.json``. The same seed gives the same files, and an image does not depend on how
-    many there are. ``output`` appears whole or not at all.
+    ``stuffthingmaps/labels.txt`` lists those that may occur; category ids are these values plus 1, also those of stuff
+    in ``panoptic_<split>.json``. The same seed gives the same files, and an image does not depend on how many there
+    are. ``output`` appears whole or not at all.
 
     size: height and width in pixels; None: sides of 152 to 184 and of 200 to 256, every fourth image upright.
     huddle: from 0, where no boxes overlap, to 1, where almost every object overlaps another one of its class.
@@ -65,7 +65,7 @@ def synthesize(
         for number, (split, count) in enumerate(zip(_SPLITS, (images, val_images), strict=True)):
             if count > 0:
                 _write_split(partial, split, count, (seed, number), size, huddle, labels, progress)
-        names = "".join(f"{value}: {name}\n" for value, name in enumerate((*CLASSES, *STUFF)))
+        names = "".join(f"{value}: {name}\n" for value, name in _values(labels).items())
         (partial / "stuffthingmaps" / "labels.txt").write_text(names, encoding="utf-8")
         partial.replace(output)
     except OSError as error:
@@ -148,10 +148,14 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
     return annotations
 
 
+def _values(labels: Sequence[int]) -> dict[int, str]:
+    """What the stuff maps may say of a pixel."""
+    return {label: CLASSES[label] for label in labels} | dict(enumerate(STUFF, start=len(CLASSES)))
+
+
 def _panoptic_categories(labels: Sequence[int]) -> list[PanopticCategory]:
     """The things that may occur, then all stuff, in colours of their own."""
-    names = [*((label, CLASSES[label]) for label in labels), *enumerate(STUFF, start=len(CLASSES))]
-    kinds = ((value + 1, name, value < len(CLASSES)) for value, name in names)
+    kinds = ((value + 1, name, value < len(CLASSES)) for value, name in _values(labels).items())
     return [PanopticCategory(*kind, category_color(kind[0], is_thing=kind[2]), "sea") for kind in kinds]
 
 

@@ -20,9 +20,10 @@ from dsctool.data.coco import CocoDataset
 from dsctool.data.columns import read_columns
 from dsctool.data.layout import find_split, find_splits
 from dsctool.data.panoptic import read_panoptic
-from dsctool.data.records import read_annotation_file
+from dsctool.data.records import Category, read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.data.stats import OVERLAPS, describe
+from dsctool.data.stuff import name_channels, read_labels
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.synthetic.scenes import CLASSES, STUFF
 from dsctool.errors import DataError
@@ -173,6 +174,12 @@ def test_chosen_classes_keep_their_ids(tmp_path: Path) -> None:
     content = _content(tmp_path / "set")
     assert [(each["id"], each["name"]) for each in content["categories"]] == [(3, "fish"), (5, "shell")]
     assert {entry["category_id"] for entry in content["annotations"]} == {3, 5}
+    truth = read_panoptic(tmp_path / "set/annotations/panoptic_train.json")
+    classes = [Category(3, "fish"), Category(5, "shell")]
+    channels = name_channels(read_labels(tmp_path / "set/stuffthingmaps/labels.txt"), classes)
+    assert channels is not None
+    stuff = [(each.id, each.name) for each in channels.stuff]
+    assert stuff == [(kind.id, kind.name) for kind in truth.categories if not kind.is_thing], "no class that is absent"
     assert check_data(tmp_path / "set") == []
 
 
