@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.data.records import Category
@@ -116,3 +118,13 @@ def test_colours_are_stable_different_and_muted_for_stuff() -> None:
     shades = [shade(things[0], number) for number in range(15)]
     assert len(set(shades)) == 15
     assert shades[0] == things[0]
+
+
+def test_every_value_of_real_maps_means_something(real_data: Path) -> None:
+    """COCO-Stuff's own: of ten images, 255 where nothing is labelled."""
+    meant = {channel for group in COCO_STUFF.groups for channel in group}
+    files = sorted((real_data / "panoptic" / "coco-stuffthing-10img").rglob("stuffthingmaps/**/*.png"))
+    values = {value for file in files for value in np.unique(np.asarray(Image.open(file))).tolist()}
+    assert len(files) == 10
+    assert values - {255} <= meant
+    assert len(values & {channel for each in COCO_STUFF.stuff for channel in each.channels}) > 20
