@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 
 from dsctool.data.image_files import ImageFile
-from dsctool.data.layout import find_split
 from dsctool.data.panoptic import PanopticFile, Segment, read_panoptic
-from dsctool.data.panoptic_rules import ImageId
 from dsctool.data.panoptic_truth import panoptic_beside
 from dsctool.data.pictures import picture_batches
 from dsctool.engine.inference import detections, device_of, to_results
 from dsctool.engine.panoptic import PanopticFusion, panoptic_fusion
 from dsctool.engine.precision import require
 from dsctool.engine.processes import LONE, Processes
+from dsctool.engine.split_results import open_split
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
 from dsctool.evaluation.panoptic import Matching, PanopticQuality, pair_result, quality_of
@@ -36,25 +36,27 @@ def panoptic_on_split(
 ) -> PanopticQuality:
     """PQ of ``model``'s panoptic results, as ``predict --panoptic`` makes them, on a split of the data set ``root``.
 
-    The truth is ``annotations/panoptic_<split>.json``, with PNGs beside it; its images are those of the split, and its
-    categories have the names of the model's classes and stuff, whatever their ids.
+    The truth is ``annotations/panoptic_<split>.json``, with PNGs beside it; its categories have the names of the
+    model's classes and stuff, whatever their ids. The images are those that AP is measured on: with ``data.val_share``
+    those that were held out.
 
     labels, semantic: as for :func:`~dsctool.engine.panoptic.panoptic_fusion`. processes: share the images; every one
     gets the numbers.
 
     Raises:
-        DataError: there is no such truth, or it lacks a category of the model; an image or a PNG cannot be read.
+        DataError: the split has faults, or no such truth, or one that lacks an image or a category of the model.
         DsctoolError: the model cannot make panoptic results.
     """
     device = device_of(model)
     require(precision, device)
     config = model.config.data
+    files, data = open_split(model, root, split, progress=progress, processes=processes)
+    infos = [data.dataset.image_info(index) for index in range(len(data.dataset))]
+    images = [ImageFile(files.images / info.file_name, info.id, info.size) for info in infos]
     with processes.together():
-        files = find_split(root, config.val if split == "val" else config.train, split)
-        truth = read_panoptic(panoptic_beside(files.annotations))
+        truth = _of_images(read_panoptic(panoptic_beside(files.annotations)), images)
         fusion = panoptic_fusion(model, labels=labels, semantic=semantic, precision=precision)
         ids = _matched_categories(fusion, truth)
-        images = [_image_file(truth, image_id, files.images) for image_id in truth.entries]
     ranks = processes.ranks
     own: list[Matching] = []
     with processes.together():
@@ -67,7 +69,8 @@ def panoptic_on_split(
 
     def measure() -> PanopticQuality:
         in_turns = chain.from_iterable(zip_longest(*shares))
-        return quality_of(truth, Matching.join([matching for matching in in_turns if matching is not None]))
+        matchings = [matching for matching in in_turns if matching is not None]
+        return quality_of(truth, Matching.join(matchings), notes=data.notes)
 
     return processes.on_first(measure)
 
@@ -101,10 +104,9 @@ def _matched_categories(fusion: PanopticFusion, truth: PanopticFile) -> dict[int
     return {each.id: known[each.name, each.is_thing] for each in fusion.categories}
 
 
-def _image_file(truth: PanopticFile, image_id: ImageId, folder: Path) -> ImageFile:
-    info = truth.images.get(image_id)
-    if info is None or not info.file_name:
-        raise DataError(f"{truth.path}: image {image_id} is in no entry of 'images', where its name is")
-    if not isinstance(image_id, int):
-        raise DataError(f"{truth.path}: image {image_id!r}: to run a model on it, its id must be a number")
-    return ImageFile(folder / info.file_name, image_id, info.size if info.height else None)
+def _of_images(truth: PanopticFile, images: Sequence[ImageFile]) -> PanopticFile:
+    """The truth of these images alone, in their order."""
+    for image in images:
+        if image.id not in truth.entries:
+            raise DataError(f"{truth.path}: image {image.id} of the split has no entry in annotations")
+    return replace(truth, entries={image.id: truth.entries[image.id] for image in images})

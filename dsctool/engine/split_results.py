@@ -96,17 +96,9 @@ def run_on_split(
     task: what running the model is called in ``progress``. processes: share the images; the first one has all results,
     the others none.
     """
-    if split not in get_args(Role):
-        raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
     require(precision, device_of(model))
-    config, masks = model.config.data, model.has_masks
-    if config.val_share is None:
-        files = find_split(root, config.val if split == "val" else config.train, split)
-        data = open_evaluation_set(files, config, masks=masks, progress=progress, processes=processes)
-    else:
-        files = find_split(root, config.train, "train")
-        seed = model.config.train.seed
-        data = open_part(files, config, split, seed=seed, masks=masks, progress=progress, processes=processes)
+    config = model.config.data
+    files, data = open_split(model, root, split, progress=progress, processes=processes)
     categories = match_categories(model.categories, data.dataset.categories, files.annotations)
 
     limits = LimitCount()
@@ -128,6 +120,25 @@ def run_on_split(
     said = said or crowding_notes(model.config, [data.dataset], training=False)
     protocol = protocol_of(model.config.train)
     return SplitResults(files, data.ground_truth, results, candidates, protocol, (*data.notes, *said))
+
+
+def open_split(
+    model: Detector, root: Path, split: Role, *, progress: Progress | None = None, processes: Processes = LONE
+) -> tuple[SplitFiles, EvaluationSet]:
+    """What ``model`` is measured on: a split of the data set ``root``, or what its training left out of the images.
+
+    Raises:
+        DataError: there is no such split, or it has faults.
+    """
+    if split not in get_args(Role):
+        raise DataError(f"{split}: no split; there are {' and '.join(get_args(Role))}")
+    config, masks = model.config.data, model.has_masks
+    if config.val_share is None:
+        files = find_split(root, config.val if split == "val" else config.train, split)
+        return files, open_evaluation_set(files, config, masks=masks, progress=progress, processes=processes)
+    files, seed = find_split(root, config.train, "train"), model.config.train.seed
+    part = open_part(files, config, split, seed=seed, masks=masks, progress=progress, processes=processes)
+    return files, part
 
 
 def evaluate_detector(

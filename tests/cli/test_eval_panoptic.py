@@ -229,3 +229,17 @@ def test_truth_that_does_not_fit_a_model(checkpoint: Path, synthetic_root: Path,
     result = run(checkpoint, "--data", root)
     assert result.exit_code == 1
     assert f"{path}: no such file: panoptic truth" in " ".join(result.stderr.split())
+
+
+def test_held_out_images_are_measured(checkpoint: Path, synthetic_root: Path, tmp_path: Path) -> None:
+    """Those of the training split, as AP is: what was trained on counts for nothing."""
+    words = ["data.val_share=0.3", "--data", str(synthetic_root)]
+    result = run(checkpoint, *words, "--json", tmp_path / "pq.json")
+    assert result.exit_code == 0, result.output
+    made = tmp_path / "found.json"
+    done = CliRunner().invoke(app, ["eval", str(checkpoint), *words, "--predictions", str(made)])
+    assert done.exit_code == 0, done.output
+    images = {found["image_id"] for found in json.loads(made.read_text())}
+    assert json.loads((tmp_path / "pq.json").read_text())["images"] == len(images) < 8
+    held = "held out"
+    assert held in result.stdout

@@ -43,7 +43,7 @@ def test_two_processes_train_as_one(tmp_path: Path, synthetic_root: Path, name: 
         "data.group_by_aspect=false",
     ]
     dsctool(*words, *square, "--output", tmp_path / "one")
-    less_memory = ["train.batch_size=1", "train.checkpoint_activations=true"]
+    less_memory = ["train.batch_size=1", "train.checkpoint_activations=true", "train.masks_at_once=5"]
     said = shared(2, *words, *square, *less_memory, "--output", tmp_path / "two")
     assert said[1] == ""
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> P
     output = tmp_path_factory.mktemp("trained") / "run"
     dsctool(
         "train", "htc_tiny", *SMALL, "train.epochs=1", "postprocess.score_threshold=0", "train.eval_interval=0",
-        "data.val_share=0.4", "--data", synthetic_root, "--output", output,
+        "data.val_share=0.4", "data.semantic=stuffthingmaps", "--data", synthetic_root, "--output", output,
     )  # fmt: skip
     return output / "best.pt"
 
@@ -83,7 +83,8 @@ def test_two_processes_measure_as_one(tmp_path: Path, trained: Path, synthetic_r
 
 
 def test_two_processes_predict_as_one(tmp_path: Path, trained: Path, synthetic_root: Path) -> None:
-    words = ["predict", trained, synthetic_root / "val", "--output"]
+    every = ["--panoptic", "panoptic.min_score=0", "panoptic.stuff_area=1"]
+    words: list[str | Path] = ["predict", trained, synthetic_root / "val", *every, "--output"]
     dsctool(*words, tmp_path / "one")
     _, second = shared(2, *words, tmp_path / "two")
     assert second == ""
@@ -91,7 +92,7 @@ def test_two_processes_predict_as_one(tmp_path: Path, trained: Path, synthetic_r
     for run in ("one", "two"):
         files.append({p.relative_to(tmp_path / run): p.read_bytes() for p in (tmp_path / run).rglob("*.*")})
     assert files[0] == files[1]
-    assert len(files[0]) == 2 + len(list((synthetic_root / "val").iterdir()))
+    assert len(files[0]) == 3 + 2 * len(list((synthetic_root / "val").iterdir())), "an overlay and a map of each"
 
 
 def test_torchrun_and_a_signal_to_one_process(tmp_path: Path, synthetic_root: Path) -> None:

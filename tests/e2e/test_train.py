@@ -188,7 +188,7 @@ def test_a_run_without_validation_images_of_its_own(tmp_path: Path, synthetic_ro
 @pytest.mark.parametrize("name", ["dsc_tiny", "detectors_tiny"])
 def test_a_run_that_goes_on_in_less_memory(tmp_path: Path, synthetic_root: Path, name: str) -> None:
     """Resumed with activations that are computed again: bit for bit as one that never stopped, its average too."""
-    words = ["train.ema=0.9", "train.eval_interval=0", "data.workers=0"]
+    words = ["train.ema=0.9", "train.eval_interval=0", "data.workers=0", "data.semantic=stuffthingmaps"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
 
     def train(output: Path, *more: str) -> None:
@@ -197,6 +197,9 @@ def test_a_run_that_goes_on_in_less_memory(tmp_path: Path, synthetic_root: Path,
     train(whole, "train.epochs=2")
     train(cut, "train.epochs=1")
     train(cut, "train.epochs=2", "train.checkpoint_activations=true", "--resume")
+    labels = load_checkpoint(cut / "last.pt").config.panoptic.labels
+    assert labels is not None
+    assert labels[-1] == "seaweed", "names of stuff go on with the run"
     ours, theirs = load_checkpoint(cut / "last.pt"), load_checkpoint(whole / "last.pt")
     assert ours.training is not None
     assert theirs.training is not None
