@@ -241,5 +241,4 @@ def test_held_out_images_are_measured(checkpoint: Path, synthetic_root: Path, tm
     assert done.exit_code == 0, done.output
     images = {found["image_id"] for found in json.loads(made.read_text())}
     assert json.loads((tmp_path / "pq.json").read_text())["images"] == len(images) < 8
-    held = "held out"
-    assert held in result.stdout
+    assert "held out" in result.stdout
