@@ -30,6 +30,8 @@ QUICK = Budget(scenes=40, val_scenes=8, side=128, epochs=2)
 HUDDLE = 0.35
 CLASSES = "fish,pebble,shell,starfish"
 """Those that a small model learns within minutes; crabs and eels, in heaps, take it longer."""
+STUFF_SHARE = 75
+"""Stuff on fewer of a scene's pixels than one in so many is left out: 4096 of COCO's usual 640 x 480."""
 SHOWN = 6
 """Images that are drawn: the most huddled ones."""
 
@@ -83,9 +85,9 @@ def plan(output: Path, budget: Budget, images: list[str], *, seed: int) -> list[
     scenes = output / "scenes"
     steps = []
     for name, config in (("dsc", "dsc_detectors_tiny"), ("htc", "htc_tiny")):
-        steps += [_training(output / name, config, scenes, budget, seed), _evaluation(output / name, scenes)]
+        steps += [training(output / name, config, scenes, budget, seed), _evaluation(output / name, scenes)]
     pictures = [str(scenes / "val" / name) for name in images]
-    return [*steps, _huddles(output, scenes), *_drawings(output, pictures)]
+    return [*steps, _huddles(output, scenes), *_drawings(output, pictures, budget)]
 
 
 def _huddles(output: Path, scenes: Path) -> Step:
@@ -96,22 +98,32 @@ def _huddles(output: Path, scenes: Path) -> Step:
     return Step("Measure where things crowd", tuple(words), output / "huddle/report.html")
 
 
-def _drawings(output: Path, pictures: list[str]) -> list[Step]:
-    best, found, switch = str(output / "dsc/best.pt"), output / "found", output / "switch"
+def _drawings(output: Path, pictures: list[str], budget: Budget) -> list[Step]:
+    best, found, switch, panoptic = (
+        str(output / "dsc/best.pt"),
+        output / "found",
+        output / "switch",
+        output / "panoptic",
+    )
     drawing = ["predict", best, *pictures, "--stages", "--output", str(found)]
     switching = ["visualize-switch", best, *pictures[:2], "--stretch", "--output", str(switch)]
     switching += ["--json", str(switch / "switch.json")]
+    dividing = ["predict", best, *pictures[:3], f"panoptic.stuff_area={budget.side**2 // STUFF_SHARE}", "--panoptic"]
+    dividing += ["--output", str(panoptic)]
     return [
         Step("Draw what the model finds", tuple(drawing), found / "predictions.json"),
+        Step("Give every pixel to a thing or to stuff", tuple(dividing), panoptic / "panoptic.json"),
         Step("Draw the learned switch", tuple(switching), switch / "switch.json"),
     ]
 
 
-def _training(run: Path, config: str, scenes: Path, budget: Budget, seed: int) -> Step:
+def training(run: Path, config: str, scenes: Path, budget: Budget, seed: int) -> Step:
+    """The command that trains a model. run: its folder."""
     sizes = f"{{short_sides: [{budget.side}], long_side: {budget.side}}}"
     overrides = (
         f"data.train_resize={sizes}",
         f"data.test_resize={sizes}",
+        "data.semantic=stuffthingmaps",  # sand and rock are learnt as well
         f"train.epochs={budget.epochs}",
         "train.batch_size=2",  # more steps in the same time
         "train.eval_interval=0",  # it is measured afterwards

@@ -58,6 +58,10 @@ class PanopticFusion:
         Raises:
             DataError: a mask of the semantic file does not fit the image.
         """
+        return fuse(found.size, self.things(found, results), self._stuff(picture, found), self.settings)
+
+    def things(self, found: Detections, results: Sequence[Result]) -> Things:
+        """The instances of an image, for any rule. Their masks are drawn when they are asked for."""
         probs = found.mask_probs
         assert probs is not None
 
@@ -66,14 +70,13 @@ class PanopticFusion:
             pasted = paste_probabilities(probs[row : row + 1], boxes, found.size, whole_pixels=found.whole_pixels)
             return pasted[0].cpu().numpy()
 
-        things = Things(
+        return Things(
             scores=[result["score"] for result in results],
             categories=[result["category_id"] for result in results],
             boxes=found.boxes.float().cpu().numpy(),
             mask=_decoded([result["segmentation"] for result in results]),
             probability=probability,
         )
-        return fuse(found.size, things, self._stuff(picture, found), self.settings)
 
     def _stuff(self, picture: Picture, found: Detections) -> Stuff:
         if self.semantic is not None:
