@@ -3,8 +3,8 @@
 Makes the demo's scenes, trains each model on them as the demo does and with each of several seeds, and measures what
 is made of its instances and its stuff where a pixel of several instances goes to the higher score, and where it goes to
 the larger mask probability: PQ, SQ and RQ, and what became of the true things that an instance had matched, by their
-largest overlap with another. Means over seeds, with intervals of 95 % (Student's t). Runs that DIR has are not repeated,
-and one that was stopped goes on. A run takes four to eight minutes of a core.
+largest overlap with another. Means over seeds, with intervals of 95 % (Student's t). Runs that DIR has are not
+repeated, and one that was stopped goes on. A run takes four to eight minutes of a core.
 """
 
 from __future__ import annotations

@@ -51,11 +51,12 @@ def test_everything_is_made_and_stays(finished: tuple[Path, str]) -> None:
         assert (folder / name).exists(), name
     assert len(list((folder / "found/overlays").iterdir())) == 2
     assert len(list((folder / "switch/sheets").iterdir())) == 2
+    assert len(list((folder / "panoptic/overlays").iterdir())) == 2
 
 
 def test_the_page_stands_alone(finished: tuple[Path, str]) -> None:
     page = (finished[0] / "report.html").read_text()
-    assert page.count("data:image/jpeg;base64,") >= 7
+    assert page.count("data:image/jpeg;base64,") >= 9
     assert re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page) == ["huddle/report.html"]
     for command in json.loads((finished[0] / "demo.json").read_text())["seconds"]:
         assert shlex.split(command)[0] == "dsctool"
@@ -67,7 +68,7 @@ def test_the_page_stands_alone(finished: tuple[Path, str]) -> None:
 
 def test_what_has_run_is_not_run_again(finished: tuple[Path, str]) -> None:
     _, output = finished
-    assert output.count("done before: ") == 8
+    assert output.count("done before: ") == 9
     assert "\n$ " not in output
 
 

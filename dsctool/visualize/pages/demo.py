@@ -53,6 +53,7 @@ def write_demo_page(target: Path, folder: Path, *, images: Sequence[str], parts:
         "drawn_from": DRAWN_FROM,
         "found": _pictures(folder / "found/overlays", ".jpg", images[:6]),
         "stages": _pictures(folder / "found/stages", ".jpg", images[:2], longest=2200),
+        "divided": _pictures(folder / "panoptic/overlays", ".jpg", images[:3]),
         "sheets": _pictures(folder / "switch/sheets", ".png", images[:1], longest=2200),
     }
     write_text(target, render("demo.html", values))
