@@ -32,8 +32,6 @@ CLASSES = "fish,pebble,shell,starfish"
 """Those that a small model learns within minutes; crabs and eels, in heaps, take it longer."""
 STUFF_SHARE = 75
 """Stuff on fewer of a scene's pixels than one in so many is left out: 4096 of COCO's usual 640 x 480."""
-DIVIDED = 3
-"""Images of which panoptic results are drawn."""
 SHOWN = 6
 """Images that are drawn: the most huddled ones."""
 
@@ -106,13 +104,7 @@ def _drawings(output: Path, pictures: list[str], budget: Budget) -> list[Step]:
     drawing = ["predict", best, *pictures, "--stages", "--output", str(found)]
     switching = ["visualize-switch", best, *pictures[:2], "--stretch", "--output", str(switch)]
     switching += ["--json", str(switch / "switch.json")]
-    dividing = [
-        "predict",
-        best,
-        *pictures[:DIVIDED],
-        f"panoptic.stuff_area={budget.side**2 // STUFF_SHARE}",
-        "--panoptic",
-    ]
+    dividing = ["predict", best, *pictures[:3], f"panoptic.stuff_area={budget.side**2 // STUFF_SHARE}", "--panoptic"]
     dividing += ["--output", str(panoptic)]
     return [
         Step("Draw what the model finds", tuple(drawing), found / "predictions.json"),
