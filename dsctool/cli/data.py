@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +16,19 @@ from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from dsctool.cli.data_fix import Split
+    from dsctool.config.schema import DataConfig
+    from dsctool.data.faults import Fault
     from dsctool.data.panoptic_truth import PanopticStats
     from dsctool.data.stats import SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
 
 PREVIEWED = 16
+DataOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Values of data.* to change, as in data.train.split=train2017"),
+]
 Root = Annotated[
     Path, typer.Argument(metavar="DIR", help="Root of a data set: annotations/instances_*.json, one folder per split.")
 ]
@@ -28,32 +37,59 @@ Root = Annotated[
 @app.command()
 def check(
     root: Root,
+    overrides: DataOverrides = None,
     boxes_only: Annotated[bool, typer.Option("--boxes-only", help="Do without segmentations.")] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            "--fix",
+            metavar="OUT.json",
+            help="Write a mended copy of the annotations; of several splits OUT_SPLIT.json, or OUT is a folder.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --fix: replace files that are there.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Find every fault of a data set.
 
     Every split is checked and every image decoded. Each fault is one line that names the file and the id (many equal
-    ones share a line); the exit code is 1 where there is one. Training refuses the same
-    faults, but for those that say what it does about them.
+    ones share a line). Training refuses the same faults, and then the exit code is 1; of warnings, which say what
+    training does about them, it is 0.
+
+    KEY=VALUE, such as data.train.annotations=labels.json, names the splits as for dsctool train.
+
+    --fix mends what needs no guess: values that follow from the masks (bbox, area), iscrowd, ids, file names, boxes
+    over the border, stray points, empty and repeated objects. It says what it did, and checks the copy.
 
     Example:
 
         dsctool data check datasets/coco
     """
-    from dsctool.data.checks import check_data
+    from dsctool.cli.data_fix import mended_paths, tell_use, write_mended
+    from dsctool.data.checks import check_data, check_splits
     from dsctool.data.faults import grouped
+    from dsctool.data.layout import find_configured
     from dsctool.engine.limits import published_notes
 
+    data = _data_config(overrides)
     prepare_file(json_file)
     notes: list[str] = []
+    copies: list[Split] | None = None
+    mended: list[Fault] = []
+    if fix is not None:
+        splits = find_configured(root, data)
+        copies, mended = write_mended(splits, mended_paths(fix, [files for files, _ in splits], overwrite=overwrite))
+        tell_use(copies)
+
+    def fullest(file: Path, instances: int) -> None:
+        notes.extend(published_notes(file, instances))
+
+    masks = not boxes_only
     with counting() as progress:
-        faults = check_data(
-            root,
-            masks=not boxes_only,
-            progress=progress,
-            fullest=lambda file, instances: notes.extend(published_notes(file, instances)),
-        )
+        if copies is None:
+            faults = check_data(root, masks=masks, progress=progress, fullest=fullest, data=data)
+        else:
+            faults = [*mended, *check_splits(copies, masks=masks, progress=progress, fullest=fullest)]
     for note in notes:
         typer.echo(note, err=True)
     with beside(json_file):
@@ -61,28 +97,32 @@ def check(
             typer.echo(line)
     if json_file is not None:
         write_json(json_file, [{**asdict(fault), "file": str(fault.file)} for fault in faults], indent=2)
-    count = sum(fault.severity != "note" for fault in faults)
-    if count:
-        typer.echo(f"{count} fault{'s' if count > 1 else ''}", err=True)
+    counts = Counter(fault.severity for fault in faults)
+    warnings = _counted(counts["warning"], "warning") if counts["warning"] else ""
+    if counts["error"]:
+        typer.echo(f"{_counted(counts['error'], 'fault')}{f' and {warnings}' if warnings else ''}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{root}: no faults", err=True)
+    typer.echo(f"{root}: no faults{f', {warnings}' if warnings else ''}", err=True)
 
 
 @app.command()
-def stats(root: Root, json_file: JsonFile = None) -> None:
+def stats(root: Root, overrides: DataOverrides = None, json_file: JsonFile = None) -> None:
     """Describe a data set: images, instances, sizes, overlaps, classes.
+
+    KEY=VALUE, such as data.train.annotations=labels.json, names the splits as for dsctool train.
 
     Example:
 
         dsctool data stats datasets/coco
     """
-    from dsctool.data.layout import find_splits
+    from dsctool.data.layout import find_configured
     from dsctool.data.panoptic_truth import describe_panoptic, panoptic_files
     from dsctool.data.stats import OVERLAPS, describe
     from dsctool.engine.limits import published_notes
 
+    data = _data_config(overrides)
     prepare_file(json_file)
-    found = find_splits(root)
+    found = [files for files, _ in find_configured(root, data)]
     splits = [describe(files) for files in found]
     panoptic = [describe_panoptic(path) for path in panoptic_files(root)]
     notes = [
@@ -207,6 +247,22 @@ def preview(
         note=f"seed {loaded.train.seed}; {augmentations(loaded.data) or 'scale and flip alone'}",
     )
     typer.echo(output)
+
+
+def _data_config(words: Sequence[str] | None) -> DataConfig:
+    """The values of ``data.*`` that are not a configuration's, but the command line's."""
+    from dsctool.config.loading import load_config, override_config
+    from dsctool.config.schema import DataConfig
+
+    for word in words or ():
+        if not word.startswith("data."):
+            raise typer.BadParameter(f"{word}: only data.KEY=VALUE has a use here", param_hint="KEY=VALUE")
+    plain = load_config("htc_tiny").model_copy(update={"data": DataConfig()})
+    return override_config(plain, list(words or ()), source="the command line").data
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsctool.config.schema import DataConfig
+from dsctool.data.classes import lacking, match_categories
 from dsctool.data.columns import Reading, has_segmentations, read_columns
-from dsctool.data.faults import Exclusions, Fault, exclusions, refuse_faults
+from dsctool.data.faults import Exclusions, Fault, exclusions, has_errors, refuse_faults
+from dsctool.data.file_names import image_path
 from dsctool.data.images import image_size, read_image
-from dsctool.data.layout import SplitFiles, find_splits
+from dsctool.data.layout import SplitFiles, find_configured
 from dsctool.data.panoptic_truth import check_panoptic, panoptic_files
-from dsctool.data.records import IMAGES_ONLY, AnnotationFile, ImageInfo, read_annotation_file
+from dsctool.data.records import IMAGES_ONLY, AnnotationFile, Category, ImageInfo, read_annotation_file
 from dsctool.data.rules import Needs
+from dsctool.data.same_files import file_name_faults, missing_hint, with_name_hints
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
 from dsctool.data.usage import Usage
 from dsctool.entries import Entries
 from dsctool.errors import DataError
 from dsctool.terms import Progress
-
-CategoryTable = dict[int, str]
-"""Category names by id."""
 
 DECODE_LIMIT = 10_000
 """Sets of more images are not decoded before they are used, unless what is broken is to be left out."""
@@ -40,38 +40,52 @@ def check_data(
     masks: bool = True,
     progress: Progress | None = None,
     fullest: Callable[[Path, int], None] | None = None,
+    data: DataConfig | None = None,
 ) -> list[Fault]:
     """Faults of every split of a standard layout, every image and map decoded, and notes; empty when there are none.
+
+    data: names other splits, as for training.
 
     masks: every annotation needs a segmentation; False for data with boxes only.
     fullest: told the most instances that an image of an annotation file has.
     """
     try:
-        splits = find_splits(root)
+        splits = find_configured(root, data or DataConfig())
     except DataError as error:
         return [_file_fault(root, "layout", error)]
+    faults = check_splits(splits, masks=masks, progress=progress, fullest=fullest)
+    for path in panoptic_files(root):
+        faults += check_panoptic(path, progress=progress)
+    return faults
+
+
+def check_splits(
+    splits: Sequence[tuple[SplitFiles, bool]],
+    *,
+    masks: bool = True,
+    progress: Progress | None = None,
+    fullest: Callable[[Path, int], None] | None = None,
+) -> list[Fault]:
+    """The same of splits of one data set, each with whether it is trained on."""
     faults: list[Fault] = []
-    tables: list[tuple[Path, CategoryTable]] = []
-    for files in splits:
+    tables: list[tuple[Path, list[Category]]] = []
+    for files, learnt in splits:
         content = _read(files)
         if isinstance(content, Fault):
             faults.append(content)
             continue
-        learnt = files.images.name.startswith("train")  # what is only measured needs masks only if there are any
-        needs = Needs(masks=masks and (learnt or has_segmentations(content)))
+        needs = Needs(masks=masks and (learnt or has_segmentations(content)))  # what is only measured may have none
         reading = read_columns(content, needs, progress)
+        entries = with_name_hints(reading.faults, content, files.images)
         del content  # the text of the file
-        found = [*reading.faults, *_check_images(files, reading, decode=True, progress=progress)]
+        found = [*entries, *_check_images(files, reading, decode=True, progress=progress)]
         usage = Usage.of(reading)
         if fullest is not None:
             fullest(files.annotations, int(usage.instances.max(initial=0)))
-        faults += [*found, *_use(files, reading, usage)]
-        if not any(fault.subject in ("file", "category") for fault in found):
-            tables.append((files.annotations, {each.id: each.name for each in reading.categories}))
-    faults += _category_conflicts(tables)
-    for path in panoptic_files(root):
-        faults += check_panoptic(path, progress=progress)
-    return faults
+        faults += [*found, *_use(files, reading, usage, learnt=learnt)]
+        if not has_errors([fault for fault in found if fault.subject in ("file", "category")]):
+            tables.append((files.annotations, reading.categories))
+    return [*faults, *_category_conflicts(tables)]
 
 
 @dataclass(frozen=True)
@@ -146,8 +160,9 @@ def _check_for_use(
         return CheckedSplit(files, needs, exclusions([content], config.on_error), (content,), None)
     reading = read_columns(content, needs, progress)
     decode = decodes_first(content, config)
+    entries = with_name_hints(reading.faults, content, files.images)
     del content  # the text of the file
-    faults = [*reading.faults, *_check_images(files, reading, decode, progress)]
+    faults = [*entries, *_check_images(files, reading, decode, progress)]
     return CheckedSplit(files, needs, exclusions(faults, config.on_error), tuple(faults), reading)
 
 
@@ -159,13 +174,16 @@ def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
     return config.on_error == "skip" or len(content.images) <= DECODE_LIMIT
 
 
-def _use(files: SplitFiles, reading: Reading, usage: Usage) -> list[Fault]:
+def _use(files: SplitFiles, reading: Reading, usage: Usage, *, learnt: bool) -> list[Fault]:
     """What training would say of annotations that it does not use, or of too few; only training sets need any."""
     notes = [*reading.notes, *([usage.note] if usage.note else [])]
     found = [Fault(files.annotations, "file", None, None, "note", note, "note") for note in notes]
-    if usage.reason and not reading.faults and files.images.name.startswith("train"):
-        message = f"has nothing to train on: {usage.reason}"
-        found.append(Fault(files.annotations, "file", None, None, "nothing to train on", message))
+    if usage.reason and not has_errors(reading.faults):
+        what = "train on" if learnt else "measure"
+        fault = Fault(
+            files.annotations, "file", None, None, f"nothing to {what}", f"has nothing to {what}: {usage.reason}"
+        )
+        found.append(fault if learnt else replace(fault, severity="warning"))
     return found
 
 
@@ -191,7 +209,7 @@ def _check_images(files: SplitFiles, reading: Reading, decode: bool, progress: P
         found = _image_problems(files, info, decode)
         return [Fault(files.annotations, "image", info.id, index, kind, message) for kind, message in found]
 
-    faults: list[Fault] = []
+    faults = file_name_faults(files.annotations, files.images, images, contents=decode)
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
         warnings.simplefilter("ignore")  # Pillow's, on odd but readable files
         for done, found in enumerate(pool.map(problems, images), start=1):
@@ -202,7 +220,7 @@ def _check_images(files: SplitFiles, reading: Reading, decode: bool, progress: P
 
 
 def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterator[tuple[str, str]]:
-    path = files.images / info.file_name
+    path = image_path(files.images, info.file_name)
     size = (info.height, info.width)
     try:
         if decode:
@@ -210,7 +228,8 @@ def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterato
         else:
             image_size(path, size)
     except DataError as error:
-        yield "image", str(error)
+        missing = "" if os.path.lexists(path) else missing_hint(files.images, info.file_name)
+        yield "image", f"{error}{missing}"
     if files.semantic_maps is not None:
         try:
             if decode:
@@ -221,10 +240,18 @@ def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterato
             yield "semantic map", str(error)
 
 
-def _category_conflicts(tables: list[tuple[Path, CategoryTable]]) -> list[Fault]:
-    """Splits of one data set must agree on the classes, or labels mean different things in each."""
-    return [
-        Fault(file, "file", None, None, "categories", f"categories differ from those of {tables[0][0]}")
-        for file, table in tables[1:]
-        if table != tables[0][1]
-    ]
+def _category_conflicts(tables: list[tuple[Path, list[Category]]]) -> list[Fault]:
+    """Splits of one data set must agree on the classes of the training split, as training has it."""
+    learnt = [table for table in tables if table[0].stem.startswith("instances_train")]
+    model = (learnt or tables)[:1]
+    faults = []
+    for _, classes in model:
+        for file, others in tables:
+            try:
+                match_categories(classes, others, file)
+            except DataError as error:
+                faults.append(_file_fault(file, "categories", error))
+            else:
+                if lacks := lacking(classes, others):
+                    faults.append(Fault(file, "file", None, None, "categories", lacks, "note"))
+    return faults

@@ -21,6 +21,7 @@ from dsctool.config.schema import DataConfig
 from dsctool.data.augment import train_transform
 from dsctool.data.columns import Annotations, Reading, read_columns
 from dsctool.data.faults import Exclusions, exclusions
+from dsctool.data.file_names import image_path
 from dsctool.data.images import read_image
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import Annotation, ImageInfo, read_annotation_file
@@ -228,7 +229,7 @@ class CocoDataset(Dataset[Sample]):
         crowd = self._instances.crowd[rows]
         instances, crowds = rows[~crowd], rows[crowd]
         sample = Annotated(
-            image=read_image(self.files.images / info.file_name, size),
+            image=read_image(image_path(self.files.images, info.file_name), size),
             boxes=self._instances.corners[instances],
             labels=self._instances.label[instances].long(),
             masks=self._instances.bitmaps(instances, size) if self.masks else None,

@@ -21,10 +21,12 @@ from pycocotools import mask as coco_mask
 
 from dsctool.cores import without_collection
 from dsctool.data.faults import Fault
+from dsctool.data.joint import joint_faults
 from dsctool.data.proofs import proved_boxes, proved_polygons, proved_runs
 from dsctool.data.records import LARGEST_NUMBER, AnnotationFile, Category, ImageInfo, json_kind
 from dsctool.data.rules import (
     LARGEST_ID,
+    OUTSIDE,
     Checked,
     Needs,
     annotation_problems,
@@ -36,7 +38,7 @@ from dsctool.data.rules import (
     shape_problem,
 )
 from dsctool.data.segmentations import Problem
-from dsctool.data.shapes import Floats, Shapes, compressed
+from dsctool.data.shapes import Floats, Shapes, drawing_of
 from dsctool.rle import Bools, Ints
 from dsctool.terms import Progress, Size
 
@@ -126,6 +128,7 @@ def read_columns(file: AnnotationFile, needs: Needs, progress: Progress | None =
         if progress is not None:
             progress("annotations", done, len(file.annotations))
     annotations = reader.columns()
+    joint = joint_faults(file, annotations, reader.sizes, reader.outside, reader.rows)
     return Reading(
         path=file.path,
         needs=needs,
@@ -133,7 +136,7 @@ def read_columns(file: AnnotationFile, needs: Needs, progress: Progress | None =
         images=[_info(entry) for entry in kept.values()],
         places=[images.places[id_] for id_ in kept],
         annotations=annotations,
-        faults=[*categories.faults, *images.faults, *reader.faults],
+        faults=[*categories.faults, *images.faults, *reader.faults, *joint],
         derived=reader.derived,
     )
 
@@ -204,6 +207,7 @@ class _Reader:
     parts: list[Annotations] = field(default_factory=list)
     ids: list[Ints] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    outside: list[Mapping[str, Any]] = field(default_factory=list)  # which have no other fault than their boxes
     derived: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -221,7 +225,10 @@ class _Reader:
             entry = entries[row]
             problems = list(self._problems(entry))
             self.faults += faults_of(self.file, "annotation", entry, first + row, problems)
-            if any(problem.severity == "error" for problem in problems):
+            errors = [problem.kind for problem in problems if problem.severity == "error"]
+            if errors:
+                if errors == [OUTSIDE] and len(self.outside) < _CHUNK:
+                    self.outside.append(entry)
                 chunk.drop(row, entry)
             else:
                 chunk.accept(row, entry)
@@ -324,12 +331,8 @@ class _Chunk:
         shape = entry.get("segmentation") if self._needs.masks or box is None or area is None else None
         size: Size = tuple(self._sizes[self._image[row]].tolist())
         problem = shape_problem(shape, size, self._needs)
-        if not shape or (problem is not None and problem.severity == "error"):
-            self._drawings[row], self._texts[row] = [], b""
-        elif isinstance(shape, Mapping):
-            self._drawings[row], self._texts[row] = [], compressed(shape, size)
-        else:
-            self._drawings[row], self._texts[row] = [list(polygon) for polygon in shape], b""
+        faulty = not shape or (problem is not None and problem.severity == "error")
+        self._drawings[row], self._texts[row] = ([], b"") if faulty else drawing_of(shape, size)
 
     def columns(self, first: int, derived: Counter[str]) -> Annotations:
         """What is left. first: the place of the first entry. derived: counts what is taken from other values."""

@@ -13,8 +13,9 @@ from dsctool.errors import DataError
 Subject = Literal["file", "category", "image", "annotation"]
 Severity = Literal["error", "warning", "note"]
 
+MANY = 4
+"""So many equal faults are one line."""
 _SHOWN = 20
-_MANY = 4  # equal faults that are one line
 _NAMED = 3
 
 _PLURALS: dict[Subject, str] = {"category": "categories", "image": "images", "annotation": "annotations"}
@@ -78,6 +79,18 @@ def exclusions(faults: Sequence[Fault], on_error: Literal["fail", "skip"]) -> Ex
     return Exclusions(images=_indices(errors, "image"), annotations=_indices(errors, "annotation"))
 
 
+def has_errors(faults: Sequence[Fault]) -> bool:
+    """Whether training would refuse any of them."""
+    return any(fault.severity == "error" for fault in faults)
+
+
+def warnings_of(faults: Sequence[Fault], *, most: int = 5) -> list[str]:
+    """What is lived with, in a few lines: equal ones share a line, and what comes after ``most`` is counted."""
+    lines = grouped([fault for fault in faults if fault.severity == "warning"])
+    more = [f"... and {len(lines) - most} more: dsctool data check lists them all"] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
 def refuse_faults(faults: Sequence[Fault], *, hint: str = "") -> None:
     """Raise ``DataError`` where there are errors, one line per kind of fault. hint: another way out."""
     errors = [fault for fault in faults if fault.severity == "error"]
@@ -100,7 +113,7 @@ def grouped(faults: Sequence[Fault]) -> list[str]:
 
 
 def _lines(alike: Sequence[Fault]) -> list[str]:
-    if len(alike) < _MANY:
+    if len(alike) < MANY:
         return [str(fault) for fault in alike]
     first = alike[0]
     named = ", ".join(str(fault.index if fault.id is None else fault.id) for fault in alike[:_NAMED])

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
-from dsctool.config.schema import SplitConfig
+from dsctool.config.schema import DataConfig, SplitConfig
 from dsctool.data.stuff import values_in
 from dsctool.errors import DataError
 from dsctool.terms import Role
@@ -108,6 +108,21 @@ def find_splits(root: Path) -> list[SplitFiles]:
         folder = root / "stuffthingmaps" / name
         maps = folder if folder.is_dir() else None
         splits.append(SplitFiles(file, root / name, maps, _values(maps)))
+    return splits
+
+
+def find_configured(root: Path, data: DataConfig) -> list[tuple[SplitFiles, bool]]:
+    """The splits to look at, and whether each is trained on: those that ``data`` names, or else all there are.
+
+    Raises:
+        DataError: as :func:`find_split` and :func:`find_splits`.
+    """
+    if data.train == data.val == SplitConfig() and data.val_share is None:
+        return [(files, files.images.name.startswith("train")) for files in find_splits(root)]
+    splits = [(find_split(root, data.train, "train"), True)]
+    names = (_split_name(file) for file in _annotation_files(root))
+    if data.val_share is None and (data.val != SplitConfig() or any(name.startswith("val") for name in names)):
+        splits.append((find_split(root, data.val, "val"), False))
     return splits
 
 

@@ -1,12 +1,14 @@
 """What the entries of an annotation file must be.
 
 Numbers must be finite JSON numbers; ids whole numbers, each used once. A box may stick out of its image
-by one pixel, since annotation tools round. A box of width or height zero, which COCO itself has, is a
+by one pixel, since annotation tools round; one that sticks out by a few (see :func:`border_limit`) is clipped, with a
+warning, and one that is further out a fault. A box of width or height zero, which COCO itself has, is a
 warning: training leaves such annotations out, as the published recipes do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +22,13 @@ from dsctool.data.segmentations import NO_PIXELS, Problem, segmentation_problem
 from dsctool.terms import Size
 
 BOX_TOLERANCE = 1.0
-"""How far a box may stick out of its image, in pixels."""
+"""How far a box may stick out of its image, in pixels, without a word."""
+FEW_PIXELS = 5.0
+"""How far a box that is clipped may stick out of its image, in pixels; or, of large images,"""
+FEW_SHARE = 0.01
+"""this share of the longer side."""
+OUTSIDE, BORDER, ZERO_SIZE = "box outside", "border", "zero size"
+"""Kinds of the problems of boxes that are numbers."""
 
 LARGEST_ID = 2**63 - 1
 """numpy and pycocotools keep ids in 64 bits."""
@@ -177,7 +185,7 @@ def annotation_problems(
     shape = None if size is None else shape_problem(entry.get("segmentation"), size, needs)
     if entry.get("bbox") is None and (shape is not None or not entry.get("segmentation")):
         yield from _missing({}, "bbox")
-    left_out = box is not None and box.severity == "warning"
+    left_out = box is not None and box.kind == ZERO_SIZE
     if not needs.masks or left_out:
         return
     if size is None and is_id(image_id, needs) and image_id in sizes:
@@ -200,7 +208,17 @@ def _reference_problems(entry: Entry, key: str, what: str, known: Container[Any]
     if not is_id(entry[key], needs):
         yield Problem("number", f"{key} must be a whole number, not {_shown(entry[key])}")
     elif entry[key] not in known:
-        yield Problem(f"unknown {what}", f"unknown {what}: {key} {_shown(entry[key])} is in no entry of the file")
+        other = _of_other_type(entry[key])
+        hint = f", {_shown(other)} is: write all ids alike" if other is not None and other in known else ""
+        message = f"unknown {what}: {key} {_shown(entry[key])} is in no entry of the file{hint}"
+        yield Problem(f"unknown {what}", message)
+
+
+def _of_other_type(value: object) -> object:
+    """A number written as text, and the other way round; None where there is none."""
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdecimal() and len(value) < 20 else None
+    return str(value) if _is_whole(value) else None
 
 
 def _scalar_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
@@ -222,16 +240,32 @@ def _box_problem(box: object, size: Size | None) -> Problem | None:
     for value in box:
         if not _is_number(value):
             return Problem("number", f"bbox must hold finite numbers, not {_shown(value)}")
-    x, y, width, height = box
+    width, height = box[2:]
     if width < 0 or height < 0:
         return Problem("box", f"bbox has a negative size: {width} x {height}")
-    if size is not None:
-        excess = max(-x, -y, x + width - size[1], y + height - size[0])
-        if excess > BOX_TOLERANCE:
-            return Problem("box", f"bbox {box} is outside the image, which is {size[1]} x {size[0]} (width x height)")
+    if size is not None and (problem := _border_problem(box, size)) is not None:
+        return problem
     if width == 0 or height == 0:
-        return Problem("box", f"bbox has a zero size: {width} x {height} (training leaves it out)", severity="warning")
+        message = f"bbox has a zero size: {width} x {height} (training leaves it out)"
+        return Problem(ZERO_SIZE, message, severity="warning")
     return None
+
+
+def _border_problem(box: Sequence[float], size: Size) -> Problem | None:
+    x, y, width, height = box
+    excess = max(-x, -y, x + width - size[1], y + height - size[0])
+    if excess <= BOX_TOLERANCE:
+        return None
+    named = f"the image, which is {size[1]} x {size[0]} (width x height)"
+    touches = x < size[1] and y < size[0] and x + width > 0 and y + height > 0
+    if excess > border_limit(size) or not touches:
+        return Problem(OUTSIDE, f"bbox {list(box)} is outside {named}")
+    return Problem(BORDER, f"bbox sticks out of {named}, by up to {math.ceil(excess)} pixels: clipped", "warning")
+
+
+def border_limit(size: Size) -> float:
+    """How far a box may stick out of an image to be clipped, in pixels: further out it is of another image."""
+    return max(FEW_PIXELS, FEW_SHARE * max(size))
 
 
 def _missing(entry: Entry, *keys: str) -> Iterator[Problem]:

@@ -23,6 +23,8 @@ REACH = 1
 """How far a polygon may stick out, in longer sides of its image: pycocotools walks along every edge, pixel by pixel."""
 
 
+FEWEST_POINTS = 3
+"""Of a polygon."""
 NO_PIXELS = "no pixels"
 """Kind of the problem of a segmentation that is well formed, and empty."""
 
@@ -50,8 +52,12 @@ def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
 def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
     if not polygons:
         return Problem("polygon", "segmentation is empty: no polygon")
+    stray = sum(map(is_stray, polygons))
+    drawn = len(polygons) - stray
     flat = outside = 0
     for number, polygon in enumerate(polygons, start=1):
+        if drawn and is_stray(polygon):
+            continue
         if not isinstance(polygon, list | tuple):
             return Problem("segmentation", f"polygon {number} must be a list of numbers, not {json_kind(polygon)}")
         problem = _polygon_problem(polygon, number)
@@ -62,13 +68,23 @@ def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
             return Problem("polygon", f"polygon {number} reaches far out of the image, which is {_named(size)}")
         flat += _is_flat(numbers)
         outside += _is_outside(numbers, size)
-    if flat == len(polygons):
+    if flat == drawn:
         return Problem(NO_PIXELS, "polygon has no area: all its points lie on one line")
-    if outside == len(polygons):
+    if outside == drawn:
         return Problem(NO_PIXELS, f"polygon is outside the image, which is {_named(size)}")
+    if stray:
+        have = "has" if stray == 1 else "have"
+        message = f"{stray} of {len(polygons)} polygons {have} fewer than {FEWEST_POINTS} points: dropped"
+        return Problem("stray part", message, severity="warning")
     if flat:
         return Problem("polygon", f"{flat} of {len(polygons)} polygons have no area", severity="warning")
     return None
+
+
+def is_stray(polygon: object) -> bool:
+    """Whether a part is what a click too many leaves: one or two points, or none. Beside others it is dropped."""
+    pairs = isinstance(polygon, list | tuple) and len(polygon) < 2 * FEWEST_POINTS and len(polygon) % 2 == 0
+    return pairs and all(map(_is_number, cast("Sequence[object]", polygon)))
 
 
 def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
@@ -81,8 +97,8 @@ def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
         return Problem("number", f"polygon {number} holds a number that is not finite, or beyond any image")
     if len(polygon) % 2:
         return Problem("polygon", f"polygon {number} has an odd number of coordinates ({len(polygon)})")
-    if len(polygon) < 6:
-        return Problem("polygon", f"polygon {number} has {len(polygon) // 2} points, fewer than 3")
+    if len(polygon) < 2 * FEWEST_POINTS:
+        return Problem("polygon", f"polygon {number} has {len(polygon) // 2} points, fewer than {FEWEST_POINTS}")
     return None
 
 

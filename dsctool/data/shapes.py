@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dsctool.cores import on_all_cores
+from dsctool.data.segmentations import is_stray
 from dsctool.rle import Bytes, Ints, PackedRles, Rle
 from dsctool.terms import Size
 
@@ -111,6 +112,14 @@ def drawn(polygons: list[list[float]], size: Size) -> Rle:
     parts = coco_mask.frPyObjects(polygons, *size)
     rle: Rle = parts[0] if len(parts) == 1 else coco_mask.merge(parts)
     return rle
+
+
+def drawing_of(segmentation: object, size: Size) -> tuple[list[list[float]], bytes]:
+    """A faultless JSON value as :meth:`Shapes.of` takes it: polygons without stray parts, or a run-length text."""
+    if isinstance(segmentation, Mapping):
+        return [], compressed(segmentation, size)
+    parts = segmentation if isinstance(segmentation, list | tuple) else []
+    return [list(part) for part in parts if not is_stray(part)], b""
 
 
 def compressed(rle: Mapping[str, Any], size: Size) -> bytes:

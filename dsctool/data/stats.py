@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from dsctool.data.columns import Annotations, read_columns
+from dsctool.data.columns import Annotations, has_segmentations, read_columns
 from dsctool.data.faults import exclusions
 from dsctool.data.layout import SplitFiles
 from dsctool.data.records import Category, read_annotation_file
@@ -75,7 +75,8 @@ def describe(files: SplitFiles) -> SplitStats:
     Raises:
         DataError: the annotation file cannot be used at all.
     """
-    reading = read_columns(read_annotation_file(files.annotations), Needs(masks=False))
+    content = read_annotation_file(files.annotations)
+    reading = read_columns(content, Needs(masks=has_segmentations(content)))
     exclusions(reading.faults, "skip")
     images, every = reading.images, reading.annotations
     rows = every.take(~every.crowd)
@@ -97,7 +98,7 @@ def describe(files: SplitFiles) -> SplitStats:
         overlapping=_overlapping(rows, same_class=False),
         overlapping_same_class=_overlapping(rows, same_class=True),
         classes=_classes(reading.categories, rows),
-        faults=len(reading.faults),
+        faults=sum(fault.subject != "file" for fault in reading.faults),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from dsctool.data.columns import Annotations, Reading
+from dsctool.data.faults import has_errors
 from dsctool.rle import Bools, Ints
 
 SLIVER = 1e-5
@@ -36,7 +37,9 @@ class Usage:
         counts = ", ".join(f"{np.count_nonzero(chosen)} {why}" for why, chosen in unused.items() if chosen.any())
         note = f"annotations that are not trained on: {counts}" if counts else ""
         instances = np.bincount(rows.image[used & ~rows.crowd], minlength=len(reading.images))
-        return cls(used, instances, note, "" if instances.any() else _reason(rows, note, faulty=bool(reading.faults)))
+        return cls(
+            used, instances, note, "" if instances.any() else _reason(rows, note, faulty=has_errors(reading.faults))
+        )
 
 
 def _unused(annotations: Annotations, sizes: Ints) -> dict[str, Bools]:

@@ -148,18 +148,23 @@ def keep_candidates(model: Detector, count: int = 1000) -> None:
         model.postprocess = replace(model.postprocess, keep_candidates=count)
 
 
-def to_results(detections: Detections, image_id: int, categories: Sequence[Category]) -> list[Result]:
-    """The detections of one image as COCO results."""
+def to_results(detections: Detections, image_id: int, categories: Sequence[Category | None]) -> list[Result]:
+    """The detections of one image as COCO results.
+
+    categories: by label; detections of classes that have None are left out.
+    """
+    chosen = [categories[label] for label in detections.labels.tolist()]
     probs, whole_pixels = detections.mask_probs, detections.whole_pixels
-    return coco_results(
+    results = coco_results(
         boxes=detections.boxes,
         scores=detections.scores,
         masks=None
         if probs is None
         else encode_masks(probs, detections.boxes, detections.size, whole_pixels=whole_pixels),
-        category_ids=[categories[label].id for label in detections.labels.tolist()],
+        category_ids=[-1 if category is None else category.id for category in chosen],
         image_id=image_id,
     )
+    return [result for result, category in zip(results, chosen, strict=True) if category is not None]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from dsctool.data.file_names import image_path
 from dsctool.data.image_files import ImageFile
 from dsctool.data.panoptic import PanopticFile, Segment, read_panoptic
 from dsctool.data.panoptic_truth import panoptic_beside
@@ -52,7 +53,7 @@ def panoptic_on_split(
     config = model.config.data
     files, data = open_split(model, root, split, progress=progress, processes=processes)
     infos = [data.dataset.image_info(index) for index in range(len(data.dataset))]
-    images = [ImageFile(files.images / info.file_name, info.id, info.size) for info in infos]
+    images = [ImageFile(image_path(files.images, info.file_name), info.id, info.size) for info in infos]
     with processes.together():
         truth = _of_images(read_panoptic(panoptic_beside(files.annotations)), images)
         fusion = panoptic_fusion(model, labels=labels, semantic=semantic, precision=precision)

@@ -11,11 +11,12 @@ import torch
 from dsctool.config.dump import diff_configs
 from dsctool.config.limits import keep_limits
 from dsctool.config.schema import Config, DataConfig
+from dsctool.data.classes import match_categories
 from dsctool.data.coco import CocoDataset
 from dsctool.data.loader import eval_loader
+from dsctool.data.records import Category
 from dsctool.engine.inference import Model, detections, to_results
 from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
-from dsctool.engine.split_results import match_categories
 from dsctool.errors import CheckpointError, ConfigError, DamagedError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 from dsctool.terms import Progress
@@ -170,6 +171,7 @@ def try_detection(
     here = config.model_copy(update={"workers": 0})  # processes would load more than these images
     tried = detections(model, islice(eval_loader(data.dataset, here), TRIED), device=device)
     for number, (info, found) in enumerate(tried, start=1):
-        to_results(found, info.image_id, data.dataset.categories)
+        highest = max(found.labels.tolist(), default=-1)
+        to_results(found, info.image_id, [Category(label, "") for label in range(highest + 1)])
         if progress is not None:
             progress("validation images tried", number, min(TRIED, len(data.dataset)))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.checks import CheckedSplit, check_for_evaluation, check_for_training
+from dsctool.data.classes import lacking, relabelled
 from dsctool.data.coco import CocoDataset
-from dsctool.data.faults import Exclusions, exclusions
+from dsctool.data.faults import Exclusions, exclusions, warnings_of
 from dsctool.data.holdout import held_out
 from dsctool.data.layout import SplitFiles, find_split
+from dsctool.data.records import Category
 from dsctool.engine.processes import LONE, Processes
 from dsctool.errors import DataError
 from dsctool.evaluation.sources import GroundTruth
@@ -133,12 +136,15 @@ def open_sets(config: Config, checked: CheckedSets) -> RunData:
     )
     val = None
     if checked.val is not None:
-        val = _open_evaluation_set(checked.val, data, losses_with_masks=masks if config.train.val_losses else None)
+        losses = masks if config.train.val_losses else None
+        val = _open_evaluation_set(checked.val, data, losses_with_masks=losses, classes=train_set.categories)
     derived = (f"{train.files.annotations}: {note}" for note in reading.notes)
     notes = (*([checked.note] if checked.note else []), *_notes(train), *derived, *train_set.notes)
     if val is None or checked.note:  # of one file everything is said
         return RunData(train_set, val, notes)
-    return RunData(train_set, val, (*notes, *val.notes, *val.ground_truth.notes))
+    lacks = lacking(train_set.categories, val.dataset.categories)
+    lacked = [f"{val.dataset.files.annotations}: {lacks}"] if lacks else []
+    return RunData(train_set, val, (*notes, *val.notes, *lacked, *val.ground_truth.notes))
 
 
 def open_evaluation_set(
@@ -187,9 +193,15 @@ def open_part(
 
 
 def _open_evaluation_set(
-    checked: CheckedSplit, config: DataConfig, *, losses_with_masks: bool | None = None
+    checked: CheckedSplit,
+    config: DataConfig,
+    *,
+    losses_with_masks: bool | None = None,
+    classes: Sequence[Category] | None = None,
 ) -> EvaluationSet:
-    """losses_with_masks: also open what losses need, with or without masks; None: they are not wanted."""
+    """losses_with_masks: also open what losses need, with or without masks; None: they are not wanted.
+
+    classes: those of the model, whose labels losses are of; None: those of the file."""
     reading = checked.read()
     truth = GroundTruth.of(reading, left_out=checked.exclude.images)
     dataset = CocoDataset.for_evaluation(checked.files, config, exclude=checked.exclude, reading=reading)
@@ -197,7 +209,11 @@ def _open_evaluation_set(
     if losses_with_masks is not None:
         at_once = config.model_copy(update={"tta": None})  # losses are of one view
         annotated = CocoDataset.for_evaluation(
-            checked.files, at_once, masks=losses_with_masks, exclude=checked.exclude, reading=reading
+            checked.files,
+            at_once,
+            masks=losses_with_masks,
+            exclude=checked.exclude,
+            reading=reading if classes is None else relabelled(reading, classes),
         )
     return EvaluationSet(dataset, truth, _notes(checked), annotated)
 
@@ -216,11 +232,12 @@ def semantic_channels(config: Config) -> int | None:
 
 
 def _notes(checked: CheckedSplit) -> tuple[str, ...]:
+    lived_with = tuple(warnings_of(checked.faults))
     exclude = exclusions(checked.faults, "skip")
     if exclude == Exclusions():
-        return ()
+        return lived_with
     errors = [str(fault) for fault in checked.faults if fault.severity == "error"]
     more = (f"... and {len(errors) - _SHOWN} more: dsctool data check lists them all",) if len(errors) > _SHOWN else ()
     counts = f"images {len(exclude.images)}, annotations {len(exclude.annotations)}"
     lead = f"left out of {checked.files.annotations} (data.on_error=skip): {counts}"
-    return (lead, *errors[:_SHOWN], *more)
+    return (lead, *errors[:_SHOWN], *more, *lived_with)

@@ -12,6 +12,7 @@ import torch
 
 from dsctool.coco_results import Result
 from dsctool.config.schema import DataConfig, TrainConfig
+from dsctool.data.classes import lacking, match_categories
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
@@ -119,7 +120,9 @@ def run_on_split(
     said = limits.notes(model.config, instances=data.dataset.most_instances)
     said = said or crowding_notes(model.config, [data.dataset], training=False)
     protocol = protocol_of(model.config.train)
-    return SplitResults(files, data.ground_truth, results, candidates, protocol, (*data.notes, *said))
+    lacks = lacking(model.categories, data.dataset.categories)
+    notes = (*data.notes, *([f"{files.annotations}: {lacks}"] if lacks else []), *said)
+    return SplitResults(files, data.ground_truth, results, candidates, protocol, notes)
 
 
 def open_split(
@@ -145,7 +148,7 @@ def evaluate_detector(
     model: Model,
     data: EvaluationSet,
     config: DataConfig,
-    categories: Sequence[Category],
+    categories: Sequence[Category | None],
     *,
     device: torch.device,
     watch: Watch = iter,
@@ -181,7 +184,7 @@ def _collect(
     model: Model,
     data: EvaluationSet,
     config: DataConfig,
-    categories: Sequence[Category],
+    categories: Sequence[Category | None],
     *,
     device: torch.device,
     watch: Watch,
@@ -206,27 +209,3 @@ def _in_turns(shares: list[list[list[Result]]] | None) -> list[Result]:
     """What the processes found, in the order of the images: one of each, one after the other."""
     rounds = zip_longest(*(shares or []), fillvalue=[])
     return list(chain.from_iterable(chain.from_iterable(rounds)))
-
-
-def match_categories(model: Sequence[Category], data: Sequence[Category], file: Path) -> list[Category]:
-    """The data set's category for every label of a model: they must have the same names, ids may differ.
-
-    Raises:
-        DataError: they do not; the message names ``file`` and the categories that one of them lacks.
-    """
-    if list(model) == list(data):
-        return list(data)
-    by_name = {category.name: category for category in data}
-    names = [category.name for category in model]
-    if len(by_name) == len(data) and sorted(names) == sorted(by_name):
-        return [by_name[name] for name in names]
-    if sorted(names) == sorted(category.name for category in data):
-        raise DataError(f"{file}: several categories have one name, and their ids are not the model's: rename them.")
-    raise DataError(
-        f"{file}: its categories are not the model's. Only in the data: {_listed(set(by_name) - set(names))}; "
-        f"only in the model: {_listed(set(names) - set(by_name))}. Names must agree; ids may differ."
-    )
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"

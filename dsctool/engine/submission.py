@@ -17,9 +17,11 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from dsctool.coco_results import Result
 from dsctool.config.schema import DataConfig
 from dsctool.data.checks import check_unannotated
+from dsctool.data.classes import match_categories
 from dsctool.data.coco import CocoDataset
 from dsctool.data.columns import Reading
 from dsctool.data.faults import Exclusions
+from dsctool.data.file_names import image_path
 from dsctool.data.image_files import ImageFile
 from dsctool.data.layout import SplitFiles, find_test_dev
 from dsctool.data.loader import eval_loader
@@ -27,7 +29,6 @@ from dsctool.data.records import Category
 from dsctool.engine.inference import detections, device_of, to_results
 from dsctool.engine.limits import LimitCount
 from dsctool.engine.processes import LONE, Processes
-from dsctool.engine.split_results import match_categories
 from dsctool.engine.views import in_views
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList, WorkFile
 from dsctool.files import whole_file
@@ -37,11 +38,14 @@ from dsctool.terms import KINDS, Kind, Precision, Progress
 
 @dataclass(frozen=True)
 class UnannotatedSet:
-    """Images to run a detector on, all of them. categories: by label of the detector, with the ids of the file."""
+    """Images to run a detector on, all of them.
+
+    categories: by label of the detector, with the ids of the file; None is not in it.
+    """
 
     files: SplitFiles
     reading: Reading
-    categories: list[Category]
+    categories: list[Category | None]
 
     @classmethod
     def open(cls, model: Detector, root: Path, progress: Progress | None = None) -> Self:
@@ -62,7 +66,9 @@ class UnannotatedSet:
     @property
     def images(self) -> list[ImageFile]:
         """In the order of the file."""
-        return [ImageFile(self.files.images / info.file_name, info.id, info.size) for info in self.reading.images]
+        return [
+            ImageFile(image_path(self.files.images, info.file_name), info.id, info.size) for info in self.reading.images
+        ]
 
     def without(self, done: Container[int], config: DataConfig) -> CocoDataset | None:
         """The images whose ids are not ``done`` yet; None where all are."""

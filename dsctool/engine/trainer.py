@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from dsctool.config.schema import Config
+from dsctool.data.classes import match_categories
 from dsctool.data.samplers import mixed_seed
 from dsctool.data.transforms import Batch
 from dsctool.engine.environment import pick_device
@@ -32,7 +33,7 @@ from dsctool.engine.recorder import open_recorder
 from dsctool.engine.run import Run
 from dsctool.engine.setup import Build, Setup, prepare
 from dsctool.engine.signals import RunInterruptedError, StopRequest, StopRequestedError
-from dsctool.engine.split_results import Found, evaluate_detector, match_categories, protocol_of
+from dsctool.engine.split_results import Found, evaluate_detector, protocol_of
 from dsctool.engine.step import StepResult, optimizer_step
 from dsctool.engine.val_losses import validation_losses
 from dsctool.engine.views import in_views

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ import numpy as np
 
 from dsctool.cores import Later, beside
 from dsctool.data.columns import Annotations, Reading, has_segmentations, read_columns
-from dsctool.data.faults import refuse_faults
+from dsctool.data.faults import refuse_faults, warnings_of
 from dsctool.data.records import AnnotationFile, Category, ImageInfo, annotation_file, json_kind, read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.entries import Entries, read_list
@@ -55,7 +55,9 @@ class GroundTruth:
             categories=tuple(reading.categories),
             annotations=annotations.take(~(unused | empty)),
             has_masks=reading.needs.masks or not len(annotations),
-            notes=tuple(f"{reading.path}: {note}" for note in (*reading.notes, *_empty(empty))),
+            notes=tuple(
+                f"{reading.path}: {note}" for note in (*reading.notes, *_empty(empty), *_nothing(annotations, unused))
+            ),
         )
 
     @cached_property
@@ -103,7 +105,8 @@ def load_ground_truth(source: GroundTruthSource) -> GroundTruth:
     file = _annotation_file(source)
     reading = read_columns(file, Needs(masks=has_segmentations(file), pictures=False))
     refuse_faults([fault for fault in reading.faults if fault.kind not in _NO_MATTER])
-    return GroundTruth.of(reading)
+    truth = GroundTruth.of(reading)
+    return replace(truth, notes=(*warnings_of(reading.faults), *truth.notes))
 
 
 _NO_MATTER = ("no images", "no categories")  # then there is nothing to measure, and the numbers say so
@@ -144,6 +147,13 @@ def _predictions(data: object, reference: Reference, name: str) -> Predictions:
     if not isinstance(data, Sequence) or isinstance(data, str):
         raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
     return read_predictions(Entries(data), reference, name)
+
+
+def _nothing(annotations: Annotations, unused: Bools) -> list[str]:
+    left = annotations.crowd[~unused]
+    if not len(left):
+        return ["there are no annotations: nothing is measured"]
+    return [f"all {len(left)} annotations are crowds (iscrowd is 1): nothing is measured"] if left.all() else []
 
 
 def _empty(rows: Bools) -> list[str]:

@@ -198,10 +198,22 @@ def test_a_checkpoint_that_cannot_run(synthetic_root: Path, tmp_path: Path, word
 
 
 def test_other_categories_are_named(synthetic_root: Path, tmp_path: Path) -> None:
-    checkpoint = save_tiny(tmp_path / "best.pt", [*val_categories(synthetic_root), Category(77, "spoon")])
+    known = val_categories(synthetic_root)
+    checkpoint = save_tiny(tmp_path / "best.pt", [*known[1:], Category(77, "spoon")])
     result = run(checkpoint, "--data", synthetic_root, "--device", "cpu")
     assert result.exit_code == 1
-    assert "only in the model: spoon" in result.stderr
+    assert f"Only in the data: {known[0].name}; only in the model: spoon" in result.stderr
+
+
+def test_classes_that_the_data_lack_are_left_out_with_a_note(synthetic_root: Path, tmp_path: Path) -> None:
+    known = val_categories(synthetic_root)
+    checkpoint = save_tiny(tmp_path / "best.pt", [Category(0, "spoon"), *known])
+    predictions = tmp_path / "predictions.json"
+    result = run(checkpoint, "--data", synthetic_root, "--device", "cpu", "--predictions", predictions)
+    assert result.exit_code == 0, result.stderr
+    assert "has no categories spoon: nothing of them is measured" in result.stderr + result.stdout
+    found = {each["category_id"] for each in json.loads(predictions.read_text())}
+    assert found <= {category.id for category in known}
 
 
 def test_a_cut_image_is_found_before_anything_runs(synthetic_root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""Boxes, areas and masks that do not belong together are named, with what they look like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from dsctool.config.schema import DataConfig
+from dsctool.data.agreement import areas_differ
+from dsctool.data.checks import check_data, check_for_training
+from dsctool.data.columns import read_columns
+from dsctool.data.extents import Extents
+from dsctool.data.faults import Fault
+from dsctool.data.records import annotation_file
+from dsctool.data.rules import Needs
+from dsctool.errors import DataError
+from dsctool.evaluation.sources import load_ground_truth
+from tests.data.pieces import HEIGHT, WIDTH, pieces, write_pieces
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def _spoilt(change: Change, content: dict[str, Any] | None = None) -> list[Fault]:
+    """The faults of a file whose annotations are all changed."""
+    content = content or pieces()
+    for entry in content["annotations"]:
+        change(entry)
+    return read_columns(annotation_file(content, Path("a.json")), Needs()).faults
+
+
+def _set_box(read: Callable[[float, float, float, float], list[float]]) -> Change:
+    return lambda entry: entry.update(bbox=read(*entry["bbox"]))
+
+
+BOXES = {
+    "corners": (lambda x, y, w, h: [x, y, x + w, y + h], "x1, y1, x2, y2"),
+    "centres": (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], "centre x, centre y"),
+    "turned": (lambda x, y, w, h: [y, x, h, w], "y, x, height, width"),
+    "turned corners": (lambda x, y, w, h: [y, x, y + h, x + w], "y1, x1, y2, x2"),
+    "shares": (lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT], "normalised"),
+    "half the size": (lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2], "0.5 times as wide"),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_boxes_that_are_read_otherwise_are_one_fault_with_what_they_look_like(name: str) -> None:
+    read, words = BOXES[name]
+    faults = [fault for fault in _spoilt(_set_box(read)) if fault.severity == "error" and fault.subject == "file"]
+    assert len(faults) == 1, faults
+    assert words in faults[0].message
+
+
+def test_check_training_and_evaluation_refuse_such_boxes_in_the_same_words(tmp_path: Path) -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        _set_box(BOXES["corners"][0])(entry)
+    files = write_pieces(tmp_path, content)
+    (fault,) = [fault for fault in check_data(tmp_path) if fault.subject == "file"]
+    with pytest.raises(DataError) as training:
+        check_for_training(files, DataConfig(on_error="skip"), masks=True)
+    with pytest.raises(DataError) as evaluation:
+        load_ground_truth(files.annotations)
+    assert str(fault) in str(training.value)
+    assert fault.message in str(evaluation.value)
+
+
+def test_one_box_among_many_is_a_warning_of_its_own() -> None:
+    content = pieces()
+    content["annotations"][4]["bbox"] = content["annotations"][5]["bbox"]
+    (fault,) = _spoilt(lambda entry: None, content)
+    assert (fault.id, fault.kind, fault.severity) == (5, "box and mask", "warning")
+    assert "fit the masks of other annotations" in fault.message
+
+
+def test_runs_that_go_row_by_row_are_named() -> None:
+    def row_by_row(entry: dict[str, Any]) -> None:
+        rles = coco_mask.frPyObjects(entry["segmentation"], HEIGHT, WIDTH)
+        bitmap = coco_mask.decode(rles)[:, :, 0]
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], bitmap.ravel(), [0]])))
+        ends = [*edges.tolist(), bitmap.size] if edges[-1] < bitmap.size else edges.tolist()
+        entry["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": np.diff([0, *ends]).tolist()}
+
+    (fault,) = [fault for fault in _spoilt(row_by_row) if fault.subject == "file"]
+    assert "row by row" in fault.message
+
+
+def test_masks_of_shares_and_of_turned_points_are_named() -> None:
+    def shares(entry: dict[str, Any]) -> None:
+        entry["segmentation"] = [[v / (WIDTH, HEIGHT)[i % 2] for i, v in enumerate(entry["segmentation"][0])]]
+
+    def turned(entry: dict[str, Any]) -> None:
+        points = np.asarray(entry["segmentation"][0]).reshape(-1, 2)
+        entry["segmentation"] = [points[:, ::-1].ravel().tolist()]
+
+    assert any("normalised points" in fault.message for fault in _spoilt(shares) if fault.subject == "file")
+    assert any("masks like y, x" in fault.message for fault in _spoilt(turned) if fault.subject == "file")
+
+
+def test_boxes_a_little_wider_than_their_masks_are_in_order() -> None:
+    assert _spoilt(_set_box(lambda x, y, w, h: [x - 2, y - 2, w + 4, h + 4])) == []
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.99])
+def test_coordinates_from_0_to_1_are_a_fault_of_every_command(tmp_path: Path, scale: float) -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [scale * x / WIDTH, scale * y / HEIGHT, scale * w / WIDTH, scale * h / HEIGHT]
+        entry["segmentation"] = [[scale * v / (WIDTH, HEIGHT)[i % 2] for i, v in enumerate(entry["segmentation"][0])]]
+        del entry["area"]
+    files = write_pieces(tmp_path, content)
+    assert any("look normalised" in fault.message for fault in check_data(tmp_path) if fault.severity == "error")
+    with pytest.raises(DataError, match="look normalised"):
+        load_ground_truth(files.annotations)
+
+
+AREAS = {
+    "of the image": (lambda entry: WIDTH * HEIGHT, "that of the whole image"),
+    "a share": (lambda entry: entry["area"] / WIDTH / HEIGHT, "a share of the image"),
+    "one": (lambda entry: 1, "less than half"),
+    "zero": (lambda entry: 0, "is 0, but the mask is not empty"),
+    "other units": (lambda entry: entry["area"] * 9, "more than twice"),
+}
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_areas_that_are_not_the_masks_are_warnings(name: str) -> None:
+    area, words = AREAS[name]
+    faults = _spoilt(lambda entry: entry.update(area=area(entry)))
+    assert len(faults) == len(pieces()["annotations"])
+    assert all(words in fault.message and fault.severity == "warning" for fault in faults), faults
+
+
+def test_areas_of_the_boxes_are_usual() -> None:
+    assert _spoilt(lambda entry: entry.update(area=entry["bbox"][2] * entry["bbox"][3])) == []
+
+
+def test_areas_differ_by_a_factor_and_by_more_than_rounding() -> None:
+    pairs = np.asarray([(100, 100), (100, 199), (100, 201), (201, 100), (1, 10), (0, 10), (0, 0)], dtype=float)
+    assert areas_differ(*pairs.T).tolist() == [False, False, True, True, False, True, False]
+
+
+def test_crowds_may_be_anything() -> None:
+    assert _spoilt(lambda entry: entry.update(iscrowd=1, bbox=[0, 0, 5, 5], area=1)) == []
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_extents_are_those_of_the_points_or_of_the_pixels(runs: bool) -> None:
+    content = pieces(runs=runs)
+    reading = read_columns(annotation_file(content, Path("a.json")), Needs())
+    rows = reading.annotations
+    # What was taken away in between does not shift the others.
+    chosen = rows.take(np.asarray([4, 0, 7]))
+    extents = Extents.of(chosen.shapes, reading.sizes[chosen.image])
+    for corners, area, place in zip(
+        extents.corners.tolist(), extents.area.tolist(), chosen.place.tolist(), strict=True
+    ):
+        x, y, w, h = content["annotations"][place]["bbox"]
+        assert corners == pytest.approx([x, y, x + w, y + h], abs=0.01)
+        assert area == pytest.approx(content["annotations"][place]["area"], abs=0.01)
+
+
+def test_a_file_of_all_kinds_reads_as_before(tmp_path: Path) -> None:
+    files = write_pieces(tmp_path, pieces())
+    assert check_data(tmp_path) == []
+    assert json.loads(files.annotations.read_text()) == pieces()
