@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsctool.cli.editing import ForEditing, prepare_editing, write_editing
 from dsctool.cli.options import (
     IMAGES_HELP,
     TTA,
@@ -93,6 +94,7 @@ def predict(
             help="Names of the semantic maps' values, if not COCO-Stuff's.",
         ),
     ] = None,
+    for_editing: ForEditing = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
     precision: PrecisionName = ComputedIn.FLOAT32,
@@ -105,6 +107,8 @@ def predict(
     With --panoptic also DIR/panoptic/*.png and DIR/panoptic.json in COCO's format, by panoptic.KEY=VALUE: panoptic.rule
     is published, detectron2 or mmdet. Stuff comes from a semantic branch that learnt it (data.semantic=stuffthingmaps),
     or from --semantic. Overlays then show the segments.
+    --for-editing DIR2 also makes a data set of what scores at least --score-threshold: polygons without holes, classes
+    and scores, for CVAT or Label Studio; what comes back is read by dsctool data check, merge, diff and train.
     Image ids are those of --images-json; without it images are numbered from 1 in sorted order.
     DIR/images.json says which is which. A file that cannot be read is reported and left out; the exit
     code is then 1, and --resume tries such files again.
@@ -172,6 +176,7 @@ def predict(
         with processes.together():
             if processes.first:
                 inputs = [*paths, images_json, semantic, stuff_labels]
+                prepare_editing(for_editing, overwrite=overwrite)
                 _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=inputs)
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
         draw = _drawings(files, model, targets, score_threshold, fusion)
@@ -182,6 +187,7 @@ def predict(
         read = len(work)
         if targets.panoptic is not None and fusion is not None:
             work.write_panoptic(targets.panoptic, fusion.categories)
+        write_editing(for_editing, work, model.categories, threshold=score_threshold)
         count = work.finish(
             results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories,
             complete=read == len(files),

@@ -1,0 +1,119 @@
+"""``dsctool predict --for-editing``: what editors read of it, and that it comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from typer.testing import CliRunner
+
+from dsctool.cli.app import app
+from tests.cli.test_predict import checkpoint_of, read, run, save_image
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a detector with random weights finds in two images of one name."""
+    folder = tmp_path_factory.mktemp("made")
+    for seed, place in enumerate(("left", "right")):
+        save_image(folder / place / "x.png", seed=seed)
+    checkpoint = checkpoint_of(folder, "htc_tiny")
+    words = ("--output", folder / "out", "--for-editing", folder / "edit", "--score-threshold", "0", "--no-overlays")
+    result = run(checkpoint, folder / "left", folder / "right", *words)
+    assert result.exit_code == 0, result.stderr
+    assert "to edit, in 2 images" in result.stdout
+    return folder
+
+
+def data(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["data", *map(str, words)])
+    return result.exit_code, result.output
+
+
+def test_it_is_a_data_set_without_faults(made: Path) -> None:
+    assert data("check", made / "edit") == (0, f"{made / 'edit'}: no faults\n")
+    content = read(made / "edit/annotations/instances_default.json")
+    assert [image["file_name"] for image in content["images"]] == ["left/x.png", "right/x.png"]
+    assert (made / "edit/default/right/x.png").read_bytes() == (made / "right/x.png").read_bytes()
+
+
+def test_every_mask_is_there_with_its_score(made: Path) -> None:
+    content = read(made / "edit/annotations/instances_default.json")
+    found = [each for each in read(made / "out/predictions.json") if coco_mask.area(each["segmentation"])]
+    assert len(content["annotations"]) == len(found) > 0
+    for annotation, result in zip(content["annotations"], found, strict=True):
+        drawn = coco_mask.merge(coco_mask.frPyObjects(annotation["segmentation"], *result["segmentation"]["size"]))
+        assert coco_mask.iou([drawn], [result["segmentation"]], [0])[0, 0] > 0.8, "specks are left out"
+        assert annotation["attributes"]["score"] == pytest.approx(result["score"], abs=1e-4)
+        assert (annotation["image_id"], annotation["category_id"]) == (result["image_id"], result["category_id"])
+
+
+def as_cvat_reads(content: dict[str, Any]) -> list[tuple[str, str, int, list[float], dict[str, Any]]]:
+    """Image, label, group, points and attributes of every shape: a polygon each, those of an instance one group."""
+    labels = {each["id"]: each["name"] for each in content["categories"]}
+    images = {each["id"]: each["file_name"] for each in content["images"]}
+    shapes = []
+    for annotation in content["annotations"]:
+        assert isinstance(annotation["segmentation"], list), "run lengths become bitmaps, which have no corners to move"
+        for polygon in annotation["segmentation"]:
+            image, label = images[annotation["image_id"]], labels[annotation["category_id"]]
+            shapes.append((image, label, annotation["id"], polygon, annotation["attributes"]))
+    return shapes
+
+
+def as_label_studio_reads(content: dict[str, Any]) -> list[tuple[str, list[list[float]]]]:
+    """Label and points, in hundredths of the image's sides, of every polygon."""
+    labels = {int(each["id"]): each["name"] for each in content["categories"]}
+    images = {each["id"]: each for each in content["images"]}
+    found = []
+    for annotation in content["annotations"]:
+        image = images[annotation["image_id"]]
+        assert annotation["iscrowd"] == 0, "it reads no others"
+        for polygon in annotation["segmentation"]:
+            points = np.asarray(polygon).reshape(-1, 2) / (image["width"], image["height"]) * 100
+            found.append((labels[int(annotation["category_id"])], points.tolist()))
+    return found
+
+
+def test_editors_read_it(made: Path) -> None:
+    content = read(made / "edit/annotations/instances_default.json")
+    shapes = as_cvat_reads(content)
+    assert {shape[1] for shape in shapes} <= {"cup", "plate"}
+    assert {shape[0] for shape in shapes} <= {"left/x.png", "right/x.png"}
+    assert len({shape[2] for shape in shapes}) == len(content["annotations"])
+    assert all(len(shape[3]) >= 6 and 0 <= shape[4]["score"] <= 1 for shape in shapes)
+    polygons = as_label_studio_reads(content)
+    assert len(polygons) == len(shapes)
+    assert all(0 <= number <= 100 for _, points in polygons for point in points for number in point)
+
+
+def test_what_was_edited_is_not_written_over(made: Path, tmp_path: Path) -> None:
+    words = (made / "best.pt", made / "left", "--output", tmp_path / "out", "--no-overlays", "--for-editing")
+    file = made / "edit/annotations/instances_default.json"
+    before = file.read_bytes()
+    result = run(*words, made / "edit")
+    assert (result.exit_code, file.read_bytes()) == (1, before)
+    assert "may have been edited" in result.stderr
+    assert not list(tmp_path.glob("out/*"))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    result = run(*words, tmp_path / "foreign", "--overwrite")
+    assert result.exit_code == 1
+    assert "holds nothing to edit" in result.stderr
+
+
+def test_boxes_stay_boxes(tmp_path: Path) -> None:
+    save_image(tmp_path / "photos/a.png")
+    overrides = ("model.cascade.mask_head=null", "data.semantic=none")
+    checkpoint = checkpoint_of(tmp_path, "cascade_mask_rcnn_tiny", *overrides)
+    words = ("--score-threshold", "0", "--no-overlays", "--for-editing", tmp_path / "edit")
+    result = run(checkpoint, tmp_path / "photos", "--output", tmp_path / "out", *words)
+    assert result.exit_code == 0, result.stderr
+    content = json.loads((tmp_path / "edit/annotations/instances_default.json").read_text())
+    assert content["annotations"]
+    assert all("segmentation" not in each for each in content["annotations"])
+    assert data("check", tmp_path / "edit", "--boxes-only")[0] == 0
