@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsctool.cli.data_diff import diff
+from dsctool.cli.data_merge import merge
+from dsctool.cli.data_rank import rank
 from dsctool.cli.options import ConfigName, DataRoot, JsonFile, Overrides
 from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from dsctool.data.stats import SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
+for _command in (merge, diff, rank):
+    app.command()(_command)
 
 PREVIEWED = 16
 DataOverrides = Annotated[
