@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.data_diff import diff
+from dsctool.cli.data_import import export, import_
 from dsctool.cli.data_merge import merge
 from dsctool.cli.data_rank import rank
 from dsctool.cli.options import ConfigName, DataRoot, JsonFile, Overrides
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
 for _command in (merge, diff, rank):
     app.command()(_command)
+
+app.command("import")(import_)
+app.command("export")(export)
 
 PREVIEWED = 16
 DataOverrides = Annotated[

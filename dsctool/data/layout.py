@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dsctool.config.model_schema import STUFFTHINGMAPS_CLASSES
 from dsctool.config.schema import DataConfig, SplitConfig
+from dsctool.data.importing.looks import import_hint
 from dsctool.data.stuff import values_in
 from dsctool.errors import DataError
 from dsctool.terms import Role
@@ -165,9 +166,13 @@ def _values(maps: Path | None) -> int:
 
 
 def _found(root: Path) -> str:
+    """What lies where annotations should, and the importer for it where there is no split at all."""
+    hint = None if _annotation_files(root) else import_hint(root)
     folder = root / "annotations"
     if not folder.is_dir():
         entries = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())[:10]
-        return f"there is no folder {folder} (found: {', '.join(entries) or 'nothing'})"
-    entries = sorted(path.name for path in folder.iterdir())[:10]
-    return f"{folder} holds: {', '.join(entries) or 'nothing'}"
+        found = f"there is no folder {folder} (found: {', '.join(entries) or 'nothing'})"
+    else:
+        entries = sorted(path.name for path in folder.iterdir())[:10]
+        found = f"{folder} holds: {', '.join(entries) or 'nothing'}"
+    return f"{found}; {hint}" if hint else found

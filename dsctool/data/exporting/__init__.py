@@ -1,0 +1,1 @@
+"""Data sets as other tools and layouts have them."""
