@@ -119,15 +119,16 @@ def export(
             min=0,
             max=10,
             metavar="PIXELS",
-            help="Leave out points of masks' borders that are no "
-            "farther from the line; borders move by 1 pixel at most. 0: none.",
+            help="Leave out points of masks' borders that lie no farther from the line; borders move by a pixel at "
+            "most. 0: keep all.",
         ),
     ] = 0.75,
-    one_polygon: Annotated[
+    label_studio: Annotated[
         bool,
         typer.Option(
-            "--one-polygon",
-            help="One polygon for each instance, its parts joined by seams (Label Studio reads no second one).",
+            "--label-studio",
+            help="COCO as Label Studio's converter takes it: one polygon for each instance, its parts joined by seams; "
+            "no boxes, no crowds.",
         ),
     ] = False,
     link: Link = False,
@@ -141,7 +142,7 @@ def export(
     from dsctool.data.exporting.sets import Options, export_set
 
     with counting() as progress:
-        done = export_set(kind.value, root, output, Options(simplify, one_polygon, link), progress)
+        done = export_set(kind.value, root, output, Options(simplify, label_studio, link), progress)
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(f"{output}: {done.images} images with {done.instances} instances")

@@ -30,11 +30,13 @@ LARGEST_ERROR = 1
 class Options:
     """simplify: how far points of a border may be from the line without them, in pixels; 0: exact borders along pixels.
 
-    one_polygon: every instance is one polygon, its parts joined by seams. link: pictures are linked instead of copied.
+    label_studio: COCO as its converter takes it, which makes an object of each polygon and of each box, and stops at
+    masks: one polygon for each instance, its parts joined by seams, no boxes, no crowds.
+    link: pictures are linked instead of copied.
     """
 
     simplify: float = 0.75
-    one_polygon: bool = False
+    label_studio: bool = False
     link: bool = False
 
 
@@ -59,15 +61,20 @@ def export_set(kind: str, root: Path, output: Path, options: Options, progress: 
 def export_coco(found: Found, output: Path, options: Options, progress: Progress | None) -> Exported:
     """COCO's files and layout with polygons for every instance, holes cut in by seams; crowds stay masks."""
     pictures = []
+    crowds = 0
     for number, picture in enumerate(found.pictures, start=1):
-        instances = tuple(_as_polygons(each, picture.size, options) for each in picture.instances)
+        kept = [each for each in picture.instances if not (each.crowd and options.label_studio)]
+        crowds += len(picture.instances) - len(kept)
+        instances = tuple(_as_polygons(each, picture.size, options) for each in kept)
         pictures.append(replace(picture, instances=instances))
         _tell(progress, "outlines", number, len(found.pictures))
     parts: dict[str, list[Picture]] = {}
     for picture in pictures:
         parts.setdefault(picture.split or "train", []).append(picture)
-    notes = write_set(output, parts, list(found.classes), link=options.link, progress=progress)
-    return Exported(len(pictures), sum(len(picture.instances) for picture in pictures), tuple(notes))
+    boxes = not options.label_studio
+    counts, notes = write_set(output, parts, list(found.classes), link=options.link, boxes=boxes, progress=progress)
+    notes += _crowds_note(crowds)
+    return Exported(len(pictures), sum(counts.values()), tuple(notes))
 
 
 def export_label_images(found: Found, output: Path, options: Options, progress: Progress | None) -> Exported:
@@ -117,7 +124,7 @@ def export_yolo(found: Found, output: Path, options: Options, progress: Progress
             for instance in picture.instances:
                 if instance.crowd:
                     crowds += 1
-                elif rings := _rings(instance, picture.size, replace(options, one_polygon=True)):
+                elif rings := _rings(instance, picture.size, options.simplify, whole=True):
                     shares = rings[0] / np.array([picture.size[1], picture.size[0]])
                     words = " ".join(f"{share:.7g}" for share in shares.ravel().tolist())
                     lines.append(f"{classes.index(instance.category)} {words}\n")
@@ -145,30 +152,30 @@ def _as_polygons(instance: Instance, size: Size, options: Options) -> Instance:
     """The same, as polygons without holes."""
     if instance.crowd:
         return replace(instance, mask=instance.rle(size), polygons=())
-    rings = _rings(instance, size, options)
+    rings = _rings(instance, size, options.simplify, whole=options.label_studio)
     return replace(instance, mask=None, polygons=tuple(_flat(ring) for ring in rings))
 
 
-def _rings(instance: Instance, size: Size, options: Options) -> list[Ring]:
+def _rings(instance: Instance, size: Size, simplify: float, *, whole: bool) -> list[Ring]:
     """One ring for each part, or one for all; polygons that are simple enough stay as they are."""
-    if instance.mask is None and (len(instance.polygons) == 1 or not options.one_polygon):
+    if instance.mask is None and (len(instance.polygons) == 1 or not whole):
         return [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in instance.polygons]
     left, top, width, height = (int(side) for side in coco_mask.toBbox(instance.rle(size)))
     mask = coco_mask.decode(instance.rle(size))[top : top + height, left : left + width]
-    rings = _fewest_points(outline(mask), mask, options)
+    rings = _fewest_points(outline(mask), mask, simplify, whole=whole)
     return [ring + np.array([left, top]) for ring in rings]
 
 
-def _fewest_points(parts: Sequence[Part], mask: np.ndarray, options: Options) -> list[Ring]:
+def _fewest_points(parts: Sequence[Part], mask: np.ndarray, simplify: float, *, whole: bool) -> list[Ring]:
     """Of exact and simplified borders, those of fewest points that miss the mask by a pixel at most."""
-    exact = _seamed([[part.outer, *part.holes] for part in parts], options)
+    exact = _seamed([[part.outer, *part.holes] for part in parts], whole)
     best = exact
-    for smooth in (False, True) if options.simplify else ():
+    for smooth in (False, True) if simplify else ():
         groups = [
-            [simplified(midpoints(ring) if smooth else ring, options.simplify) for ring in (part.outer, *part.holes)]
+            [simplified(midpoints(ring) if smooth else ring, simplify) for ring in (part.outer, *part.holes)]
             for part in parts
         ]
-        rings = _seamed(groups, options)
+        rings = _seamed(groups, whole)
         if (
             sum(map(len, rings)) < sum(map(len, best))
             and border_error(mask, _drawing(rings, mask.shape)) <= LARGEST_ERROR
@@ -177,9 +184,9 @@ def _fewest_points(parts: Sequence[Part], mask: np.ndarray, options: Options) ->
     return best
 
 
-def _seamed(groups: Sequence[list[Ring]], options: Options) -> list[Ring]:
+def _seamed(groups: Sequence[list[Ring]], whole: bool) -> list[Ring]:
     """Rings without holes: these are joined to their parts by seams, and so are all parts where one is asked for."""
-    if options.one_polygon and groups:
+    if whole and groups:
         groups = [[ring for group in groups for ring in group]]
     return [with_seams(group) for group in groups]
 

@@ -81,9 +81,9 @@ def import_set(
     classes = list(dict.fromkeys(found.classes))
     used = {instance.category for picture in pictures for instance in picture.instances}
     classes += sorted(used - set(classes))
-    notes += write_set(output, parts, classes, link=link, progress=progress)
+    instances, written = write_set(output, parts, classes, link=link, progress=progress)
+    notes += written
     images = {part: len(each) for part, each in parts.items()}
-    instances = {part: sum(len(picture.instances) for picture in each) for part, each in parts.items()}
     return Imported(images, instances, tuple(classes), tuple(notes))
 
 

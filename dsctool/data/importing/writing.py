@@ -26,29 +26,37 @@ def write_set(
     classes: Sequence[str],
     *,
     link: bool,
+    boxes: bool = True,
     progress: Progress | None = None,
-) -> list[str]:
-    """Write pictures and ``annotations/instances_<part>.json``, and check them as ``data check`` does; notes of it.
+) -> tuple[dict[str, int], list[str]]:
+    """Write pictures and ``annotations/instances_<part>.json``, and check them as ``data check`` does.
+
+    What it returns: the instances of each part, and notes.
 
     Category ids are places in ``classes``, from 1. Polygons stay polygons, all else is run-length encoded; areas and
     boxes are those of the pixels. Instances without pixels are left out, and counted. link: pictures get a second name
-    instead of being copied.
+    instead of being copied. boxes: annotations have them.
 
     Raises:
         DataError: ``output`` is not new, or cannot be written, or the data set would have faults; nothing is left.
     """
     ids = {name: number for number, name in enumerate(classes, start=1)}
     empty: list[str] = []
+    counts: dict[str, int] = {}
     with whole_folder(output) as partial:
         (partial / "annotations").mkdir()
         for part, pictures in parts.items():
             content = _write_part(partial / part, pictures, ids, link, empty, progress)
+            counts[part] = len(content["annotations"])
+            if not boxes:
+                for entry in content["annotations"]:
+                    del entry["bbox"]
             text = json.dumps(content, ensure_ascii=False)
             (partial / "annotations" / f"instances_{part}.json").write_text(text, encoding="utf-8")
         notes = _check(partial, output, progress=progress)
     if empty:
         notes.append(f"{len(empty)} instance{'s' * (len(empty) > 1)} without a pixel left out, the first at {empty[0]}")
-    return notes
+    return counts, notes
 
 
 def _check(partial: Path, output: Path, *, progress: Progress | None) -> list[str]:

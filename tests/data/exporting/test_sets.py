@@ -44,12 +44,12 @@ def errors_between(one: Path, other: Path) -> int:
 
 @pytest.mark.parametrize("kind", ["coco", "yolo"])
 @pytest.mark.parametrize(("simplify", "error"), [(0.0, 0), (0.75, 1)])
-@pytest.mark.parametrize("one_polygon", [False, True])
+@pytest.mark.parametrize("label_studio", [False, True])
 def test_polygons_come_back(
-    kind: str, simplify: float, error: int, one_polygon: bool, crowded: Path, tmp_path: Path
+    kind: str, simplify: float, error: int, label_studio: bool, crowded: Path, tmp_path: Path
 ) -> None:
     """Exactly where every point is kept, else to a pixel of border."""
-    export_set(kind, crowded, tmp_path / "out", Options(simplify, one_polygon))
+    export_set(kind, crowded, tmp_path / "out", Options(simplify, label_studio))
     import_set(kind, tmp_path / "out", tmp_path / "back", ImportOptions())
     assert errors_between(crowded, tmp_path / "back") <= error
     assert check_data(tmp_path / "back") == []
@@ -93,15 +93,16 @@ def read_as_cvat(content: dict[str, Any]) -> dict[str, list[tuple[str, list[NDAr
 
 
 def read_as_label_studio(content: dict[str, Any]) -> list[tuple[str, list[tuple[float, float]]]]:
-    """As its converter does: the first polygon of an annotation, in percent of the picture's sides."""
+    """As its converter does: each polygon is a region, in percent of the picture's sides, and so is each box."""
     names = {each["id"]: each["name"] for each in content["categories"]}
     images = {each["id"]: each for each in content["images"]}
     found = []
     for each in content["annotations"]:
         width, height = images[each["image_id"]]["width"], images[each["image_id"]]["height"]
-        flat = each["segmentation"][0]
-        points = [(x / width * 100, y / height * 100) for x, y in zip(flat[::2], flat[1::2], strict=True)]
-        found.append((names[each["category_id"]], points))
+        assert "bbox" not in each
+        for flat in each["segmentation"]:
+            points = [(x / width * 100, y / height * 100) for x, y in zip(flat[::2], flat[1::2], strict=True)]
+            found.append((names[each["category_id"]], points))
     return found
 
 
@@ -116,7 +117,7 @@ def test_cvat_reads_it(crowded: Path, tmp_path: Path) -> None:
 
 
 def test_label_studio_reads_it(crowded: Path, tmp_path: Path) -> None:
-    export_set("coco", crowded, tmp_path / "out", Options(one_polygon=True))
+    export_set("coco", crowded, tmp_path / "out", Options(label_studio=True))
     content = json.loads((tmp_path / "out/annotations/instances_val.json").read_text())
     shown = read_as_label_studio(content)
     masks = []
@@ -146,6 +147,8 @@ def test_polygons_stay_as_they_are(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
     assert written["annotations"][0]["segmentation"] == [polygon]
     assert [each["iscrowd"] for each in written["annotations"]] == [0, 1]
+    done = export_set("coco", root, tmp_path / "studio", Options(label_studio=True))
+    assert "left out: 1 crowd regions" in done.notes
     done = export_set("yolo", root, tmp_path / "yolo", Options(link=True))
     assert done.notes == ("left out: 1 crowd regions",)
     assert (tmp_path / "yolo/labels/train/a.txt").read_text() == "0 0.0625 0.1 0.475 0.2 0.2 0.875\n"

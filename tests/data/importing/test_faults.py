@@ -114,7 +114,7 @@ COCO = [
     (lambda c: c["annotations"][3].__setitem__("image_id", 9), r"annotations\[3\]\.image_id: no image has the id 9"),
     (
         lambda c: c["annotations"][0]["segmentation"].__setitem__("counts", [5]),
-        r"\[0\]\.RLE counts cover",
+        r"\[0\]\.segmentation: RLE counts cover",
     ),
     (lambda c: c["images"][0].__setitem__("file_name", "z.png"), r"images\[0\]\.file_name: no image file 'z\.png'"),
     (lambda c: c["images"][0].__setitem__("width", "wide"), r"images\[0\]\.width: must be a finite number"),
