@@ -92,11 +92,11 @@ def _is_panoptic(content: Node) -> bool:
 def _categories(categories: Node) -> dict[int, str]:
     """Names by id; Roboflow's first entry, which is all others' supercategory, is no class."""
     entries = {each.at("id").whole(): each for each in categories.elements()}
-    above = {each.value.get("supercategory") for each in entries.values()}
+    above = {str(node.value) for each in entries.values() if (node := each.get("supercategory"))}
     return {
         id_: each.at("name").text()
         for id_, each in entries.items()
-        if not (id_ == 0 and each.value.get("supercategory") == "none" and each.value.get("name") in above)
+        if not (id_ == 0 and each.has_value("supercategory", "none") and str(each.at("name").value) in above)
     }
 
 
@@ -107,23 +107,27 @@ def _pictures(content: Node, names: dict[int, str], images: Images, options: Opt
     entries = (
         annotations.elements() if isinstance(annotations.value, list) else [each for _, each in annotations.items()]
     )
-    by_image: dict[object, list[Node]] = {}
+    by_image: dict[int | str, list[Node]] = {}
     for entry in entries:
-        by_image.setdefault(entry.at("image_id").value, []).append(entry)
+        by_image.setdefault(entry.at("image_id").id(), []).append(entry)
     near = next((each for each in _homes(file, split) if each.is_dir()), file.parent)
+    seen: set[int | str] = set()
     for entry in content.at("images").elements():
+        if entry.at("id").id() in seen:
+            raise entry.at("id").error(f"an earlier image has the id {entry.at('id').id()!r} too")
+        seen.add(entry.at("id").id())
         named = entry.at("file_name")
         path = images.find(named.text(), near=near, where=named)
         size = (entry.at("height").whole(1), entry.at("width").whole(1))
         cell = _cell(file, path) if cells and not options.class_name else None
         instances = [
-            _instance(each, size, options.class_name or cell, names) for each in by_image.pop(entry.at("id").value, [])
+            _instance(each, size, options.class_name or cell, names) for each in by_image.pop(entry.at("id").id(), [])
         ]
         own = split or split_in(*path.relative_to(images.root).parts[:-1])
         yield Picture(path, images.name(path), size, tuple(instances), own)
     if by_image:
         stray = next(iter(by_image.values()))[0]
-        raise stray.at("image_id").error(f"no image has the id {stray.value['image_id']!r}")
+        raise stray.at("image_id").error(f"no image has the id {stray.at('image_id').id()!r}")
 
 
 def _homes(file: Path, split: str | None) -> Iterator[Path]:
@@ -148,10 +152,11 @@ def _instance(entry: Node, size: Size, category: str | None, names: dict[int, st
     if id_.whole() not in names:
         raise id_.error(f"no category has the id {id_.value}")
     name = category or names[id_.whole()]
-    where = f"{entry} (id {entry.value.get('id')})"
+    where = f"{entry} (id {id_node.value})" if (id_node := entry.get("id")) else str(entry)
     crowd = entry.get("iscrowd")
     is_crowd = crowd is not None and bool(crowd.number())
-    shape = entry.value.get("segmentation")
+    given = entry.get("segmentation")
+    shape = None if given is None else given.value
     if isinstance(shape, list):
         shape = [part for part in shape if not isinstance(part, list) or len(part) >= 6]
     if not shape:

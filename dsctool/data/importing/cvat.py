@@ -65,10 +65,13 @@ def _picture(file: Path, image: Element, images: Images, options: Options) -> Pi
     if not all(side == int(side) and 0 < side < _LARGEST for side in sides):
         raise DataError(f"{where}: height and width must be whole numbers of pixels, not {sides[0]:g} and {sides[1]:g}")
     size = (int(sides[0]), int(sides[1]))
-    path = images.find(name, near=images.root / "images", where=where)
+    subset = image.get("subset") or ""
+    near = next(
+        (each for each in (images.root / "images" / subset, images.root / subset) if each.is_dir()), images.root
+    )
+    path = images.find(name, near=near, where=where)
     left_out: list[str] = []
     instances = joined(_instances(image, where, size, left_out, options), size)
-    subset = image.get("subset")
     split = (split_in(subset) if subset else None) or split_in(*Path(name).parts[:-1])
     return Picture(path, images.name(path), size, instances, split, tuple(left_out))
 

@@ -59,11 +59,16 @@ def _picture(content: Node, images: Images, options: Options) -> Picture:
     slots = item.at("slots").elements() if item.get("slots") else []
     if len(slots) > 1:
         raise item.at("slots").error(f"{len(slots)} pictures in one item, where one belongs")
-    if slots and slots[0].value.get("type") not in (None, "image"):
-        raise slots[0].at("type").error(f"is '{slots[0].value['type']}', and no image")
-    folder = item.value.get("path") or "/"
+    kind = slots[0].get("type") if slots else None
+    if kind is not None and kind.text() != "image":
+        raise kind.error(f"is '{kind.text()}', and no image")
+    folder = item.get("path")
     named = item.at("name")
-    path = images.find(f"{str(folder).strip('/')}/{named.text()}".lstrip("/"), near=images.root / "images", where=named)
+    path = images.find(
+        f"{'' if folder is None else str(folder.value).strip('/')}/{named.text()}".lstrip("/"),
+        near=images.root / "images",
+        where=named,
+    )
     given = slots[0] if slots and slots[0].has("width", "height") else None
     size = image_size(path, (given.at("height").whole(1), given.at("width").whole(1)) if given else None)
     left_out: list[str] = []
@@ -120,9 +125,10 @@ def _point(point: Node) -> tuple[float, float]:
 def _raster_layer(layer: Node, size: Size) -> dict[str, Rle]:
     """The masks of a layer by annotation id: values and lengths of runs in turn, row by row."""
     runs = layer.at("dense_rle")
-    numbers = np.array(runs.numbers()).astype(np.int64)
-    values, lengths = numbers[::2], numbers[1::2]
-    if len(values) != len(lengths) or (lengths < 0).any() or sum(lengths.tolist()) != size[0] * size[1]:
+    numbers = runs.numbers()
+    possible = len(numbers) % 2 == 0 and all(0 <= number < 1 << 32 for number in numbers)
+    values, lengths = np.array(numbers if possible else [0, 0], dtype=np.int64).reshape(-1, 2).T
+    if not possible or lengths.sum() != size[0] * size[1]:
         raise runs.error(f"must be values and lengths in turn, for {size[0] * size[1]} pixels")
     by_value = label_rles(np.repeat(values, lengths).reshape(size))
     ids = {key: value.whole(1) for key, value in layer.at("mask_annotation_ids_mapping").items()}

@@ -71,6 +71,8 @@ def import_set(
     """
     if not source.exists():
         raise DataError(f"{source}: does not exist")
+    if source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        raise DataError(f"{source}: is an archive; unpack it, and name the folder")
     source = Path(os.path.abspath(source))  # noqa: PTH100 - links are not followed
     found = READERS[kind](source, options)
     notes = list(found.notes)

@@ -63,7 +63,7 @@ def read(source: Path, options: Options) -> Found:
             f"{whole} label image{'s have' if whole > 1 else ' has'} a single value in parts that do not touch: one "
             f"instance each; --separate makes every part an instance"
         )
-    return Found(pictures, list(dict.fromkeys(table.values())) if table else (), notes)
+    return Found(pictures, list(dict.fromkeys(table.values())) if table and not options.class_name else (), notes)
 
 
 def _instances(

@@ -38,11 +38,11 @@ def read(source: Path, options: Options) -> Found:
         for task in tasks:
             if not task.has("data", "annotations"):
                 continue
-            done = [each for each in task.at("annotations").elements() if not each.value.get("was_cancelled")]
+            done = [each for each in task.at("annotations").elements() if not each.is_on("was_cancelled")]
             several += len(done) > 1
             unlabelled += not done
             if done:
-                chosen = next((each for each in done if each.value.get("ground_truth")), done[-1])
+                chosen = next((each for each in done if each.is_on("ground_truth")), done[-1])
                 pictures.append(_picture(task, chosen, images, options))
     if not pictures:
         raise DataError(f"{source}: no JSON export of Label Studio's, whose tasks have 'data' and 'annotations'")
@@ -91,35 +91,34 @@ def _image(data: Node) -> Node:
 
 def _instances(results: list[Node], size: Size, left_out: list[str], options: Options) -> Iterator[Instance]:
     labels = {  # of shapes whose class is a result of its own
-        each.value.get("id"): each for each in results if each.value.get("type") == "labels" and each.has("value")
+        each.at("id").id(): each for each in results if each.has_value("type", "labels") and each.has("id", "value")
     }
     for result in results:
-        kind = result.at("type").text().removesuffix("labels")
+        given = result.at("type").text()
+        kind = given.removesuffix("labels")
         if kind in _NO_AREAS or kind == "":
             if kind:
                 left_out.append(kind)
             continue
         if kind not in _AREAS:
-            raise result.error(f"type '{result.value['type']}' is not known")
+            raise result.error(f"type '{given}' is not known")
         value = result.at("value")
-        named = value if value.get(f"{kind}labels") else None
-        if named is None and result.value["type"] == kind and (other := labels.get(result.value.get("id"))):
-            named, kind_of_labels = other.at("value"), "labels"
-        else:
-            kind_of_labels = f"{kind}labels"
-        category = options.class_name or _class(named, kind_of_labels)
+        own = value.get(f"{kind}labels")
+        if own is None and result.has("id") and (other := labels.get(result.at("id").id())):
+            own = other.at("value").at("labels")
+        category = options.class_name or _class(own)
         if kind == "brush":
             yield Instance(category, str(result), mask=bitmap_rle(_brush(value, size)))
         else:
             yield Instance(category, str(result), (_outline(value, kind, size),), box=kind == "rectangle")
 
 
-def _class(value: Node | None, key: str) -> str:
-    if value is None:
+def _class(labels: Node | None) -> str:
+    if labels is None:
         return DEFAULT_CLASS
-    names = [each.text() for each in value.at(key).elements()]
+    names = [each.text() for each in labels.elements()]
     if len(names) != 1:
-        raise value.at(key).error(f"{len(names)} classes, where one belongs")
+        raise labels.error(f"{len(names)} classes, where one belongs")
     return names[0]
 
 

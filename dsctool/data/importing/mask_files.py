@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dsctool.data.importing.record import Options
 
 _MASKS = re.compile(r"mask|label|^gt|ground.?truth|annotation|segmentation|instance", re.IGNORECASE)
-_IMAGES = re.compile(r"ima?ge?s?(?![a-z])|photo|picture|raw", re.IGNORECASE)
+_IMAGES = re.compile(r"im(age|g)|photo|picture|raw", re.IGNORECASE)
 _SUFFIX = re.compile(
     r"[_\-. ](cp_masks?|seg_?masks?|masks?|labels?|gt|seg|segmentation|instances?|instance_?ids?)$", re.I
 )
@@ -71,6 +71,9 @@ def pair_masks(images: Images, options: Options, *, per_instance: bool) -> tuple
     Raises:
         DataError: there are no masks or no pictures, or a mask that belongs to no picture, or to several.
     """
+    for option in (options.images, options.masks):
+        if option is not None and not (images.root / option).is_dir():
+            raise DataError(f"{images.root / option}: no such folder in the source")
     pictures, masks = _told_apart(images, options)
     if not masks or not pictures:
         missing = "masks" if not masks else "pictures"
@@ -81,7 +84,7 @@ def pair_masks(images: Images, options: Options, *, per_instance: bool) -> tuple
     by_stem: dict[str, list[MaskFile]] = defaultdict(list)
     by_folders: dict[tuple[str, ...], list[MaskFile]] = defaultdict(list)
     for picture in pictures:
-        by_stem[picture.stem].append(picture)
+        by_stem[picture.stem.removesuffix("_0000")].append(picture)  # nnU-Net's first channel
         by_folders[picture.folders].append(picture)
     found: dict[Path, list[tuple[MaskFile, str | None]]] = {picture.path: [] for picture in pictures}
     splits = {picture.path: picture.split for picture in pictures}

@@ -67,6 +67,21 @@ class Node:
             raise self.error("is empty")
         return str(self.value)
 
+    def has_value(self, key: str, value: object) -> bool:
+        """Whether it is an object that has this under the key."""
+        return self.has(key) and type(self.value[key]) is type(value) and bool(self.value[key] == value)
+
+    def is_on(self, key: str) -> bool:
+        """Whether an object has something under a key that is not false, 0 or empty."""
+        found = self.get(key)
+        return found is not None and bool(found.value)
+
+    def id(self) -> int | str:
+        """A whole number or a text."""
+        if type(self.value) not in (int, str):
+            raise self.error(f"must be a whole number or a text, not {_shown(self.value)}")
+        return self.value
+
     def number(self) -> float:
         """A finite number; texts that are one count, since several tools write them."""
         try:
