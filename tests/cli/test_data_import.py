@@ -40,6 +40,7 @@ def test_masks_to_a_checked_set_and_out_again(tmp_path: Path) -> None:
     again = run(*command)
     assert again.exit_code == 1
     assert "set: is there already; name a new folder" in again.stderr
+    assert run("export", "label-images", tmp_path / "set", "--output", tmp_path / "out").exit_code == 0
     done = run("export", "yolo", tmp_path / "set", "--output", tmp_path / "yolo", "--simplify", 0)
     assert done.stdout == f"{tmp_path / 'yolo'}: 5 images with 25 instances\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _IMAGE, _VALUE, _CLASS = ("image", "file_name", "file", "filename"), ("value", "
 )  # fmt: skip
 
 ClassTable = dict[tuple[str | None, int], str]
-"""Classes by the stem of an image's name, or None for all images, and value."""
+"""Classes by an image's path without its suffix, or the end of it that the file gives, or None for all; and value."""
 
 
 def read(source: Path, options: Options) -> Found:
@@ -55,7 +55,7 @@ def read(source: Path, options: Options) -> Found:
             whole += (
                 not options.separate and np.count_nonzero(np.unique(values) > 0) == 1 and components(values).max() > 1
             )
-            instances += _instances(values, mask, folder, table, file, pair.path.stem, options)
+            instances += _instances(values, mask, folder, table, file, images.name(pair.path), options)
         size = image_size(pair.path, size)
         pictures.append(Picture(pair.path, images.name(pair.path), size, tuple(instances), pair.split))
     if whole:
@@ -67,18 +67,19 @@ def read(source: Path, options: Options) -> Found:
 
 
 def _instances(
-    values: np.ndarray, mask: MaskFile, folder: str | None, table: ClassTable | None, file: Path | None, stem: str,
+    values: np.ndarray, mask: MaskFile, folder: str | None, table: ClassTable | None, file: Path | None, name: str,
     options: Options,
 ) -> Iterator[Instance]:  # fmt: skip
+    parts = PurePosixPath(name).with_suffix("").parts
+    keys = [*("/".join(parts[first:]) for first in range(len(parts))), None]
     for value, rle in label_rles(values).items():
         where = f"{mask.path}: value {value}"
-        name = options.class_name or folder or DEFAULT_CLASS
+        category: str | None = options.class_name or folder or DEFAULT_CLASS
         if table is not None and not options.class_name and folder is None:
-            found = table.get((stem, value), table.get((None, value)))
-            if found is None:
-                raise DataError(f"{where}: has no class in {file}")
-            name = found
-        yield Instance(name, where, mask=rle)
+            category = next((table[key, value] for key in keys if (key, value) in table), None)
+        if category is None:
+            raise DataError(f"{where}: has no class in {file}")
+        yield Instance(category, where, mask=rle)
 
 
 def read_classes(file: Path) -> ClassTable:
@@ -100,7 +101,8 @@ def read_classes(file: Path) -> ClassTable:
         number, name = (row[value] or "").strip(), (row[category] or "").strip()
         if not number.isdecimal() or not name:
             raise DataError(f"{where}: needs a whole number as {value} and a text as {category}")
-        key = (PurePath(row[image]).stem if image and row[image] else None, int(number))
+        named = PurePosixPath(row[image].strip().replace("\\", "/")).with_suffix("") if image and row[image] else None
+        key = (None if named is None else named.as_posix(), int(number))
         if table.setdefault(key, name) != name:
             raise DataError(f"{where}: value {number} is {table[key]} in an earlier line, and {name} here")
     return table

@@ -64,7 +64,9 @@ def label_rles(values: NDArray[Any], *, background: int = 0) -> dict[int, Rle]:
     found: dict[int, Rle] = {}
     for rows in np.split(order, edges) if len(order) else []:
         borders = np.stack([starts[rows], ends[rows]], axis=1).ravel()
-        counts = np.diff(np.concatenate([[0], borders, [len(flat)]]))
+        counts = np.diff(np.concatenate([[0], borders, [len(flat)] if borders[-1] < len(flat) else []])).astype(
+            np.int64
+        )
         found[int(owners[rows[0]])] = run_lengths(counts.tolist(), (values.shape[0], values.shape[1]))
     return found
 

@@ -156,3 +156,24 @@ def test_polygons_stay_as_they_are(tmp_path: Path) -> None:
     assert "0: 'it''s'" in (tmp_path / "yolo/data.yaml").read_text()
     with pytest.raises(DataError, match="is there already"):
         export_set("yolo", root, tmp_path / "yolo", Options())
+
+
+def test_generated_scenes_come_back_to_the_letter(synthetic_root: Path, tmp_path: Path) -> None:
+    """Pictures of both parts have the same names."""
+    export_set("label-images", synthetic_root, tmp_path / "out", Options())
+    import_set("label-images", tmp_path / "out", tmp_path / "back", ImportOptions())
+    for part in ("train", "val"):
+        before, after = (
+            annotated(root / f"annotations/instances_{part}.json") for root in (synthetic_root, tmp_path / "back")
+        )
+        assert before == after
+
+
+def annotated(file: Path) -> list[tuple[str, str, object, object, object]]:
+    content = json.loads(file.read_text())
+    names = {each["id"]: each["file_name"] for each in content["images"]}
+    classes = {each["id"]: each["name"] for each in content["categories"]}
+    return [
+        (names[each["image_id"]], classes[each["category_id"]], each["segmentation"], each["area"], each["bbox"])
+        for each in content["annotations"]
+    ]
