@@ -15,6 +15,7 @@ from dsctool.cli.data_diff import diff
 from dsctool.cli.data_import import export, import_
 from dsctool.cli.data_merge import merge
 from dsctool.cli.data_rank import rank
+from dsctool.cli.data_suggest import suggest
 from dsctool.cli.options import ConfigName, DataRoot, JsonFile, Overrides
 from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dsctool.data.stats import SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
-for _command in (merge, diff, rank):
+for _command in (suggest, merge, diff, rank):
     app.command()(_command)
 
 app.command("import")(import_)
@@ -126,8 +127,9 @@ def stats(root: Root, overrides: DataOverrides = None, json_file: JsonFile = Non
     """
     from dsctool.data.layout import find_configured
     from dsctool.data.panoptic_truth import describe_panoptic, panoptic_files
-    from dsctool.data.stats import OVERLAPS, describe
+    from dsctool.data.stats import CANVASES, OVERLAPS, describe
     from dsctool.engine.limits import published_notes
+    from dsctool.engine.object_sizes import small_objects_in
 
     data = _data_config(overrides)
     prepare_file(json_file)
@@ -137,12 +139,15 @@ def stats(root: Root, overrides: DataOverrides = None, json_file: JsonFile = Non
     notes = [
         note
         for files, split in zip(found, splits, strict=True)
-        for note in published_notes(files.annotations, int(split.instances_per_image.largest))
+        for note in (
+            *small_objects_in(files.annotations, split),
+            *published_notes(files.annotations, int(split.instances_per_image.largest)),
+        )
     ]
     names = [split.name for split in splits]
     per_class = ["id", "category", *(f"{name}{part}" for name in names for part in (" instances", " images"))]
     with beside(json_file):
-        print_table(["", *names], _summary_rows(splits, OVERLAPS))
+        print_table(["", *names], _summary_rows(splits, OVERLAPS, CANVASES))
         typer.echo()
         print_table(per_class, _class_rows(splits))
         for each in panoptic:
@@ -151,7 +156,7 @@ def stats(root: Root, overrides: DataOverrides = None, json_file: JsonFile = Non
         for note in notes:
             typer.echo(f"\n{note}")
     if json_file is not None:
-        content = {"overlap_thresholds": OVERLAPS, "splits": [asdict(split) for split in splits]}
+        content = {"overlap_thresholds": OVERLAPS, "canvases": CANVASES, "splits": [asdict(split) for split in splits]}
         write_json(json_file, content | {"panoptic": [asdict(each) for each in panoptic]}, indent=2)
 
 
@@ -281,7 +286,9 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list[list[str]]:
+def _summary_rows(
+    splits: list[SplitStats], overlaps: tuple[float, ...], canvases: dict[str, tuple[int, int]]
+) -> list[list[str]]:
     def row(title: str, values: list[str]) -> list[str]:
         return [title, *values]
 
@@ -312,6 +319,13 @@ def _summary_rows(splits: list[SplitStats], overlaps: tuple[float, ...]) -> list
         count("small instances (area < 32 x 32)", "small", "instances"),
         count("medium instances", "medium", "instances"),
         count("large instances (area >= 96 x 96)", "large", "instances"),
+        *(
+            row(
+                f"smaller than 8 x 8 resized to {short} x {long} ({name})",
+                [_share(split.below_8_pixels[name], split.instances) for split in splits],
+            )
+            for name, (short, long) in canvases.items()
+        ),
         *overlapping("a neighbour", "overlapping"),
         *overlapping("one of its class", "overlapping_same_class"),
         count("crowd regions", "crowds"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dsctool.data.pictures import Picture
     from dsctool.data.semantic_results import SemanticResults
     from dsctool.engine.limits import LimitCount
+    from dsctool.engine.object_sizes import SmallCount
     from dsctool.engine.panoptic import PanopticFusion
     from dsctool.engine.processes import Processes
     from dsctool.engine.work_file import ImageResults, PanopticEntry, WorkFile
@@ -127,6 +128,7 @@ def predict(
     from dsctool.data.image_files import find_images, identify_images, number_images
     from dsctool.data.records import read_annotation_file
     from dsctool.engine.inference import keep_candidates as keep
+    from dsctool.engine.object_sizes import SmallCount
     from dsctool.engine.panoptic import panoptic_fusion
     from dsctool.engine.work_file import WorkFile, describe_run
     from dsctool.interop.checkpoint import load_model
@@ -179,9 +181,11 @@ def predict(
                 prepare_editing(for_editing, overwrite=overwrite)
                 _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=inputs)
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
-        draw = _drawings(files, model, targets, score_threshold, fusion)
+        small = SmallCount(model.config.data, score_threshold)
+        draw = _counted(_drawings(files, model, targets, score_threshold, fusion), small)
         asked = fusion is not None and fusion.semantic is None
         limits = _run(model, files, work, draw, stages=stages, semantic=asked, precision=precision, processes=processes)
+        counts = processes.gather(small)
         if work is None:
             return
         read = len(work)
@@ -193,7 +197,8 @@ def predict(
             complete=read == len(files),
         )  # fmt: skip
     typer.echo(f"{targets.results}: {count} results for {read} images")
-    for note in limits.notes(model.config):
+    small = SmallCount.total(counts or [], model.config.data, score_threshold)
+    for note in (*limits.notes(model.config), *small.notes()):
         typer.echo(note, err=True)
     if fusion is not None and fusion.semantic is not None:
         bare = sum(file.id not in fusion.semantic for file in files)
@@ -328,6 +333,16 @@ def _drawings(
         return segments
 
     return draw
+
+
+def _counted(draw: Draw, small: SmallCount) -> Draw:
+    """The same, and the sizes of what was found are counted."""
+
+    def both(picture: Picture, found: Detections, results: list[Result]) -> PanopticEntry | None:
+        small.add(results, picture.original_size)
+        return draw(picture, found, results)
+
+    return both
 
 
 def _panoptic_options(semantic: Path | None, labels: Path | None) -> dict[str, str | bool]:

@@ -12,6 +12,7 @@ import torch
 from dsctool.data.columns import Annotations, has_segmentations, read_columns
 from dsctool.data.faults import exclusions
 from dsctool.data.layout import SplitFiles
+from dsctool.data.object_sizes import ObjectSizes, Resize
 from dsctool.data.records import Category, read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.ops.boxes import box_iou
@@ -19,6 +20,10 @@ from dsctool.terms import LARGE_AREA, MEDIUM_AREA
 
 OVERLAPS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """An instance is counted when its largest box IoU with another one of its image is greater than this."""
+
+
+CANVASES: dict[str, Resize] = {"published": (800, 1333), "tiny": (256, 426)}
+"""Limits of the shorter and longer side to which configurations resize images, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class SplitStats:
 
     instances: annotations that are not crowds. crowds: crowd regions.
     small, medium, large: instances by area, with COCO's limits of 32 x 32 and 96 x 96 pixels.
+    below_8_pixels: instances that training uses and that are too small to be found well, by canvas of :data:`CANVASES`.
+    canvas_for_8_pixels: limits of the same ratio with which nine of ten are not.
     overlapping: number of instances per value of :data:`OVERLAPS`, any class.
     overlapping_same_class: the same, counting only other ones of an instance's own class.
     faults: entries left out, or crippled.
@@ -59,6 +66,8 @@ class SplitStats:
     small: int
     medium: int
     large: int
+    below_8_pixels: dict[str, int]
+    canvas_for_8_pixels: dict[str, Resize]
     instances_per_image: Spread
     widths: Spread
     heights: Spread
@@ -81,7 +90,7 @@ def describe(files: SplitFiles) -> SplitStats:
     images, every = reading.images, reading.annotations
     rows = every.take(~every.crowd)
     counts = np.bincount(rows.image, minlength=len(images))
-    areas = rows.area
+    areas, sizes = rows.area, ObjectSizes.of(reading)
     return SplitStats(
         name=files.images.name,
         images=len(images),
@@ -91,6 +100,8 @@ def describe(files: SplitFiles) -> SplitStats:
         small=int(np.count_nonzero(areas < MEDIUM_AREA)),
         medium=int(np.count_nonzero((areas >= MEDIUM_AREA) & (areas < LARGE_AREA))),
         large=int(np.count_nonzero(areas >= LARGE_AREA)),
+        below_8_pixels={name: sizes.small(resize) for name, resize in CANVASES.items()},
+        canvas_for_8_pixels={name: sizes.enough(resize) for name, resize in CANVASES.items()},
         instances_per_image=_spread(counts.tolist()),
         widths=_spread([info.width for info in images]),
         heights=_spread([info.height for info in images]),

@@ -23,6 +23,8 @@ from dsctool.terms import Progress
 
 WARM_STEPS = 5
 """Steps after the first one, which is slower than the rest."""
+STEPS = 1 + WARM_STEPS
+"""Of a rehearsal, at most."""
 ENOUGH = 30.0
 """Seconds of warm steps after which no further one begins."""
 
@@ -93,12 +95,12 @@ def rehearse(
     return Rehearsal(facts | {"memory": f"not enough{_of(available)}"} | notes, None, shortage)
 
 
-def take_steps(setup: Setup) -> Cost:
-    """Train a first step and some warm ones."""
-    steps = chain.from_iterable(setup.batches.epoch(epoch) for epoch in range(1 + WARM_STEPS))
+def take_steps(setup: Setup, most: int = STEPS) -> Cost:
+    """Train a first step and some warm ones, ``most`` of them in all."""
+    steps = chain.from_iterable(setup.batches.epoch(epoch) for epoch in range(most))
     losses, pace, began, done = {}, Pace(), 0.0, 0
     with setup.batches:
-        for number, batches in enumerate(islice(steps, 1 + WARM_STEPS)):
+        for number, batches in enumerate(islice(steps, most)):
             result = step(setup, batches, number=number)
             losses = {name: loss.item() for name, loss in result.losses.items()}
             done = number + 1
@@ -111,11 +113,11 @@ def take_steps(setup: Setup) -> Cost:
     return Cost(losses, done, pace.step_time, peak_bytes(setup.device))
 
 
-def measure(config: Config, data: Path, device: str, progress: Progress | None = None) -> Cost:
+def measure(config: Config, data: Path, device: str, progress: Progress | None = None, *, steps: int = STEPS) -> Cost:
     """The cost of ``config`` by itself, for a process of its own; raises what :func:`rehearse` does, and for memory."""
     place = pick_device(device)
     with within(available_bytes(place), place):
-        return take_steps(prepare(config, data=data, device=place, progress=progress))
+        return take_steps(prepare(config, data=data, device=place, progress=progress), steps)
 
 
 def _of(available: int | None) -> str:

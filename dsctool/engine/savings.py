@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dsctool.config.loading import override_config
 from dsctool.config.schema import PARTS, Config
-from dsctool.engine.dryrun import Cost, measure
+from dsctool.engine.dryrun import STEPS, Cost, measure
 from dsctool.errors import OutOfMemoryError
 
 SMALLER = 0.75
@@ -51,15 +51,17 @@ def savings(config: Config) -> list[tuple[str, ...]]:
     return [*options, tuple(word for option in options for word in option)] if len(options) > 1 else options
 
 
-def alone(config: Config, data: Path, device: str) -> Cost:
+def alone(config: Config, data: Path, device: str, *, steps: int = STEPS) -> Cost:
     """:func:`dsctool.engine.dryrun.measure` in a process of its own, whose peak is nobody else's.
+
+    steps: to train at most.
 
     Raises OutOfMemoryError also where the system killed that process.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
-            return pool.submit(measure, config, data, device).result()
+            return pool.submit(measure, config, data, device, steps=steps).result()
         except BrokenProcessPool as error:
             raise OutOfMemoryError("the process that tried it was killed") from error
 

@@ -14,7 +14,9 @@ from dsctool.data.coco import CocoDataset
 from dsctool.data.faults import Exclusions, exclusions, warnings_of
 from dsctool.data.holdout import held_out
 from dsctool.data.layout import SplitFiles, find_split
+from dsctool.data.object_sizes import ObjectSizes
 from dsctool.data.records import Category
+from dsctool.engine.object_sizes import small_objects_note
 from dsctool.engine.processes import LONE, Processes
 from dsctool.errors import DataError
 from dsctool.evaluation.sources import GroundTruth
@@ -139,7 +141,8 @@ def open_sets(config: Config, checked: CheckedSets) -> RunData:
         losses = masks if config.train.val_losses else None
         val = _open_evaluation_set(checked.val, data, losses_with_masks=losses, classes=train_set.categories)
     derived = (f"{train.files.annotations}: {note}" for note in reading.notes)
-    notes = (*([checked.note] if checked.note else []), *_notes(train), *derived, *train_set.notes)
+    small = small_objects_note(train.files.annotations, ObjectSizes.of(reading), config)
+    notes = (*([checked.note] if checked.note else []), *_notes(train), *derived, *train_set.notes, *small)
     if val is None or checked.note:  # of one file everything is said
         return RunData(train_set, val, notes)
     lacks = lacking(train_set.categories, val.dataset.categories)

@@ -1,0 +1,112 @@
+"""What is said where the resize makes instances too small to be found: before a run, then by what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+from dsctool.coco_results import Result
+from dsctool.config.schema import Config, DataConfig
+from dsctool.data.object_sizes import (
+    MANY,
+    SMALL,
+    ObjectSizes,
+    Resize,
+    enlarged,
+    resize_words,
+    test_resize,
+    tiles_word,
+    train_resize,
+)
+from dsctool.data.stats import CANVASES, SplitStats
+from dsctool.terms import Size
+
+FEW = 20
+"""Fewer found instances say nothing of their sizes."""
+FINEST_STRIDE = 4
+"""Of the pyramid: the smallest anchor is so many pixels times the anchor scale."""
+
+
+def small_objects_note(file: Path, sizes: ObjectSizes, config: Config) -> tuple[str, ...]:
+    """At most one sentence: how many training instances are small on the canvas of ``config``, and what to set."""
+    resize = train_resize(config.data)
+    if resize is None:
+        return ()
+    wanted = sizes.enough(resize)
+    words = resize_words(wanted, training=True)
+    if config.data.jitter is not None:
+        words = f"data.jitter.size={wanted[0]} {resize_words(wanted, training=False)}"
+    scale = config.model.rpn.anchor_scale
+    if scale > (fitting := floor(2 * SMALL / FINEST_STRIDE)):
+        words += f" model.rpn.anchor_scale={fitting}"
+    return _note(file, sizes.small(resize), len(sizes), resize, wanted, words)
+
+
+def small_objects_in(file: Path, split: SplitStats) -> tuple[str, ...]:
+    """The same for data alone: a sentence for each kind of configurations whose canvas is too small."""
+    return tuple(
+        note
+        for name, resize in CANVASES.items()
+        for note in _note(
+            file,
+            split.below_8_pixels[name],
+            split.instances,
+            resize,
+            split.canvas_for_8_pixels[name],
+            resize_words(split.canvas_for_8_pixels[name], training=True),
+            by=f", as {name} configurations have it",
+        )
+    )
+
+
+def _note(
+    file: Path, small: int, instances: int, resize: Resize, wanted: Resize, words: str, by: str = ""
+) -> tuple[str, ...]:
+    if not small or small < MANY * instances:
+        return ()
+    times = (wanted[0] / resize[0]) ** 2
+    return (
+        f"{file}: {100 * small / instances:.0f} % of {instances} instances are smaller than {SMALL:g} pixels (square "
+        f"root of the area) where images are resized to {resize[0]} x {resize[1]}{by}: they can hardly be found. For "
+        f"nine of ten to reach {SMALL:g} pixels set {words}, at {times:.1f} times the pixels, memory and time"
+        f"{tiles_word()}",
+    )
+
+
+@dataclass
+class SmallCount:
+    """Counts the instances that a detector found, and those that were small on its canvas, by their boxes."""
+
+    config: DataConfig
+    threshold: float
+    found: int = 0
+    small: int = 0
+
+    def add(self, results: Sequence[Result], size: Size) -> None:
+        """Count an image's results. size: of the image."""
+        resize = test_resize(self.config)
+        if resize is None:
+            return
+        limit = (SMALL / min(resize[0] / min(size), resize[1] / max(size))) ** 2
+        boxes = [result["bbox"] for result in results if result["score"] >= self.threshold]
+        self.found += len(boxes)
+        self.small += sum(width * height < limit for _, _, width, height in boxes)
+
+    @classmethod
+    def total(cls, counts: Sequence[SmallCount], config: DataConfig, threshold: float) -> SmallCount:
+        """Several counts of different images as one."""
+        return cls(config, threshold, sum(each.found for each in counts), sum(each.small for each in counts))
+
+    def notes(self) -> tuple[str, ...]:
+        """At most one sentence: how many were small, and how to look closer."""
+        resize = test_resize(self.config)
+        if resize is None or self.found < FEW or self.small < MANY * self.found:
+            return ()
+        return (
+            f"{100 * self.small / self.found:.0f} % of {self.found} instances that score at least {self.threshold:g} "
+            f"are smaller than {SMALL:g} pixels where the model sees them (images resized to {resize[0]} x "
+            f"{resize[1]}): others may have been missed. Look twice as close: "
+            f"{resize_words(enlarged(resize, 2), training=False)}{tiles_word()}; better, train so as well",
+        )
