@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from dsctool.cli.ap_table import show_ap, show_published
-from dsctool.cli.error_table import show_errors
+from dsctool.cli.eval_output import as_json, write_errors
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import (
     CHECKPOINT_HELP,
@@ -32,6 +31,7 @@ from dsctool.cli.options import (
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
 from dsctool.cli.panoptic import check_panoptic_options, measure_panoptic, measure_panoptic_model
 from dsctool.cli.run_model import inference_processes, run_checkpoint
+from dsctool.cli.scores import BestBy, Scores
 from dsctool.cli.submission import Submission, check_options, write_test_dev
 
 if TYPE_CHECKING:
@@ -39,12 +39,9 @@ if TYPE_CHECKING:
 
     from dsctool.engine.processes import Processes
     from dsctool.engine.split_results import SplitResults
-    from dsctool.evaluation.coco import Evaluation
-    from dsctool.evaluation.error_analysis.study import ErrorStudy
-    from dsctool.evaluation.huddle.study import HuddleStudy
     from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
 
-HUDDLED_ABOVE, SCORE_THRESHOLD = 0.1, 0.3
+HUDDLED_ABOVE, SCORE_THRESHOLD = 0.1, "0.3"
 """Of ``--errors``, where nothing else is said."""
 
 
@@ -100,15 +97,34 @@ def evaluate(
     ] = HUDDLED_ABOVE,
     t_o: Annotated[float | None, typer.Option("--t-o", hidden=True)] = None,
     score_threshold: Annotated[
-        float,
+        str,
         typer.Option(
             "--score-threshold",
-            min=0,
-            max=1,
-            metavar="X",
-            help="With --errors: the confusion matrix has results that score so much.",
+            metavar="X|auto",
+            help="With --errors: the confusion matrix has results that score so much. With --counts: so do counts; "
+            "auto: those that --operating-point --store found.",
         ),
     ] = SCORE_THRESHOLD,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Also how far counts per image are off, by class and by density.")
+    ] = False,
+    operating_point: Annotated[
+        bool,
+        typer.Option(
+            "--operating-point",
+            help="Also precision, recall and F1 over the score threshold, and the best for each class.",
+        ),
+    ] = False,
+    best_by: Annotated[
+        BestBy,
+        typer.Option("--best-by", help="With --operating-point: the best by F1, or by the error of counts per image."),
+    ] = BestBy.F1,
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store", help="With --operating-point: write the thresholds into CHECKPOINT, for --score-threshold auto."
+        ),
+    ] = False,
     panoptic: Annotated[
         bool,
         typer.Option("--panoptic", help="Panoptic quality, of the model's results or of files in COCO's format."),
@@ -118,7 +134,13 @@ def evaluate(
         typer.Option("--test-dev", help="Run COCO's test-dev images, and write what its server takes."),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="With --test-dev: folder for the files to upload.")
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="With --test-dev: folder for the files to upload; with --counts, --operating-point: for tables and "
+            "plots.",
+        ),
     ] = None,
     algorithm: Annotated[
         str | None,
@@ -146,6 +168,11 @@ def evaluate(
     missed instances (as TIDE does), by size and for huddled and lone instances. It writes DIR/errors.json,
     errors.html and pictures: losses, the confusion matrix, precision over recall.
 
+    --counts says how far counts per image are off: mean absolute error, root of the mean squared error and bias, by
+    class and by how many instances an image has. --operating-point has precision, recall and F1 at mask IoU 0.5 (of
+    boxes without masks) over the score threshold; --store keeps the best of each class in CHECKPOINT, for predict
+    --score-threshold auto. Both count all results, and write plots and CSV to --output DIR.
+
     --panoptic gives PQ, SQ and RQ of all categories, of things and of stuff, as panopticapi does: of a checkpoint on a
     data set with annotations/panoptic_SPLIT.json, or of two files of COCO's panoptic format. The PNGs of each lie in
     the folder of its name.
@@ -168,6 +195,8 @@ def evaluate(
 
         dsctool eval --ground-truth cells.json --predictions results.json --max-dets auto
 
+        dsctool eval runs/first/best.pt --data datasets/coco --operating-point --store --output points
+
         dsctool eval runs/first/best.pt --data datasets/coco --panoptic
 
         dsctool eval --panoptic --ground-truth panoptic_val2017.json --predictions panoptic.json --per-class
@@ -188,7 +217,8 @@ def evaluate(
                 "--max-dets": max_dets, "--areas": areas, "--huddle": huddle, "--errors": errors,
                 "--candidates": candidates, "--huddled-above": huddled_above != HUDDLED_ABOVE or t_o is not None,
                 "--score-threshold": score_threshold != SCORE_THRESHOLD, "--test-dev": test_dev, "--output": output,
-                "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite,
+                "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite, "--counts": counts,
+                "--operating-point": operating_point, "--store": store,
             },
         )  # fmt: skip
         if checkpoint is not None and data is not None:
@@ -200,19 +230,22 @@ def evaluate(
         elif ground_truth is not None and predictions is not None:
             measure_panoptic(ground_truth, predictions, json_file=json_file, per_class=per_class)
         return
+    looks = counts or operating_point
     check_options(
         test_dev=test_dev,
-        needed={"--output": output, "--algorithm": algorithm, "--resume": resume},
+        needed={"--output": None if looks else output, "--algorithm": algorithm, "--resume": resume},
         others={
             "--ground-truth": ground_truth, "--predictions": predictions, "--candidates": candidates,
             "--json": json_file, "--split": split is not Split.VAL, "--per-class": per_class, "--max-dets": max_dets,
-            "--areas": areas, "--huddle": huddle, "--errors": errors,
+            "--areas": areas, "--huddle": huddle, "--errors": errors, "--counts": counts,
+            "--operating-point": operating_point, "--store": store,
         },
     )  # fmt: skip
     from dsctool.evaluation.coco import evaluate_comparison
     from dsctool.evaluation.comparison import compare
     from dsctool.evaluation.error_analysis.study import ErrorSettings, study_compared_errors
     from dsctool.evaluation.huddle.study import study_compared_huddles
+    from dsctool.visualize.pages.errors import FILES as ERROR_FILES
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
@@ -228,10 +261,15 @@ def evaluate(
         return
     if candidates is not None and errors is None:
         raise typer.BadParameter("--candidates is for --errors DIR, which looks at what NMS removed")
-    settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=score_threshold)
+    scores = Scores.asked(
+        score_threshold, counts=counts, operating_point=operating_point, best_by=best_by, store=store, output=output,
+        errors=errors, model=None if ground_truth is not None or weights is not None else checkpoint, overrides=changes,
+    )  # fmt: skip
+    settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=scores.number)
     files = [predictions, candidates]
     read, written = ([checkpoint], files) if ground_truth is None else ([ground_truth, *files], [])
-    prepare = partial(_prepare, errors, [*written, json_file], read=read, overwrite=overwrite)
+    made = [*([] if errors is None else [(errors, ERROR_FILES)]), *scores.files]
+    prepare = partial(_prepare, made, [*written, json_file], read=read, overwrite=overwrite)
     source: GroundTruthSource
     results: PredictionsSource
     before: PredictionsSource | None
@@ -253,8 +291,10 @@ def evaluate(
     evaluation = evaluate_comparison(compared)
     huddles = study_compared_huddles(compared) if huddle else None
     mistakes = study_compared_errors(compared, before, settings=settings) if errors is not None else None
+    scored = scores.study(compared)
     if json_file is not None:
-        write_json(json_file, _as_json(evaluation, huddles, mistakes, per_class=per_class), indent=2)
+        content = as_json(evaluation, huddles, mistakes, per_class=per_class) | scored.as_json()
+        write_json(json_file, content, indent=2)
     with beside(json_file):
         show_ap(evaluation, per_class=per_class)
         if name is not None:
@@ -263,7 +303,8 @@ def evaluate(
             typer.echo()
             show_huddles(huddles, said=evaluation.notes)
         if errors is not None and mistakes is not None:
-            _write_errors(errors, mistakes, said=evaluation.notes)
+            write_errors(errors, mistakes, said=evaluation.notes)
+        scored.show()
 
 
 # --- what is measured -------------------------------------------------------------------------------
@@ -283,21 +324,20 @@ def _check_usage(
 
 
 def _prepare(
-    errors: Path | None, written: Sequence[Path | None], *, read: Sequence[Path | None], overwrite: bool
-) -> None:
-    """Everything that can stand in the way of the files that are written is found now."""
+    made: Sequence[tuple[Path, Sequence[str]]], written: Sequence[Path | None], *, read: Sequence[Path | None],
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Everything that can stand in the way of the files that are written is found now. made: names by folder."""
     from dsctool.evaluation.numbering import numbering_of
-    from dsctool.visualize.pages.errors import FILES
 
-    made = [] if errors is None else FILES
-    keep_apart([*written, *(errors / name for name in made if errors is not None)], read)
+    keep_apart([*written, *(folder / name for folder, names in made for name in names)], read)
     for path in written:
         if path is not None and (table := numbering_of(path)) is not None:
             clear_results(table.parent, [table.name], overwrite=overwrite, keep=read)
         prepare_file(path)
-    if errors is not None:
-        prepare_folder(errors)
-        clear_results(errors, made, overwrite=overwrite, keep=read)
+    for folder, names in made:
+        prepare_folder(folder)
+        clear_results(folder, names, overwrite=overwrite, keep=read)
 
 
 class _Model(NamedTuple):
@@ -330,35 +370,3 @@ def _run(model: _Model, data: Path, split: Split, *, predictions: Path | None, c
     if candidates is not None and model.processes.first:
         write_json(candidates, run.candidates)
     return run
-
-
-# --- what is shown ----------------------------------------------------------------------------------
-
-
-def _as_json(
-    evaluation: Evaluation, huddles: HuddleStudy | None, errors: ErrorStudy | None, *, per_class: bool
-) -> dict[str, object]:
-    from dsctool.evaluation.protocol import COCO_AREAS, COCO_MAX_DETS
-
-    content: dict[str, object] = dict(evaluation.stats)
-    protocol = evaluation.protocol
-    if protocol.limits != COCO_MAX_DETS:
-        content["max_dets"] = list(protocol.limits)
-    if protocol.areas != COCO_AREAS:
-        content["areas"] = {area.name: [area.low, area.high] for area in protocol.areas}
-    if per_class:
-        content["per_class"] = [asdict(row) for row in evaluation.classes]
-    if huddles is not None:
-        content["huddle"] = huddles.report
-    if errors is not None:
-        content["errors"] = errors.report
-    return content
-
-
-def _write_errors(folder: Path, study: ErrorStudy, *, said: Sequence[str]) -> None:
-    from dsctool.visualize.pages.errors.files import write_errors
-
-    write_errors(folder, study)
-    typer.echo()
-    show_errors(study, said=said)
-    typer.echo(f"\n{folder / 'errors.html'}")

@@ -43,7 +43,8 @@ def check_options(*, test_dev: bool, needed: Mapping[str, object], others: Mappi
     if not test_dev:
         given = [name for name, value in needed.items() if value]
         if given:
-            raise typer.BadParameter(f"{', '.join(given)}: only with --test-dev")
+            more = ", --counts or --operating-point" if given == ["--output"] else ""
+            raise typer.BadParameter(f"{', '.join(given)}: only with --test-dev{more}")
         return
     given = [name for name, value in others.items() if value]
     if given:

@@ -9,6 +9,8 @@ A checkpoint is a ``torch.save`` file of plain containers and tensors, so that r
     model       state dict of the detector
     metrics     the COCO numbers of the last evaluation: {"bbox": {"AP": ...}, "segm": {...}}, or null
     training    what --resume needs (see TrainingState), or null
+    operating_point  which scores count (see OperatingPoint); only where ``dsctool eval --store`` has added it, and no
+                matter to releases that do not know it
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -81,6 +83,22 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """From which score on results count, as measured on data that were not learnt from.
+
+    thresholds: by label, each from 0 to 1. best: what they are best by, ``f1`` or ``count``. kind, iou: what a match
+    was. images: how many they were found on. overrides: ``KEY=VALUE``, what the configuration was changed by then.
+    """
+
+    thresholds: tuple[float, ...]
+    best: str
+    kind: str
+    iou: float
+    images: int
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A detector's weights with its configuration, its classes and, for a run, its training state.
 
@@ -89,6 +107,7 @@ class Checkpoint:
     model: the detector's state dict.
     metrics: COCO numbers of the last evaluation, or None.
     training: state for ``--resume``, or None where there is nothing to continue.
+    operating_point: from which score on results count, or None where nobody has measured it.
     """
 
     config: Config
@@ -96,6 +115,7 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     metrics: Metrics | None = None
     training: TrainingState | None = None
+    operating_point: OperatingPoint | None = None
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint, *, previous: Path | None = None) -> None:
@@ -114,10 +134,31 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint, *, previous: Path 
         "metrics": _plain(checkpoint.metrics),
         "training": None if training is None else {f.name: getattr(training, f.name) for f in fields(training)},
     }
+    if checkpoint.operating_point is not None:
+        payload["operating_point"] = asdict(checkpoint.operating_point)
     with whole_file(path, _bytes_in(payload)) as file:
         torch.save(payload, file)
         if previous is not None and path.exists():
             keep_as(path, previous)
+
+
+def store_operating_point(path: Path, point: OperatingPoint) -> None:
+    """Write ``point`` into the checkpoint at ``path``, in place of an earlier one: whole, or not at all.
+
+    All else that is in the file stays as it is, also what this release would write otherwise.
+
+    Raises CheckpointError as :func:`load_checkpoint`, for a file of another program, and for other classes.
+    """
+    classes = len(load_checkpoint(path).categories)
+    if len(point.thresholds) != classes:
+        raise CheckpointError(f"{path}: has {classes} classes, there are thresholds for {len(point.thresholds)}.")
+    payload = read_tensors(path)
+    if not is_own(payload):
+        raise CheckpointError(
+            f"{path}: no dsctool checkpoint, so nothing can be stored in it: dsctool convert makes one of it."
+        )
+    with whole_file(path, _bytes_in(payload)) as file:
+        torch.save({**payload, "operating_point": asdict(point)}, file)
 
 
 def _bytes_in(content: object) -> int:
@@ -267,7 +308,19 @@ def _unpack(payload: Mapping[str, Any]) -> Checkpoint:
         model=model,
         metrics=payload["metrics"],
         training=None if training is None else TrainingState(**training),
+        operating_point=_operating_point(payload.get("operating_point"), len(categories)),
     )
+
+
+def _operating_point(stored: Mapping[str, Any] | None, classes: int) -> OperatingPoint | None:
+    if stored is None:
+        return None
+    known = [each.name for each in fields(OperatingPoint)]  # newer ones may say more
+    point = OperatingPoint(**{name: stored[name] for name in known if name in stored})
+    thresholds = tuple(point.thresholds)
+    if len(thresholds) != classes or not all(isinstance(each, float) and 0 <= each <= 1 for each in thresholds):
+        raise TypeError(f"operating point for {classes} classes: {thresholds}")
+    return replace(point, thresholds=thresholds, overrides=tuple(point.overrides))
 
 
 def _plain(metrics: Metrics | None) -> Metrics | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from dsctool.data.records import Category
 from dsctool.errors import CheckpointError, DiskFullError
 from dsctool.interop.checkpoint import (
     Checkpoint,
+    OperatingPoint,
     TrainingState,
     load_checkpoint,
     load_model,
     read_weights,
     save_checkpoint,
+    store_operating_point,
 )
 from tests.engine.fakes import FakeDetector, tiny_config
 from tests.models.tiny import SMALL, tiny_detector
@@ -228,3 +232,77 @@ def test_the_configuration_is_plain(saved: Path) -> None:
     assert content["categories"] == [{"id": 3, "name": "date"}, {"id": 17, "name": "fig"}]
     assert content["config"]["schema_version"] == 1
     assert Config.model_validate(content["config"]) == tiny_config()
+
+
+# --- operating points -------------------------------------------------------------------------------
+
+POINT = OperatingPoint(
+    thresholds=(0.25, 0.5), best="f1", kind="segm", iou=0.5, images=12, overrides=("postprocess.nms=mask",)
+)
+
+
+def same(one: object, other: object) -> bool:
+    """To the bit, types and order included."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        return list(one) == list(other) and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        assert isinstance(other, list | tuple)
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and one == other
+
+
+def test_an_operating_point_leaves_all_else_as_it_is(saved: Path) -> None:
+    """Also what this release does not know, and what it would write otherwise."""
+    rewrite(saved, from_elsewhere={"a": [1, 2.0]}, metrics={"segm": None, "bbox": {"AP": 1}})
+    before = torch.load(saved, weights_only=True)
+    assert load_checkpoint(saved).operating_point is None
+    for thresholds in ((0.25, 0.5), (0.0, 1.0)):
+        point = replace(POINT, thresholds=thresholds)
+        store_operating_point(saved, point)
+        assert load_checkpoint(saved).operating_point == point
+        after = torch.load(saved, weights_only=True)
+        assert after.pop("operating_point")["thresholds"] == thresholds
+        assert same(before, after)
+    assert [path.name for path in saved.parent.iterdir()] == ["last.pt"]
+
+
+def test_an_operating_point_travels_with_what_is_saved_again(saved: Path) -> None:
+    store_operating_point(saved, POINT)
+    save_checkpoint(saved, load_checkpoint(saved))
+    assert load_checkpoint(saved).operating_point == POINT
+
+
+def test_no_room_for_an_operating_point(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DiskFullError):
+        store_operating_point(saved, POINT)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["last.pt"]
+
+
+def test_an_operating_point_of_other_classes(saved: Path) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(CheckpointError, match="has 2 classes, there are thresholds for 1"):
+        store_operating_point(saved, replace(POINT, thresholds=(0.5,)))
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("thresholds", [(0.5, 2.0), (0.5,), None, "ab"])
+def test_an_operating_point_that_is_none(saved: Path, thresholds: object) -> None:
+    for stored in (asdict(POINT) | {"thresholds": thresholds}, {"thresholds": (0.5, 0.5)}, [thresholds]):
+        rewrite(saved, operating_point=stored)
+        with pytest.raises(CheckpointError, match=r"last\.pt: damaged dsctool checkpoint"):
+            load_checkpoint(saved)
+
+
+def test_an_operating_point_of_a_newer_release_says_more(saved: Path) -> None:
+    rewrite(saved, operating_point=asdict(POINT) | {"view": "tta"})
+    assert load_checkpoint(saved).operating_point == POINT
