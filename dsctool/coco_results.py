@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -53,6 +53,11 @@ def coco_results(
         for result, mask in zip(results, masks, strict=True):
             result["segmentation"] = mask
     return results
+
+
+def reaching(results: Sequence[Result], thresholds: Mapping[int, float]) -> list[Result]:
+    """Those that score at least what ``thresholds`` has for their category, by its id."""
+    return [result for result in results if result["score"] >= thresholds[result["category_id"]]]
 
 
 def encode_bitmap(mask: Tensor) -> Rle:

@@ -7,7 +7,7 @@ to the run before the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
 
@@ -199,6 +199,30 @@ def _runs(numbers: NDArray[Any], first: Ints, last: Ints) -> NDArray[Any]:
         np.subtract(sums[1 : len(own) + 1], before, out=runs[lane::2])
     runs[first] = numbers[first]
     return runs
+
+
+def cut_out(rle: Mapping[str, Any]) -> tuple[Bools, int, int] | None:
+    """A mask within the box around it ``(h, w)``, and the box's top and left; None where it has no pixels.
+
+    Only the columns that it lies in are ever drawn: an instance of a large image costs what it is itself.
+    """
+    height, _ = rle["size"]
+    runs = decompress_runs(rle["counts"])
+    if runs is None:
+        raise ValueError("counts are no run lengths")
+    ends = np.cumsum(runs)
+    first, last = (ends - runs)[1::2], ends[1::2]
+    first, last = first[first < last], last[first < last]
+    if not len(first):
+        return None
+    left, right = int(first[0]) // height, int(last[-1] - 1) // height + 1
+    change = np.zeros((right - left) * height + 1, dtype=np.int8)
+    change[first - left * height] += 1
+    change[last - left * height] -= 1
+    columns = np.cumsum(change[:-1], dtype=np.int8).reshape(right - left, height).astype(bool)
+    rows = np.flatnonzero(columns.any(axis=0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return columns[:, top:bottom].T, top, left
 
 
 def decompress_runs(counts: str | bytes) -> Ints | None:

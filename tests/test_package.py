@@ -139,6 +139,7 @@ def test_shipped_configs_are_found_in_the_source_tree() -> None:
     ("command", "imported"),
     [
         ("eval --huddle --per-class", []),
+        ("eval --counts --operating-point", []),
         ("eval --huddle --errors errors", ["matplotlib"]),
         ("huddle-report --output report", ["matplotlib"]),
         ("huddle-report --output report --baseline dt.json --bootstrap 20", ["matplotlib"]),
@@ -174,7 +175,7 @@ def test_what_is_imported_is_installed() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
     named = {re.split(r"[<>=!~ \[]", each)[0].lower() for names in lists for each in names}
-    modules = {"yaml": "ruamel.yaml", "pil": "pillow", "mpl_toolkits": "matplotlib"}
+    modules = {"yaml": "ruamel.yaml", "pil": "pillow", "mpl_toolkits": "matplotlib", "skimage": "scikit-image"}
     imported = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,10 +33,12 @@ def prepare_editing(folder: Path | None, *, overwrite: bool) -> None:
         prepare_folder(folder)
 
 
-def write_editing(folder: Path | None, work: WorkFile, categories: Sequence[Category], *, threshold: float) -> None:
+def write_editing(
+    folder: Path | None, work: WorkFile, categories: Sequence[Category], thresholds: Mapping[int, float]
+) -> None:
     """Write it, where it is wanted, and say where it is."""
     from dsctool.engine.editing import annotations_of, write_for_editing
 
     if folder is not None:
-        count = write_for_editing(folder, work.entries, categories, threshold=threshold)
+        count = write_for_editing(folder, work.entries, categories, thresholds)
         typer.echo(f"{annotations_of(folder)}: {count} instances to edit, in {len(work)} images")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsctool.cli.drawings import Coloring, Draw, NoLabels, Targets, counted, drawings, style_of
+from dsctool.cli.drawings import as_option as look
 from dsctool.cli.editing import ForEditing, prepare_editing, write_editing
+from dsctool.cli.measuring import PixelSide, TableFile, Tables
 from dsctool.cli.options import (
     IMAGES_HELP,
     TTA,
@@ -26,21 +28,18 @@ from dsctool.cli.options import (
 from dsctool.cli.output import counting, keep_apart, prepare_file, prepare_folder
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_processes
+from dsctool.cli.scores import parse_threshold, stored_thresholds
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
-    from dsctool.coco_results import Result
     from dsctool.data.image_files import ImageFile
-    from dsctool.data.pictures import Picture
     from dsctool.data.semantic_results import SemanticResults
     from dsctool.engine.limits import LimitCount
-    from dsctool.engine.object_sizes import SmallCount
-    from dsctool.engine.panoptic import PanopticFusion
+    from dsctool.engine.measures import InstanceTable
     from dsctool.engine.processes import Processes
-    from dsctool.engine.work_file import ImageResults, PanopticEntry, WorkFile
+    from dsctool.engine.work_file import ImageResults, WorkFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
-    from dsctool.structures import Detections
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
 PANOPTIC = "panoptic.json"
@@ -62,8 +61,15 @@ def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE_OR_DIR... KEY=VALUE...", help=IMAGES_HELP)],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results.")],
     score_threshold: Annotated[
-        float, typer.Option("--score-threshold", min=0, max=1, help="Overlays show what scores at least this.")
-    ] = 0.3,
+        str,
+        typer.Option(
+            "--score-threshold",
+            metavar="X|auto",
+            help="Overlays and --table have what scores at least this; auto: each class its own, from the checkpoint.",
+        ),
+    ] = "0.3",
+    table: TableFile = None,
+    pixel_size: PixelSide = None,
     images_json: Annotated[
         Path | None,
         typer.Option("--images-json", metavar="FILE", help="COCO file whose image ids to use, found by file name."),
@@ -74,6 +80,8 @@ def predict(
     ] = False,
     tta: TTA = False,
     no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Draw no overlays.")] = False,
+    no_labels: NoLabels = False,
+    color: Coloring = None,
     keep_candidates: Annotated[
         bool,
         typer.Option("--keep-candidates", help="Also write the best 1000 boxes per image before NMS."),
@@ -108,6 +116,8 @@ def predict(
     With --panoptic also DIR/panoptic/*.png and DIR/panoptic.json in COCO's format, by panoptic.KEY=VALUE: panoptic.rule
     is published, detectron2 or mmdet. Stuff comes from a semantic branch that learnt it (data.semantic=stuffthingmaps),
     or from --semantic. Overlays then show the segments.
+    --table FILE has a row for every instance that is shown, with its measures, and counts.csv beside it how many there
+    are of each class in every image.
     --for-editing DIR2 also makes a data set of what scores at least --score-threshold: polygons without holes, classes
     and scores, for CVAT or Label Studio; what comes back is read by dsctool data check, merge, diff and train.
     Image ids are those of --images-json; without it images are numbered from 1 in sorted order.
@@ -122,6 +132,8 @@ def predict(
         dsctool predict runs/first/best.pt photos/ --output found
 
         dsctool predict runs/first/best.pt photos/ postprocess.nms=mask --output found --overwrite
+
+        dsctool predict runs/first/best.pt cells/ --table found/cells.csv --pixel-size 0.325um --output found
 
         dsctool predict runs/first/best.pt photos/ panoptic.min_score=0.4 --panoptic --output found
     """
@@ -140,6 +152,10 @@ def predict(
     for file, option in ((semantic, "--semantic"), (stuff_labels, "--stuff-labels")):
         if file is not None and not panoptic:
             raise typer.BadParameter("is for --panoptic", param_hint=option)
+    if panoptic and color is not None:
+        raise typer.BadParameter("--panoptic has a colour for each category", param_hint="--color")
+    threshold = parse_threshold(score_threshold)
+    tables = Tables.asked(table, pixel_size)
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
     paths = find_images(paths)
@@ -147,7 +163,7 @@ def predict(
         files = number_images(paths)
     else:
         files = identify_images(paths, read_annotation_file(images_json, needed=["images"]))
-    targets = _Targets(
+    targets = Targets(
         results=output / RESULTS,
         candidates=output / CANDIDATES if keep_candidates else None,
         table=output / TABLE,
@@ -160,6 +176,12 @@ def predict(
             model = load_model(checkpoint, overrides=overrides, device=chosen)
             if keep_candidates:
                 keep(model)
+            if threshold == "auto":
+                thresholds, note = stored_thresholds(checkpoint, overrides)
+                if note is not None and processes.first:
+                    typer.echo(note, err=True)
+            else:
+                thresholds = dict.fromkeys((category.id for category in model.categories), threshold)
             if stages and model.config.data.tta is not None:
                 raise DsctoolError("--stages shows the stages of one view: set data.tta=null")
             if stages and not model.has_masks:
@@ -170,34 +192,41 @@ def predict(
                 if fusion.semantic is not None:
                     _check_semantic(fusion.semantic, files)
         run = describe_run(
-            checkpoint, files, overrides=overrides, threshold=score_threshold, stages=stages,
+            checkpoint, files, overrides=overrides, threshold=threshold, stages=stages,
             overlays=not no_overlays, candidates=keep_candidates, device=chosen.type, **as_option(precision),
-            **(_panoptic_options(semantic, stuff_labels) if panoptic else {}),
+            **(_panoptic_options(semantic, stuff_labels) if panoptic else {}), **tables.as_option(),
+            **look(no_labels, color),
         )  # fmt: skip
         work: WorkFile | None = None
         with processes.together():
             if processes.first:
                 inputs = [*paths, images_json, semantic, stuff_labels]
                 prepare_editing(for_editing, overwrite=overwrite)
+                tables.prepare(resume=resume, overwrite=overwrite, read=[*inputs, checkpoint], written=targets.files)
                 _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=inputs)
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
-        small = SmallCount(model.config.data, score_threshold)
-        draw = _counted(_drawings(files, model, targets, score_threshold, fusion), small)
+        small = SmallCount(model.config.data, thresholds)
+        draw = counted(drawings(files, model, targets, thresholds, fusion, style_of(no_labels, color)), small)
         asked = fusion is not None and fusion.semantic is None
-        limits = _run(model, files, work, draw, stages=stages, semantic=asked, precision=precision, processes=processes)
+        measured = tables.of(model.categories, thresholds)
+        limits = _run(
+            model, files, work, draw, measured, stages=stages, semantic=asked, precision=precision, processes=processes
+        )
         counts = processes.gather(small)
         if work is None:
             return
         read = len(work)
         if targets.panoptic is not None and fusion is not None:
             work.write_panoptic(targets.panoptic, fusion.categories)
-        write_editing(for_editing, work, model.categories, threshold=score_threshold)
+        write_editing(for_editing, work, model.categories, thresholds)
+        tables.write(work, measured)
         count = work.finish(
             results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories,
             complete=read == len(files),
         )  # fmt: skip
     typer.echo(f"{targets.results}: {count} results for {read} images")
-    small = SmallCount.total(counts or [], model.config.data, score_threshold)
+    tables.say()
+    small = SmallCount.total(counts or [], model.config.data, thresholds)
     for note in (*limits.notes(model.config), *small.notes()):
         typer.echo(note, err=True)
     if fusion is not None and fusion.semantic is not None:
@@ -209,25 +238,12 @@ def predict(
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class _Targets:
-    """What is written where: files, then folders; None is not wanted."""
-
-    results: Path
-    candidates: Path | None
-    table: Path
-    overlays: Path | None
-    stages: Path | None
-    panoptic: Path | None
-
-
-def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, inputs: Sequence[Path | None]) -> None:
+def _prepare(output: Path, targets: Targets, *, resume: bool, overwrite: bool, inputs: Sequence[Path | None]) -> None:
     """Everything that can stand in the way is found now."""
     from dsctool.data.panoptic import png_folder
 
-    files = (targets.results, targets.candidates, targets.table, targets.panoptic)
-    keep_apart(files, inputs)
-    for file in files:
+    keep_apart(targets.files, inputs)
+    for file in targets.files:
         prepare_file(file)
     prepare_run(output, FILES, resume=resume, overwrite=overwrite, inputs=inputs)
     pngs = None if targets.panoptic is None else png_folder(targets.panoptic)
@@ -237,8 +253,8 @@ def _prepare(output: Path, targets: _Targets, *, resume: bool, overwrite: bool, 
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, *, stages: bool, semantic: bool,
-    precision: ComputedIn, processes: Processes,
+    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, measured: InstanceTable | None, *,
+    stages: bool, semantic: bool, precision: ComputedIn, processes: Processes,
 ) -> LimitCount:  # fmt: skip
     """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
 
@@ -250,7 +266,7 @@ def _run(
     left = processes.on_first(lambda: [file for file in files if file.id not in (work or ())])
     ranks, task, limits = processes.ranks, in_views("predict", model.config.data.tta), LimitCount()
     share = left[ranks.rank :: ranks.world]
-    own = _entries(model, share, draw, limits, stages=stages, semantic=semantic, precision=precision)
+    own = _entries(model, share, draw, limits, measured, stages=stages, semantic=semantic, precision=precision)
     with counting() as progress:
         try:
             for entry in processes.in_turns(own, len(left)):
@@ -266,8 +282,8 @@ def _run(
 
 
 def _entries(
-    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, *, stages: bool, semantic: bool,
-    precision: ComputedIn,
+    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, measured: InstanceTable | None, *,
+    stages: bool, semantic: bool, precision: ComputedIn,
 ) -> Iterator[ImageResults]:  # fmt: skip
     """What is in every image that can be read, which is drawn and counted as well."""
     from dsctool.data.pictures import picture_batches
@@ -288,61 +304,14 @@ def _entries(
             entry["candidates"] = to_results(found.candidates, picture.image_id, model.categories)
         if segments is not None:
             entry["panoptic"] = segments
+        if measured is not None:
+            entry["measures"] = measured.rows(results, picture.pixels, picture.file_name)
         yield entry
 
 
 def report(error: DataError) -> None:
     """A fault that does not keep the others from being done."""
     typer.echo(f"dsctool: error: {error}", err=True)
-
-
-Draw = Callable[["Picture", "Detections", "list[Result]"], "PanopticEntry | None"]
-
-
-def _drawings(
-    files: list[ImageFile], model: Detector, targets: _Targets, threshold: float, fusion: PanopticFusion | None
-) -> Draw:
-    """Draws what is wanted of an image, under a name of its own; gives what the panoptic file says of it."""
-    from dsctool.data.image_files import output_names
-
-    named = dict(zip([file.id for file in files], output_names([file.path for file in files]), strict=True))
-    categories = {category.id: category.name for category in model.categories}
-    kinds = {} if fusion is None else {category.id: category for category in fusion.categories}
-
-    def draw(picture: Picture, found: Detections, results: list[Result]) -> PanopticEntry | None:
-        name = f"{named[picture.image_id]}.jpg"
-        segments = None
-        if fusion is not None and targets.panoptic is not None:
-            from dsctool.data.panoptic import png_folder
-            from dsctool.engine.panoptic import save_fused
-            from dsctool.visualize.panoptic import save_panoptic
-
-            fused = fusion(picture, found, results)
-            png = f"{named[picture.image_id]}.png"
-            segments = save_fused(fused, picture.image_id, png_folder(targets.panoptic), png)
-            if targets.overlays is not None:
-                save_panoptic(targets.overlays / name, picture.pixels, fused, kinds)
-        elif targets.overlays is not None:
-            from dsctool.visualize.overlays import save_overlay
-
-            save_overlay(targets.overlays / name, picture.pixels, results, categories, threshold=threshold)
-        if targets.stages is not None:
-            from dsctool.visualize.stages import save_strip
-
-            save_strip(targets.stages / name, picture.pixels, found, threshold=threshold)
-        return segments
-
-    return draw
-
-
-def _counted(draw: Draw, small: SmallCount) -> Draw:
-    """The same, and the sizes of what was found are counted."""
-
-    def both(picture: Picture, found: Detections, results: list[Result]) -> PanopticEntry | None:
-        small.add(results, picture.original_size)
-        return draw(picture, found, results)
-
-    return both
 
 
 def _panoptic_options(semantic: Path | None, labels: Path | None) -> dict[str, str | bool]:

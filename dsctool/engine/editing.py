@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pycocotools import mask as coco_mask
 
-from dsctool.coco_results import Result
+from dsctool.coco_results import Result, reaching
 from dsctool.data.image_files import output_names
 from dsctool.data.outlines import outlines
 from dsctool.data.records import Category
@@ -41,12 +41,15 @@ def refuse_edited(folder: Path, *, overwrite: bool) -> None:
         raise DataError(f"{file}: may have been edited since it was written; name another folder, or use --overwrite")
 
 
-def write_for_editing(folder: Path, entries: Entries, categories: Sequence[Category], *, threshold: float) -> int:
-    """Write a data set of what scores at least ``threshold``, its images linked or copied; how many instances it has.
+def write_for_editing(
+    folder: Path, entries: Entries, categories: Sequence[Category], thresholds: Mapping[int, float]
+) -> int:
+    """Write a data set of what reaches its category's score threshold; how many instances it has.
 
-    Masks are polygons (:func:`~dsctool.data.outlines.outlines`), the parts of an instance in one annotation; masks
-    without pixels are left out. Boxes without masks stay boxes. Every annotation has its ``score``, also in
-    ``attributes``, where editors keep what is no shape. The annotation file comes last, whole or not at all.
+    Images are linked or copied. Masks are polygons (:func:`~dsctool.data.outlines.outlines`), the parts of an instance
+    in one annotation; masks without pixels are left out. Boxes without masks stay boxes. Every annotation has its
+    ``score``, also in ``attributes``, where editors keep what is no shape. The annotation file comes last, whole or not
+    at all.
     """
     images = [entry["image"] for entry in entries()]
     paths = [Path(image["file_name"]) for image in images]
@@ -67,7 +70,7 @@ def write_for_editing(folder: Path, entries: Entries, categories: Sequence[Categ
         listed.extend({**image, "file_name": names[image["id"]]} for image in images)
         listed.end("")
         for image, results in ((entry["image"], entry["results"]) for entry in entries()):
-            kept = [result for result in results if result["score"] >= threshold]
+            kept = reaching(results, thresholds)
             for annotation in _annotations(image, kept):
                 count += 1
                 annotated.extend([{"id": count, **annotation}])

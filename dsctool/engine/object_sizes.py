@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 
-from dsctool.coco_results import Result
+from dsctool.coco_results import Result, reaching
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.object_sizes import (
     MANY,
@@ -80,7 +80,7 @@ class SmallCount:
     """Counts the instances that a detector found, and those that were small on its canvas, by their boxes."""
 
     config: DataConfig
-    threshold: float
+    thresholds: Mapping[int, float]
     found: int = 0
     small: int = 0
 
@@ -90,14 +90,14 @@ class SmallCount:
         if resize is None:
             return
         limit = (SMALL / min(resize[0] / min(size), resize[1] / max(size))) ** 2
-        boxes = [result["bbox"] for result in results if result["score"] >= self.threshold]
+        boxes = [result["bbox"] for result in reaching(results, self.thresholds)]
         self.found += len(boxes)
         self.small += sum(width * height < limit for _, _, width, height in boxes)
 
     @classmethod
-    def total(cls, counts: Sequence[SmallCount], config: DataConfig, threshold: float) -> SmallCount:
+    def total(cls, counts: Sequence[SmallCount], config: DataConfig, thresholds: Mapping[int, float]) -> SmallCount:
         """Several counts of different images as one."""
-        return cls(config, threshold, sum(each.found for each in counts), sum(each.small for each in counts))
+        return cls(config, thresholds, sum(each.found for each in counts), sum(each.small for each in counts))
 
     def notes(self) -> tuple[str, ...]:
         """At most one sentence: how many were small, and how to look closer."""
@@ -105,8 +105,8 @@ class SmallCount:
         if resize is None or self.found < FEW or self.small < MANY * self.found:
             return ()
         return (
-            f"{100 * self.small / self.found:.0f} % of {self.found} instances that score at least {self.threshold:g} "
-            f"are smaller than {SMALL:g} pixels where the model sees them (images resized to {resize[0]} x "
+            f"{100 * self.small / self.found:.0f} % of {self.found} instances that reach the score threshold are "
+            f"smaller than {SMALL:g} pixels where the model sees them (images resized to {resize[0]} x "
             f"{resize[1]}): others may have been missed. Look twice as close: "
             f"{resize_words(enlarged(resize, 2), training=False)}{tiles_word()}; better, train so as well",
         )

@@ -7,9 +7,10 @@ done, the files that people want are written from it, each whole or not at all, 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from dsctool.coco_results import Result
 from dsctool.data.image_files import ImageFile
 from dsctool.data.panoptic import PanopticCategory, category_entries
 from dsctool.data.records import Category
+from dsctool.engine.measures import COUNTS, InstanceTable, Row
 from dsctool.errors import DataError
 from dsctool.files import lock, whole_file
 
@@ -44,12 +46,13 @@ class PanopticEntry(TypedDict):
 
 
 class ImageResults(TypedDict):
-    """A finished image. candidates: boxes before NMS, where they are kept. panoptic: where it is wanted."""
+    """A finished image. candidates: boxes before NMS, where they are kept. panoptic, measures: where wanted."""
 
     image: ImageEntry
     results: list[Result]
     candidates: NotRequired[list[Result]]
     panoptic: NotRequired[PanopticEntry]
+    measures: NotRequired[list[Row]]
 
 
 def describe_run(checkpoint: Path, files: Sequence[ImageFile], **options: object) -> Run:
@@ -172,6 +175,19 @@ class WorkFile:
             annotations.extend(entry["panoptic"] for entry in self.entries())
             annotations.end(f', "categories": {json.dumps(category_entries(categories))}}}\n')
 
+    def write_tables(self, instances: Path, counts: Path, table: InstanceTable) -> None:
+        """Write the finished images' instances, and how many of each class every image has, as CSV by ascending id."""
+        with whole_file(instances) as one, whole_file(counts) as other:
+            write_one, write_other = _csv(one), _csv(other)
+            write_one(table.columns)
+            write_other(COUNTS)
+            for entry in self.entries():
+                image, rows = entry["image"], entry.get("measures", [])
+                for row in rows:
+                    write_one(row)
+                for row in table.counts(rows, image["id"], image["file_name"]):
+                    write_other(row)
+
     def remove(self) -> None:
         """Close and delete it: what people want has been written."""
         self._file.close()
@@ -204,6 +220,16 @@ class JsonList:
     def _write(self, text: str) -> None:
         if self._file is not None:
             self._file.write(text.encode())
+
+
+def _csv(file: BinaryIO) -> Callable[[Iterable[object]], object]:
+    """Writes a row; nothing of the file is kept in memory."""
+
+    class Encoded:
+        def write(self, text: str) -> int:
+            return file.write(text.encode(errors="surrogateescape"))
+
+    return csv.writer(Encoded(), lineterminator="\n").writerow
 
 
 def refuse_running(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb, rgb_to_hsv
 
 import numpy as np
@@ -49,6 +50,11 @@ def assign_colors(boxes: NDArray[np.float64]) -> list[Color]:
         chosen.append(best)
         used[best] += 1
     return [PALETTE[color] for color in chosen]
+
+
+def class_colors(names: Sequence[str]) -> dict[str, Color]:
+    """One colour per class, by its place among all: the same in every picture."""
+    return {name: shade(PALETTE[index % len(PALETTE)], index // len(PALETTE)) for index, name in enumerate(names)}
 
 
 def shade(color: Color, number: int) -> Color:

@@ -14,7 +14,7 @@ from dsctool.errors import DataError
 from dsctool.files import whole_file
 from dsctool.structures import Instances
 from dsctool.terms import Size
-from dsctool.visualize.draw import draw_instances
+from dsctool.visualize.draw import PLAIN, Style, draw_instances
 
 
 def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Image:
@@ -34,22 +34,22 @@ def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Imag
 
 
 def save_overlay(
-    target: Path, image: Tensor, results: Sequence[Result], names: Mapping[int, str], *, threshold: float
+    target: Path, image: Tensor, results: Sequence[Result], names: Mapping[int, str], *, style: Style = PLAIN
 ) -> None:
-    """Write ``image`` with its results of at least ``threshold`` as JPEG to ``target``, whole or not at all.
+    """Write ``image`` with its results as JPEG to ``target``, whole or not at all.
 
     image: ``(3, h, w)`` uint8 RGB. names: of the categories, by id.
     """
-    shown = [result for result in results if result["score"] >= threshold]
-    picture = draw_results(image, shown, names)
+    picture = draw_results(image, results, names, style=style)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
         picture.save(file, format="JPEG", quality=92, subsampling=0)
 
 
 def draw_results(
-    image: Image.Image | Tensor, results: Sequence[Result], names: Mapping[int, str], *, size: Size | None = None
-) -> Image.Image:
+    image: Image.Image | Tensor, results: Sequence[Result], names: Mapping[int, str], *, size: Size | None = None,
+    style: Style = PLAIN,
+) -> Image.Image:  # fmt: skip
     """``image``, a Pillow image or ``(3, h, w)`` uint8 RGB, with results on it.
 
     names: of the categories, by id. size: ``(h, w)`` that the results are in, where the image has been brought to
@@ -64,4 +64,6 @@ def draw_results(
         scores=[result["score"] for result in results],
         masks=masks if len(masks) == len(results) else None,
         size=size,
+        style=style,
+        classes=list(names.values()),
     )

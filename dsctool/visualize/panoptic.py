@@ -15,7 +15,7 @@ from dsctool.data.panoptic import PanopticCategory
 from dsctool.files import whole_file
 from dsctool.models.panoptic import Fused, FusedSegment
 from dsctool.visualize.colors import Color, shade
-from dsctool.visualize.draw import outline, pillow, tint
+from dsctool.visualize.draw import outline, pillow, rim, thinned, tint
 from dsctool.visualize.labels import Tag, draw_tags
 
 STUFF_FILL = 0.5
@@ -26,18 +26,20 @@ NAMED_SHARE = 0.003
 """Stuff that covers less of the image than this has no name in the picture."""
 
 
-def save_panoptic(target: Path, image: Tensor, result: Fused, categories: Mapping[int, PanopticCategory]) -> None:
+def save_panoptic(
+    target: Path, image: Tensor, result: Fused, categories: Mapping[int, PanopticCategory], *, labels: bool = True
+) -> None:
     """Write ``image`` with its segments as JPEG to ``target``, whole or not at all; as :func:`draw_panoptic`."""
-    picture = draw_panoptic(image, result, categories)
+    picture = draw_panoptic(image, result, categories, labels=labels)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
         picture.save(file, format="JPEG", quality=92, subsampling=0)
 
 
 def draw_panoptic(
-    image: Image.Image | Tensor, result: Fused, categories: Mapping[int, PanopticCategory]
+    image: Image.Image | Tensor, result: Fused, categories: Mapping[int, PanopticCategory], *, labels: bool = True
 ) -> Image.Image:
-    """The image with its segments on it, at the image's size.
+    """The image with its segments on it, at the image's size; with their names where ``labels`` says so.
 
     image: Pillow image, or ``(3, h, w)`` uint8 RGB, of the size of the result. categories: by id. A category has one
     colour in all pictures; several things of it have shades of that.
@@ -55,11 +57,16 @@ def draw_panoptic(
         color = shade(category.color, seen[segment.category])
         seen[segment.category] += 1
         mask = result.ids == segment.id
-        tint(canvas, calm, mask, color, line)
-        drawn.append((mask, color))
-        tags.append(Tag(f"{category.name} {segment.score:.2f}", _box(mask), color))
-    for mask, color in drawn:
-        outline(canvas, mask, color, line)
+        width = thinned(line, int(np.count_nonzero(mask)))
+        tint(canvas, calm, mask, color, width)
+        drawn.append((mask, color, width))
+        tags.append(Tag(f"{category.name} {segment.score:.2f}", _box(mask), color, short=category.name))
+    for mask, _, width in drawn:
+        rim(canvas, mask, width)
+    for mask, color, width in drawn:
+        outline(canvas, mask, color, width)
+    if not labels:
+        return canvas
     font = max(10, round(min(original.size) / (36 if len(things) < 20 else 42)))
     for segment in stuff:
         mask = result.ids == segment.id

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 from torch import Tensor
@@ -24,13 +25,15 @@ _TINT = 0.75
 """Share of an instance's colour where its probability is 1."""
 
 
-def save_strip(target: Path, image: Tensor, found: Detections, *, threshold: float) -> None:
+def save_strip(target: Path, image: Tensor, found: Detections, *, thresholds: Sequence[float]) -> None:
     """Write the image, the masks of each stage and the final ones as JPEG to ``target``, whole or not at all.
 
-    image: ``(3, h, w)`` uint8 RGB. found: with :attr:`Detections.stages`; those that score at least ``threshold`` are
-    drawn. The tint follows the probability; the thin frame is the box that the stage was given.
+    image: ``(3, h, w)`` uint8 RGB. found: with :attr:`Detections.stages`; those that score at least what
+    ``thresholds`` has for their label are drawn. The tint follows the probability; the thin frame is the box that the
+    stage was given.
     """
-    shown = found[found.scores >= threshold].to("cpu")
+    lowest = torch.tensor(thresholds, dtype=torch.float64, device=found.labels.device)
+    shown = found[found.scores >= lowest[found.labels]].to("cpu")
     picture = _panel_image(image.permute(1, 2, 0).numpy())
     colors = assign_colors(shown.boxes.double().numpy())
     panels = [("image", picture)]

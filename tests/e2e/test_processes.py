@@ -84,15 +84,16 @@ def test_two_processes_measure_as_one(tmp_path: Path, trained: Path, synthetic_r
 
 def test_two_processes_predict_as_one(tmp_path: Path, trained: Path, synthetic_root: Path) -> None:
     every = ["--panoptic", "panoptic.min_score=0", "panoptic.stuff_area=1"]
-    words: list[str | Path] = ["predict", trained, synthetic_root / "val", *every, "--output"]
-    dsctool(*words, tmp_path / "one")
-    _, second = shared(2, *words, tmp_path / "two")
+    words: list[str | Path] = ["predict", trained, synthetic_root / "val", *every]
+    one, two = (["--output", tmp_path / run, "--table", tmp_path / run / "cells.csv"] for run in ("one", "two"))
+    dsctool(*words, *one)
+    _, second = shared(2, *words, *two)
     assert second == ""
     files = []
     for run in ("one", "two"):
         files.append({p.relative_to(tmp_path / run): p.read_bytes() for p in (tmp_path / run).rglob("*.*")})
     assert files[0] == files[1]
-    assert len(files[0]) == 3 + 2 * len(list((synthetic_root / "val").iterdir())), "an overlay and a map of each"
+    assert len(files[0]) == 5 + 2 * len(list((synthetic_root / "val").iterdir())), "an overlay and a map of each"
 
 
 def test_torchrun_and_a_signal_to_one_process(tmp_path: Path, synthetic_root: Path) -> None:

@@ -27,20 +27,24 @@ def test_what_to_set_is_what_helps() -> None:
     assert small_objects_note(FILE, sizes, load_config("htc_tiny", words)) == ()
 
 
+LEAST = {1: 0.3}
+"""Score thresholds by category."""
+
+
 def results(sides: list[float], score: float = 0.9) -> list[Result]:
     return [Result(image_id=1, category_id=1, bbox=[0, 0, side, side], score=score) for side in sides]
 
 
 def test_what_was_found_small() -> None:
     data = load_config("htc_tiny").data
-    count = SmallCount(data, 0.3)
+    count = SmallCount(data, LEAST)
     count.add(results([7.0] * 10), (512, 512))  # half the size on the canvas
     count.add(results([7.0] * 5 + [9.0] * 20), (256, 300))
     count.add(results([1.0] * 99, score=0.2), (512, 512))
     assert (count.found, count.small) == (35, 15)
     (note,) = count.notes()
-    assert note.startswith("43 % of 35 instances that score at least 0.3 are smaller than 8 pixels")
+    assert note.startswith("43 % of 35 instances that reach the score threshold are smaller than 8 pixels")
     assert resize_words((512, 852), training=False) in note
-    whole = SmallCount.total([count, SmallCount(data, 0.3, found=200)], data, 0.3)
+    whole = SmallCount.total([count, SmallCount(data, LEAST, found=200)], data, LEAST)
     assert (whole.found, whole.small, whole.notes()) == (235, 15, ())
-    assert SmallCount(data, 0.3, found=19, small=19).notes() == (), "too few to say anything"
+    assert SmallCount(data, LEAST, found=19, small=19).notes() == (), "too few to say anything"
