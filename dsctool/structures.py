@@ -88,7 +88,7 @@ def _moved(value: object, move: Callable[[Tensor], Tensor]) -> object:
 class ImageBatch(_Movable):
     """Normalised images, padded at the right and the bottom to one canvas.
 
-    tensor: ``(N, 3, H, W)`` float32; the padding is zero, that is, the mean colour.
+    tensor: ``(N, C, H, W)`` float32; the padding is zero, that is, the mean colour.
     sizes: the ``(h, w)`` of every image inside the canvas.
     """
 

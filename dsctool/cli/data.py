@@ -99,7 +99,7 @@ def check(
         if copies is None:
             faults = check_data(root, masks=masks, progress=progress, fullest=fullest, data=data)
         else:
-            faults = [*mended, *check_splits(copies, masks=masks, progress=progress, fullest=fullest)]
+            faults = [*mended, *check_splits(copies, data, masks=masks, progress=progress, fullest=fullest)]
     for note in notes:
         typer.echo(note, err=True)
     with beside(json_file):

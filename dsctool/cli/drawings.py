@@ -94,17 +94,17 @@ def drawings(
             png = f"{named[picture.image_id]}.png"
             segments = save_fused(fused, picture.image_id, png_folder(targets.panoptic), png)
             if targets.overlays is not None:
-                save_panoptic(targets.overlays / name, picture.pixels, fused, kinds, labels=style.labels)
+                save_panoptic(targets.overlays / name, picture.shown, fused, kinds, labels=style.labels)
         elif targets.overlays is not None:
             from dsctool.visualize.overlays import save_overlay
 
             shown = reaching(results, thresholds)
-            save_overlay(targets.overlays / name, picture.pixels, shown, categories, style=style)
+            save_overlay(targets.overlays / name, picture.shown, shown, categories, style=style)
         if targets.stages is not None:
             from dsctool.visualize.stages import save_strip
 
             lowest = [thresholds[category.id] for category in model.categories]
-            save_strip(targets.stages / name, picture.pixels, found, thresholds=lowest)
+            save_strip(targets.stages / name, picture.shown, found, thresholds=lowest)
         return segments
 
     return draw

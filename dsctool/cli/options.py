@@ -58,8 +58,8 @@ TTA = Annotated[
     ),
 ]
 IMAGES_HELP = (
-    "Image files, and folders of them; and values to change, as in postprocess.nms=mask: "
-    "a word KEY=VALUE that is no file's name is one."
+    "Image files, folders of them, and patterns in quotes, as in 'photos/*.png'; and values to change, as in "
+    "postprocess.nms=mask: a word KEY=VALUE that is no file's name is one."
 )
 DataRoot = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Data set: annotations/, one folder per split, or as configured.")

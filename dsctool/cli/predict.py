@@ -33,6 +33,7 @@ from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
     from dsctool.data.image_files import ImageFile
+    from dsctool.data.pictures import Remarks
     from dsctool.data.semantic_results import SemanticResults
     from dsctool.engine.limits import LimitCount
     from dsctool.engine.measures import InstanceTable
@@ -104,6 +105,7 @@ def predict(
         ),
     ] = None,
     for_editing: ForEditing = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Also search the folders in folders.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
     precision: PrecisionName = ComputedIn.FLOAT32,
@@ -137,7 +139,8 @@ def predict(
 
         dsctool predict runs/first/best.pt photos/ panoptic.min_score=0.4 --panoptic --output found
     """
-    from dsctool.data.image_files import find_images, identify_images, number_images
+    from dsctool.data.image_files import identify_images, number_images, search_images
+    from dsctool.data.pictures import Remarks
     from dsctool.data.records import read_annotation_file
     from dsctool.engine.inference import keep_candidates as keep
     from dsctool.engine.object_sizes import SmallCount
@@ -158,7 +161,8 @@ def predict(
     tables = Tables.asked(table, pixel_size)
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
-    paths = find_images(paths)
+    found = search_images(paths, recursive=recursive, output=output)
+    paths, remarks = found.images, Remarks()
     if images_json is None:
         files = number_images(paths)
     else:
@@ -210,8 +214,9 @@ def predict(
         asked = fusion is not None and fusion.semantic is None
         measured = tables.of(model.categories, thresholds)
         limits = _run(
-            model, files, work, draw, measured, stages=stages, semantic=asked, precision=precision, processes=processes
-        )
+            model, files, work, draw, remarks, measured, stages=stages, semantic=asked, precision=precision,
+            processes=processes,
+        )  # fmt: skip
         counts = processes.gather(small)
         if work is None:
             return
@@ -227,7 +232,8 @@ def predict(
     typer.echo(f"{targets.results}: {count} results for {read} images")
     tables.say()
     small = SmallCount.total(counts or [], model.config.data, thresholds)
-    for note in (*limits.notes(model.config), *small.notes()):
+    told = (*filter(None, [found.note]), *remarks.notes(), *limits.notes(model.config), *small.notes())
+    for note in told:
         typer.echo(note, err=True)
     if fusion is not None and fusion.semantic is not None:
         bare = sum(file.id not in fusion.semantic for file in files)
@@ -253,8 +259,8 @@ def _prepare(output: Path, targets: Targets, *, resume: bool, overwrite: bool, i
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, measured: InstanceTable | None, *,
-    stages: bool, semantic: bool, precision: ComputedIn, processes: Processes,
+    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, remarks: Remarks,
+    measured: InstanceTable | None, *, stages: bool, semantic: bool, precision: ComputedIn, processes: Processes,
 ) -> LimitCount:  # fmt: skip
     """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
 
@@ -266,7 +272,7 @@ def _run(
     left = processes.on_first(lambda: [file for file in files if file.id not in (work or ())])
     ranks, task, limits = processes.ranks, in_views("predict", model.config.data.tta), LimitCount()
     share = left[ranks.rank :: ranks.world]
-    own = _entries(model, share, draw, limits, measured, stages=stages, semantic=semantic, precision=precision)
+    own = _entries(model, share, draw, limits, remarks, measured, stages=stages, semantic=semantic, precision=precision)
     with counting() as progress:
         try:
             for entry in processes.in_turns(own, len(left)):
@@ -278,12 +284,13 @@ def _run(
                 done = f"{len(work)} of {len(files)} images are done"
                 typer.echo(f"{work.path.parent}: {done}; go on by --resume", err=True)
             raise
+    remarks.take(processes.gather(remarks) or [])
     return LimitCount.total(processes.gather(limits) or [])
 
 
 def _entries(
-    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, measured: InstanceTable | None, *,
-    stages: bool, semantic: bool, precision: ComputedIn,
+    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, remarks: Remarks,
+    measured: InstanceTable | None, *, stages: bool, semantic: bool, precision: ComputedIn,
 ) -> Iterator[ImageResults]:  # fmt: skip
     """What is in every image that can be read, which is drawn and counted as well."""
     from dsctool.data.pictures import picture_batches
@@ -295,6 +302,7 @@ def _entries(
     stream = detections(model, batches, device=device, stage_masks=stages, semantic=semantic, precision=precision.value)
     for picture, found in stream:
         limits.add(found)
+        remarks.add(picture)
         results = to_results(found, picture.image_id, model.categories)
         segments = draw(picture, found, results)
         height, width = picture.original_size
@@ -305,7 +313,7 @@ def _entries(
         if segments is not None:
             entry["panoptic"] = segments
         if measured is not None:
-            entry["measures"] = measured.rows(results, picture.pixels, picture.file_name)
+            entry["measures"] = measured.rows(results, picture.shown, picture.file_name)
         yield entry
 
 

@@ -54,6 +54,11 @@ class BackboneConfig(Block):
     """Groups of the 3x3 convolutions; more than 1 makes a ResNeXt."""
     width_per_group: PositiveInt = 64
     """Channels per group in the first stage (64 for ResNet, 4 for ResNeXt 32x4d and 64x4d)."""
+    in_channels: PositiveInt = 3
+    """Channels of the images: 3 for colours, 1 for grey, or as many bands as are used (``data.channels``, and a
+    ``data.mean`` and ``data.std`` of each). Weights made for 3 channels are inflated to others: see
+    :func:`dsctool.interop.loading.inflated`. New bands are learnt by the first layer alone if it trains
+    (``frozen_stages: -1``)."""
     stem_channels: PositiveInt = 64
     """Channels of the first convolution; stage s has 2^(s-1) times as many planes."""
     norm: Literal["batch", "group"] = "batch"

@@ -19,6 +19,7 @@ from dsctool.config.model_schema import (
     PositiveFloat,
     PositiveInt,
 )
+from dsctool.config.picture_schema import ImageRange, Page
 from dsctool.terms import FusionRule, PixelRule, Precision
 
 
@@ -145,10 +146,20 @@ class DataConfig(Block):
     """Instances of other training images, pasted."""
     pad_divisor: PositiveInt = 32
     """Canvas sides are multiples of this, in pixels."""
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Subtracted from red, green, blue (0 to 255)."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
-    """Divides red, green, blue after the mean is subtracted."""
+    image_range: ImageRange = "full"
+    """What becomes 0 and 255. ``full``: the ends of the file's type, as published (of 16 bits the high byte stays).
+    ``minmax``, ``percentile`` (1st and 99.8th, as StarDist has it): of each band of each image. ``[low, high]``: these
+    values, in every image."""
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """The bands, counted from 1, that become red, green and blue, or whatever ``model.backbone.in_channels`` takes; a
+    band may come twice. Null: red, green and blue, grey three times, or all bands where there are as many."""
+    page: Page = None
+    """Which page of a file that has several, counted from 1; ``stack``: the bands of all pages, one after the other.
+    Null: the first."""
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (123.675, 116.28, 103.53)
+    """Subtracted from red, green, blue (0 to 255), or from every other channel of the network's input."""
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (58.395, 57.12, 57.375)
+    """Divides the channels after the mean is subtracted."""
     group_by_aspect: bool = True
     """Batches hold images of one orientation; with ``jitter`` all have the same canvas, and images of both."""
     workers: Annotated[int, Field(ge=0)] = 2
@@ -340,6 +351,20 @@ class Config(Block):
     def stuff_channels(self) -> int:
         """Of a semantic branch that learns stuff maps, where ``semantic.num_classes`` is null."""
         return max(STUFFTHINGMAPS_CLASSES, len(self.panoptic.labels or ()))
+
+    @model_validator(mode="after")
+    def _one_number_of_channels(self) -> Self:
+        taken, data = self.model.backbone.in_channels, self.data
+        examples = {"mean": ["114"] * taken, "std": ["58"] * taken, "channels": [str(n + 1) for n in range(taken)]}
+        given = {"mean": data.mean, "std": data.std, "channels": data.channels}
+        wrong = {name: len(values) for name, values in given.items() if values is not None and len(values) != taken}
+        if wrong:
+            counts = ", ".join(f"data.{name} has {count} value{'s' * (count > 1)}" for name, count in wrong.items())
+            remedy = " ".join(f"data.{name}=[{','.join(examples[name])}]" for name in wrong)
+            raise ValueError(
+                f"{counts}, and model.backbone.in_channels is {taken}: give one for each channel, as in {remedy}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _masks_for_mask_nms(self) -> Self:

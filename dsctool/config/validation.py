@@ -136,11 +136,14 @@ class _Finding:
         """The message of a rule between fields, at the places that wrote the fields it names."""
         text = str(self.context["error"])
         children = self.node.children if isinstance(self.node, Branch) else {}
-        named = {name: node for name, node in children.items() if re.search(rf"\b{name}\b", text)}
+        dotted = {key: find(self.tree, tuple(key.split("."))) for key in re.findall(r"\b[a-z]\w*(?:\.\w+)+", text)}
+        named: dict[str, Leaf | Branch] = {key: node for key, node in dotted.items() if isinstance(node, Leaf)}
+        named = named or {name: node for name, node in children.items() if re.search(rf"\b{name}\b", text)}
         where = ", ".join(dict.fromkeys(node.origin for node in named.values()))
         values = [f"{name} = {show_value(to_plain(node))}" for name, node in named.items()]
-        note = f" ({', '.join(values)})" if values else ""
-        return Problem(where or nearest_origin(self.tree, self.keys), self.name + note, text)
+        told = ", ".join(values)
+        key = f"{self.name} ({told})" if self.name and told else self.name or told
+        return Problem(where or nearest_origin(self.tree, self.keys), key, text)
 
     def kind_at(self, keys: Keys) -> object:
         kind = find(self.tree, (*keys, "kind"))

@@ -241,8 +241,10 @@ class Recolor:
         )
 
     def __call__(self, sample: Annotated) -> Annotated:
-        """Change the colours of an annotated image."""
-        return replace(sample, image=self.jitter(sample.image))
+        """Change the colours of an annotated image; of other channels than three, brightness and contrast alone."""
+        if len(sample.image) == 3:
+            return replace(sample, image=self.jitter(sample.image))
+        return replace(sample, image=self.jitter(sample.image[:, None])[:, 0])
 
 
 @dataclass(frozen=True)

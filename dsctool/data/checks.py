@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsctool.config.schema import DataConfig
+from dsctool.data.bands import Channels
 from dsctool.data.classes import lacking, match_categories
 from dsctool.data.columns import Reading, has_segmentations, read_columns
-from dsctool.data.faults import Exclusions, Fault, exclusions, has_errors, refuse_faults
+from dsctool.data.faults import Exclusions, Fault, Severity, exclusions, has_errors, refuse_faults
 from dsctool.data.file_names import image_path
-from dsctool.data.images import image_size, read_image
+from dsctool.data.images import image_size, read_picture
 from dsctool.data.layout import SplitFiles, find_configured
 from dsctool.data.panoptic_truth import check_panoptic, panoptic_files
 from dsctool.data.records import IMAGES_ONLY, AnnotationFile, Category, ImageInfo, read_annotation_file
@@ -30,6 +31,8 @@ from dsctool.entries import Entries
 from dsctool.errors import DataError
 from dsctool.terms import Progress
 
+PIXELS = "pixels"
+"""Kind of the warnings about what an image file becomes."""
 DECODE_LIMIT = 10_000
 """Sets of more images are not decoded before they are used, unless what is broken is to be left out."""
 
@@ -44,16 +47,15 @@ def check_data(
 ) -> list[Fault]:
     """Faults of every split of a standard layout, every image and map decoded, and notes; empty when there are none.
 
-    data: names other splits, as for training.
-
     masks: every annotation needs a segmentation; False for data with boxes only.
     fullest: told the most instances that an image of an annotation file has.
+    data: names other splits, and says what is taken of images, as for training.
     """
     try:
         splits = find_configured(root, data or DataConfig())
     except DataError as error:
         return [_file_fault(root, "layout", error)]
-    faults = check_splits(splits, masks=masks, progress=progress, fullest=fullest)
+    faults = check_splits(splits, data, masks=masks, progress=progress, fullest=fullest)
     for path in panoptic_files(root):
         faults += check_panoptic(path, progress=progress)
     return faults
@@ -61,6 +63,7 @@ def check_data(
 
 def check_splits(
     splits: Sequence[tuple[SplitFiles, bool]],
+    data: DataConfig | None = None,
     *,
     masks: bool = True,
     progress: Progress | None = None,
@@ -78,7 +81,7 @@ def check_splits(
         reading = read_columns(content, needs, progress)
         entries = with_name_hints(reading.faults, content, files.images)
         del content  # the text of the file
-        found = [*entries, *_check_images(files, reading, decode=True, progress=progress)]
+        found = [*entries, *_check_images(files, reading, decode=True, progress=progress, data=data)]
         usage = Usage.of(reading)
         if fullest is not None:
             fullest(files.annotations, int(usage.instances.max(initial=0)))
@@ -143,7 +146,8 @@ def check_unannotated(files: SplitFiles, config: DataConfig, *, progress: Progre
     """
     content = read_annotation_file(files.annotations, needed=IMAGES_ONLY)
     reading = read_columns(replace(content, annotations=Entries([])), Needs(masks=False))
-    refuse_faults([*reading.faults, *_check_images(files, reading, decodes_first(content, config), progress)])
+    decode = decodes_first(content, config)
+    refuse_faults([*reading.faults, *_check_images(files, reading, decode, progress, config)])
     return reading
 
 
@@ -162,7 +166,7 @@ def _check_for_use(
     decode = decodes_first(content, config)
     entries = with_name_hints(reading.faults, content, files.images)
     del content  # the text of the file
-    faults = [*entries, *_check_images(files, reading, decode, progress)]
+    faults = [*entries, *_check_images(files, reading, decode, progress, config)]
     return CheckedSplit(files, needs, exclusions(faults, config.on_error), tuple(faults), reading)
 
 
@@ -198,16 +202,19 @@ def _file_fault(file: Path, kind: str, error: DataError) -> Fault:
     return Fault(file, "file", None, None, kind, str(error).removeprefix(f"{file}: "))
 
 
-def _check_images(files: SplitFiles, reading: Reading, decode: bool, progress: Progress | None) -> list[Fault]:
-    """Faults of the files of all images whose entries are faultless."""
+def _check_images(
+    files: SplitFiles, reading: Reading, decode: bool, progress: Progress | None, data: DataConfig | None = None
+) -> list[Fault]:
+    """Faults of the files of all images whose entries are faultless, and what to know of them."""
     if not files.images.is_dir():
         return [Fault(files.annotations, "file", None, None, "missing file", f"no folder of images {files.images}")]
+    channels = Channels.of(data or DataConfig())
     images = list(zip(reading.places, reading.images, strict=True))
 
     def problems(image: tuple[int, ImageInfo]) -> list[Fault]:
         index, info = image
-        found = _image_problems(files, info, decode)
-        return [Fault(files.annotations, "image", info.id, index, kind, message) for kind, message in found]
+        found = _image_problems(files, info, decode, channels)
+        return [Fault(files.annotations, "image", info.id, index, *problem) for problem in found]
 
     faults = file_name_faults(files.annotations, files.images, images, contents=decode)
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
@@ -219,17 +226,21 @@ def _check_images(files: SplitFiles, reading: Reading, decode: bool, progress: P
     return faults
 
 
-def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterator[tuple[str, str]]:
+def _image_problems(
+    files: SplitFiles, info: ImageInfo, decode: bool, channels: Channels
+) -> Iterator[tuple[str, str, Severity]]:
+    """Kind, message and severity."""
     path = image_path(files.images, info.file_name)
     size = (info.height, info.width)
     try:
         if decode:
-            read_image(path, size)
+            for remark in read_picture(path, size, channels).remarks:
+                yield PIXELS, remark, "warning"
         else:
             image_size(path, size)
     except DataError as error:
         missing = "" if os.path.lexists(path) else missing_hint(files.images, info.file_name)
-        yield "image", f"{error}{missing}"
+        yield "image", f"{error}{missing}", "error"
     if files.semantic_maps is not None:
         try:
             if decode:
@@ -237,7 +248,7 @@ def _image_problems(files: SplitFiles, info: ImageInfo, decode: bool) -> Iterato
             else:
                 image_size(semantic_map_path(files.semantic_maps, info), size)
         except DataError as error:
-            yield "semantic map", str(error)
+            yield "semantic map", str(error), "error"
 
 
 def _category_conflicts(tables: list[tuple[Path, list[Category]]]) -> list[Fault]:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from dsctool.config.model_schema import GeometryName
 from dsctool.config.schema import DataConfig
 from dsctool.data.augment import train_transform
+from dsctool.data.bands import RGB, Channels
 from dsctool.data.columns import Annotations, Reading, read_columns
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.file_names import image_path
@@ -70,12 +71,14 @@ class CocoDataset(Dataset[Sample]):
         masks: bool,
         keep_empty: bool,
         exclude: Exclusions,
+        channels: Channels = RGB,
     ) -> None:
         _check_semantic(files, semantic)
         self.files = files
         self.transform = transform
         self.semantic = semantic
         self.masks = masks
+        self.channels = channels
         self.categories = reading.categories
         if semantic == "instances" and len(self.categories) > 254:
             raise DataError(
@@ -134,6 +137,7 @@ class CocoDataset(Dataset[Sample]):
             masks=masks,
             keep_empty=config.keep_empty,
             exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
+            channels=Channels.of(config),
         )
         if not dataset.num_instances:
             reason = Usage.of(reading).reason or "no image with instances is left"
@@ -163,6 +167,7 @@ class CocoDataset(Dataset[Sample]):
             masks=masks,
             keep_empty=True,
             exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
+            channels=Channels.of(config),
         )
 
     def __len__(self) -> int:
@@ -229,7 +234,7 @@ class CocoDataset(Dataset[Sample]):
         crowd = self._instances.crowd[rows]
         instances, crowds = rows[~crowd], rows[crowd]
         sample = Annotated(
-            image=read_image(image_path(self.files.images, info.file_name), size),
+            image=read_image(image_path(self.files.images, info.file_name), size, self.channels),
             boxes=self._instances.corners[instances],
             labels=self._instances.label[instances].long(),
             masks=self._instances.bitmaps(instances, size) if self.masks else None,

@@ -1,35 +1,73 @@
-"""What Pillow says of files that it cannot decode."""
+"""What decoders say of files that they cannot decode, and where they say it: in an error, and nowhere else."""
 
 from __future__ import annotations
 
-import struct
-import zlib
+import ctypes
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
-from dsctool.errors import DataError
+from dsctool.errors import DataError, DsctoolError
 
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on files that it cannot decode."""
+for _name in ("PIL", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())  # whoever sets up logging still gets what they log
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """While a file is decoded: whatever goes wrong becomes one DataError that names it.
+
+    Raises:
+        DataError: the file is missing, or its decoder fails, in whatever way.
+    """
+    _quiet_libtiff()
+    try:
+        yield
+    except DsctoolError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # decoders meet damage with any exception there is
+        raise unreadable(path, error) from None
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """What to raise for one of :data:`DECODE_ERRORS`, on one line."""
+    """What to raise where a decoder raised ``error``, on one line."""
     if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
         return DataError(f"{path}: cannot be read: {error.strerror}")
     if isinstance(error, UnidentifiedImageError):
-        empty = path.stat().st_size == 0
+        empty = path.is_file() and path.stat().st_size == 0
         reason = "the file is empty" if empty else "it is not an image of a known format"
+    elif isinstance(error, MemoryError):
+        reason = "it takes more memory than there is"
     else:
         reason = " ".join(str(error).split()) or type(error).__name__
     return DataError(f"{path}: cannot be decoded: {reason}")
+
+
+@cache
+def _quiet_libtiff() -> None:
+    """libtiff, which Pillow brings, writes its errors to the standard error beside returning them; Pillow's warnings
+    about odd files name none.
+
+    Where libtiff is linked in another way, it goes on writing.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        library = ctypes.CDLL(_imaging.__file__)
+        for setter in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt"):
+            getattr(library, setter)(None)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+def image_suffixes() -> frozenset[str]:
+    """Of the files that can be decoded, in lower case; some formats are only recognised."""
+    stubs = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, kind in known if kind in Image.OPEN and kind not in stubs)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from PIL import Image
-
+from dsctool.data.decoding import image_suffixes
 from dsctool.data.records import AnnotationFile
 from dsctool.errors import DataError
 from dsctool.terms import Size
@@ -27,21 +28,93 @@ class ImageFile:
     size: Size | None = None
 
 
-def find_images(sources: Sequence[Path]) -> list[Path]:
-    """The image files that ``sources`` name, each once, sorted by path.
+@dataclass(frozen=True)
+class Found:
+    """Image files, each once, sorted by path; and the files beside them that were left out for their suffix."""
 
-    A file is taken whatever it is called; of a folder, the files directly in it that have an image's suffix.
+    images: list[Path]
+    ignored: list[Path]
+
+    @property
+    def note(self) -> str:
+        """What was left out, on one line; empty where nothing was."""
+        if not self.ignored:
+            return ""
+        suffixes = Counter(path.suffix.lower() or "no suffix" for path in self.ignored)
+        count = len(self.ignored)
+        return f"ignored {count} file{'s' * (count > 1)}: {', '.join(sorted(suffixes))}"
+
+
+def find_images(sources: Sequence[Path]) -> list[Path]:
+    """The images of :func:`search_images`, without folders in folders."""
+    return search_images(sources).images
+
+
+def search_images(sources: Sequence[Path], *, recursive: bool = False, output: Path | None = None) -> Found:
+    """The image files that ``sources`` name.
+
+    A file is taken whatever it is called; of a folder, and of what a pattern such as ``photos/*.png`` or
+    ``photos/**/*.png`` fits, the files that have an image's suffix.
+
+    Args:
+        sources: files, folders and patterns.
+        recursive: also search the folders in folders; hidden ones, and links to folders, are not entered.
+        output: a folder that is not entered on the way, since results are written there.
 
     Raises:
-        DataError: a source does not exist, or a folder has no images.
+        DataError: a source does not exist, or a folder has no images, or a pattern fits none.
     """
     found: dict[Path, Path] = {}
+    ignored: dict[Path, None] = {}
+    suffixes = image_suffixes()
+    outside = None if output is None else _absolute(output)
     for source in sources:
-        if not source.exists():
-            raise DataError(f"{source}: no such file or folder")
-        for path in _images_in(source) if source.is_dir() else [source]:
-            found.setdefault(Path(os.path.abspath(path)), path)  # noqa: PTH100 - links are not followed
-    return sorted(found.values())
+        if source.exists() and not source.is_dir():
+            found.setdefault(_absolute(source), source)
+            continue
+        images, others = 0, []
+        for path in _files_of(source, recursive, outside):
+            if path.suffix.lower() in suffixes:
+                found.setdefault(_absolute(path), path)
+                images += 1
+            else:
+                others.append(path)
+        if not images:
+            note = Found([], others).note
+            raise DataError(f"{source}: {_nothing(source, recursive)}{f'; {note}' if note else ''}")
+        ignored.update(dict.fromkeys(others))
+    return Found(sorted(found.values()), sorted(path for path in ignored if _absolute(path) not in found))
+
+
+def _files_of(source: Path, recursive: bool, outside: Path | None) -> Iterator[Path]:
+    """The files in a folder, or that a pattern fits."""
+    if source.is_dir():
+        for folder, inner, names in os.walk(source):
+            visible = (Path(folder, name) for name in names if not name.startswith("."))
+            yield from (path for path in visible if path.is_file())
+            inner[:] = [name for name in inner if not name.startswith(".") and _absolute(Path(folder, name)) != outside]
+            if not recursive:
+                return
+        return
+    if not glob.has_magic(str(source)):
+        raise DataError(f"{source}: no such file or folder")
+    for name in glob.iglob(str(source), recursive=True):  # noqa: PTH207 - a pattern may be absolute
+        path = Path(name)
+        if path.is_file():
+            yield path
+        elif recursive and path.is_dir():
+            yield from _files_of(path, recursive, outside)
+
+
+def _nothing(source: Path, recursive: bool) -> str:
+    if not source.is_dir():
+        return "fits no image"
+    within = "or in those within it" if recursive else "(--recursive also searches the folders in it)"
+    return f"no images in this folder {within}"
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
 
 
 def number_images(paths: Sequence[Path]) -> list[ImageFile]:
@@ -77,7 +150,7 @@ def output_names(paths: Sequence[Path]) -> list[PurePath]:
 
     Files keep the folders that tell them apart: what they have in common is left out.
     """
-    absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links are not followed
+    absolute = [_absolute(path) for path in paths]
     common = Path(os.path.commonpath([path.parent for path in absolute])) if absolute else Path()
     names: list[PurePath] = []
     taken: set[str] = set()
@@ -99,21 +172,9 @@ def _candidates(path: PurePath) -> Iterable[PurePath]:
         number += 1
 
 
-def _images_in(folder: Path) -> list[Path]:
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    ]
-    if not found:
-        raise DataError(f"{folder}: no images in this folder (folders in it are not searched)")
-    return found
-
-
 def _identify(path: Path, entries: Sequence[dict[str, Any]], table: Path) -> ImageFile:
     if len(entries) > 1:  # the folders in the table's names may tell them apart
-        parts = Path(os.path.abspath(path)).parts  # noqa: PTH100 - links are not followed
+        parts = _absolute(path).parts
         names = [PurePath(entry["file_name"]).parts for entry in entries]
         entries = [entry for entry, name in zip(entries, names, strict=True) if parts[-len(name) :] == name]
     if len(entries) != 1:

@@ -3,7 +3,8 @@
 Whatever the file holds becomes 8-bit RGB, the way OpenCV's colour mode (which mmdet and detectron2's
 numbers were made with) reads it: grey is repeated, palettes are looked up, an alpha channel is dropped
 without blending, CMYK is converted without a colour profile, and of 16-bit values the high byte stays.
-Files with several frames give their first.
+Files with several frames give their first. Other channels, ranges and pages are taken where a
+:class:`~dsctool.data.bands.Channels` asks for them.
 
 EXIF orientation: OpenCV, and with it mmdet, turns the image; COCO annotations mean the width and height
 they state. So the image is turned as EXIF says, unless only the stored orientation has the annotated
@@ -14,52 +15,88 @@ A file that ends early is an error; it never becomes a picture with grey rows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from dsctool.data.decoding import DECODE_ERRORS, unreadable
+from dsctool.data.bands import (
+    NODATA,
+    RGB,
+    Channels,
+    Raster,
+    Values,
+    as_tensor,
+    chosen,
+    for_people,
+    remarks,
+    to_bytes,
+    without_gaps,
+)
+from dsctool.data.decoding import decoding
+from dsctool.data.orientation import as_stored, chosen_size, turned_size, upright
+from dsctool.data.tiff import chosen_pages, is_tiff, read_tiff, tiff_size
 from dsctool.errors import DataError
 from dsctool.terms import Size
 
 ImageSource = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A picture as a program has it: a file's path, a Pillow image, ``(h, w, 3)`` uint8 in RGB order (also ``(h, w)`` grey
-and ``(h, w, 4)`` with alpha), or a ``(3, h, w)`` uint8 tensor. OpenCV's arrays are BGR: give ``array[..., ::-1]``."""
+and ``(h, w, 4)`` with alpha), or a ``(3, h, w)`` uint8 tensor. OpenCV's arrays are BGR: give ``array[..., ::-1]``.
+Models of other channels take as many; uint16 and, where ``data.image_range`` says what they mean, other types too."""
 
-# Pillow's exif_transpose turns the same way, but also writes the EXIF block anew, and fails on broken ones.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
+_PAGED = ("TIFF", "GIF", "PNG", "WEBP")
+_SUBFILE_TYPE, _BITS, _PLANES, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 284, 277, 339  # TIFF tags
+_AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
-def read_image(path: Path, size: Size | None = None) -> Tensor:
-    """The image as ``(3, h, w)`` uint8 RGB.
+@dataclass(frozen=True)
+class Decoded:
+    """A picture for a network and for people.
+
+    pixels: ``(c, h, w)`` uint8, the channels that were asked for. shown: ``(3, h, w)`` uint8 RGB to draw on.
+    remarks: what to tell of it, without its name.
+    """
+
+    pixels: Tensor
+    shown: Tensor
+    remarks: tuple[str, ...] = ()
+
+
+def read_image(path: Path, size: Size | None = None, channels: Channels = RGB) -> Tensor:
+    """The image as ``(channels.count, h, w)`` uint8: RGB, unless ``channels`` says otherwise.
 
     size: ``(h, w)`` that the annotations mean; None takes what the file has.
 
     Raises:
-        DataError: the file is missing, cut, no image, of a kind that cannot become 8-bit RGB, or of another size.
+        DataError: the file is missing, cut, no image, of a kind that cannot become these channels, or of another size.
+    """
+    raster = _decode(path, size, channels, count_pages=False)
+    return as_tensor(to_bytes(chosen(raster, channels, str(path)), channels.span, str(path)))
+
+
+def read_picture(path: Path, size: Size | None = None, channels: Channels = RGB) -> Decoded:
+    """As :func:`read_image`, with what people see and should know."""
+    return _decoded(_decode(path, size, channels, count_pages=True), channels, str(path))
+
+
+def shown_image(path: Path, size: Size | None = None) -> Tensor:
+    """A file of any kind as ``(3, h, w)`` uint8 RGB to look at, whatever a model would take of it.
+
+    Raises:
+        DataError: the file cannot be decoded at all.
     """
     try:
-        with Image.open(path) as image:
-            return _pixels(image, size, path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DECODE_ERRORS as error:
-        raise unreadable(path, error) from None
+        return read_picture(path, size).shown
+    except DataError:
+        raster = _decode(path, size, Channels(count=0), count_pages=False)
+        bands = min(raster.values.shape[2], 3)
+        channels = Channels(bands, tuple(range(1, bands + 1)), "percentile")
+        return _decoded(raster, channels, str(path)).shown
 
 
 def image_pixels(source: ImageSource, *, name: str = "image") -> Tensor:
@@ -68,39 +105,25 @@ def image_pixels(source: ImageSource, *, name: str = "image") -> Tensor:
     Raises:
         DataError: as :func:`read_image`; an array or a tensor of another shape or type; no picture at all.
     """
+    return picture_of(source, name=name).pixels
+
+
+def picture_of(source: ImageSource, channels: Channels = RGB, *, name: str = "image") -> Decoded:
+    """The picture in the channels that are asked for, with what people see; errors as for :func:`image_pixels`."""
     if isinstance(source, str | PathLike):
-        return read_image(Path(source))
+        return read_picture(Path(source), None, channels)
     if isinstance(source, Tensor):
-        return _checked_tensor(source, name)
+        return _decoded(Raster(_checked_tensor(source, channels, name)), channels, name)
     if isinstance(source, np.ndarray):
-        source = Image.fromarray(_checked_array(source, name))
+        values = _checked_array(source, channels, name)
+        return _decoded(Raster(values, extra=int(channels.count == 3 and values.shape[2] == 4)), channels, name)
     if not isinstance(source, Image.Image):
         raise DataError(
             f"{name}: give a path, a Pillow image or an (h, w, 3) uint8 array in RGB order, not {type(source).__name__}"
         )
-    try:
-        return _pixels(source, None, Path(name))
-    except DECODE_ERRORS as error:
-        raise unreadable(Path(name), error) from None
-
-
-def _checked_tensor(tensor: Tensor, name: str) -> Tensor:
-    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or len(tensor) != 3 or tensor.numel() == 0:
-        kind = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-        batch = "; predict() takes normalised batches" if tensor.ndim == 4 else ""
-        raise DataError(f"{name}: a tensor must be (3, h, w) uint8 in RGB order, 0 to 255, not {kind}{batch}")
-    return tensor.to("cpu", copy=True)  # results keep it, and callers reuse their buffers
-
-
-def _checked_array(array: NDArray[Any], name: str) -> NDArray[Any]:
-    pictures = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if array.dtype != np.uint8 or not pictures or array.size == 0:
-        batch = "; give the pictures of a batch as a list" if array.ndim == 4 else ""
-        raise DataError(
-            f"{name}: an array must be (h, w, 3) uint8 in RGB order, 0 to 255, or (h, w) for grey, "
-            f"not {array.shape} {array.dtype}{batch}"
-        )
-    return array
+    with decoding(Path(name)):
+        raster = _from_pillow(source, None, channels, Path(name), count_pages=False)
+    return _decoded(raster, channels, name)
 
 
 def image_size(path: Path, size: Size | None = None) -> Size:
@@ -109,55 +132,194 @@ def image_size(path: Path, size: Size | None = None) -> Size:
     Raises:
         DataError: the file is missing, no image, or of another size than asked for.
     """
-    try:
-        with Image.open(path) as image:
-            return _chosen_size(image, size, path)[0]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DECODE_ERRORS as error:
-        raise unreadable(path, error) from None
+    with decoding(path):
+        try:
+            with Image.open(path) as image:
+                return chosen_size(_stored_size(image), _orientation(image), size, path)[0]
+        except UnidentifiedImageError:
+            if not is_tiff(path):
+                raise
+            return tiff_size(path, size)
 
 
-def _chosen_size(image: Image.Image, size: Size | None, path: Path) -> tuple[Size, bool]:
-    """The size to use and whether the EXIF orientation is applied to get it."""
-    stored = (image.height, image.width)
-    turned = (image.width, image.height) if _orientation(image) in _SIDEWAYS else stored
-    if size is None or turned == size:
-        return turned, True
-    if stored == size:
-        return stored, False
-    raise DataError(
-        f"{path}: is {turned[1]} x {turned[0]} pixels, the annotation says {size[1]} x {size[0]} (width x height)"
+def _checked_tensor(tensor: Tensor, channels: Channels, name: str) -> Values:
+    wanted = channels.count if channels.bands is None else max(channels.bands)
+    types = _types(channels)
+    fits = tensor.ndim == 3 and (len(tensor) == wanted or (channels.bands is not None and len(tensor) > wanted))
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in types or not fits or tensor.numel() == 0:
+        batch = "; predict() takes normalised batches" if tensor.ndim == 4 else ""
+        order = " uint8 in RGB order, 0 to 255" if channels.plain else f" {' or '.join(types)}"
+        raise DataError(f"{name}: a tensor must be ({wanted}, h, w){order}, not {tuple(tensor.shape)} {kind}{batch}")
+    return tensor.to("cpu", copy=True).permute(1, 2, 0).numpy()  # results keep it, and callers reuse their buffers
+
+
+def _checked_array(array: NDArray[Any], channels: Channels, name: str) -> Values:
+    types = _types(channels)
+    pictures = array.ndim == 2 or (array.ndim == 3 and (not channels.plain or array.shape[2] in (3, 4)))
+    if array.dtype.name not in types or not pictures or array.size == 0:
+        batch = "; give the pictures of a batch as a list" if array.ndim == 4 else ""
+        shapes = "(h, w, 3) uint8 in RGB order, 0 to 255, or (h, w) for grey"
+        if not channels.plain:
+            shapes = f"(h, w, bands), or (h, w) for one band, of {' or '.join(types)}"
+        raise DataError(f"{name}: an array must be {shapes}, not {array.shape} {array.dtype}{batch}")
+    array = array.astype(array.dtype.newbyteorder("="))  # a copy: results keep it
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _types(channels: Channels) -> tuple[str, ...]:
+    """Of arrays: those that ``full`` says something of, or all numbers."""
+    if channels.span == "full":
+        return "uint8", "uint16"
+    return "uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"
+
+
+def _decoded(raster: Raster, channels: Channels, name: str) -> Decoded:
+    values = chosen(raster, channels, name)
+    found = to_bytes(values, channels.span, name)
+    pixels = as_tensor(found)
+    plain = len(pixels) == 3 and not raster.deep
+    shown = pixels if plain else for_people(raster, values, found, channels)
+    return Decoded(pixels, shown, remarks(raster, values, found, channels))
+
+
+def _decode(path: Path, size: Size | None, channels: Channels, *, count_pages: bool) -> Raster:
+    with decoding(path):
+        try:
+            with Image.open(path) as image:
+                if not _beyond_pillow(image, channels):
+                    return _from_pillow(image, size, channels, path, count_pages=count_pages)
+        except UnidentifiedImageError:
+            if not is_tiff(path):
+                raise
+        return read_tiff(path, size, channels)
+
+
+def _beyond_pillow(image: Image.Image, channels: Channels) -> bool:
+    """Whether it is a TIFF file of which Pillow would give the high bytes alone, not all bands, or nothing."""
+    if image.format != "TIFF":
+        return False
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if channels.plain:
+        return _halves(image) and tags.get(_PLANES, 1) == 2
+    return _halves(image) or tags.get(_SAMPLES, 1) > len(image.getbands())
+
+
+def _halves(image: Image.Image) -> bool:
+    """Whether Pillow gives the high bytes of 16-bit values: where there are several channels."""
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS, (1,))  # type: ignore[attr-defined]
+        return max(bits) > 8 and image.tag_v2.get(_SAMPLES, 1) > 1  # type: ignore[attr-defined]
+    return (
+        image.format == "PNG"
+        and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        and image.mode[0] != "I"
     )
 
 
-def _oriented(image: Image.Image, size: Size | None, path: Path) -> Image.Image:
-    _, turn = _chosen_size(image, size, path)
-    orientation = _orientation(image)
-    return image.transpose(_UPRIGHT[orientation]) if turn and orientation in _UPRIGHT else image
+def _from_pillow(image: Image.Image, size: Size | None, channels: Channels, path: Path, *, count_pages: bool) -> Raster:
+    if channels.page is None:
+        frame = _frame(image, size, channels, path)
+        return Raster(frame.values, frame.extra, len(_pages(image)) if count_pages else 1, frame.halved)
+    pages = _pages(image)
+    frames = []
+    for number in chosen_pages(len(pages), channels, path):
+        if len(pages) > 1:
+            image.seek(pages[number])
+        frames.append(_frame(image, size, channels, path))
+    if len(frames) == 1:
+        return frames[0]
+    return Raster(np.concatenate([frame.values for frame in frames], axis=2), pages=len(pages))
+
+
+def _pages(image: Image.Image) -> list[int]:
+    """The frames that are pages; smaller copies and masks of a TIFF's first one are none."""
+    count = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
+    if image.format != "TIFF" or count == 1:
+        return list(range(count))
+    pages, size = [], None
+    for number in range(count):
+        image.seek(number)
+        size = size or image.size
+        if image.size == size and not (number and int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 5):  # type: ignore[attr-defined]
+            pages.append(number)
+    return pages
+
+
+def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path) -> Raster:
+    """The frame that the image is at."""
+    halved = _halves(image)
+    orientation = _orientation(image)  # which decodes a PNG file
+    _, turn = chosen_size(_stored_size(image), orientation, size, path)
+    signed = _is_signed(image)
+    nodata = image.tag_v2.get(NODATA) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    image.load()
+    if halved and not channels.plain:
+        if image.format != "PNG" or not path.is_file():
+            raise DataError(f"{path}: Pillow gives the high bytes of its 16-bit values alone: give the file's path")
+        raster = _deep_png(path)
+    else:
+        raster = _values(image, channels, halved=halved, signed=signed)
+    values = without_gaps(raster.values, nodata, channels.span)
+    if image.format == "TIFF":  # Pillow has turned it
+        values = values if turn else as_stored(values, orientation)
+    elif turn:
+        values = upright(values, orientation)
+    return Raster(values, raster.extra, halved=raster.halved)
+
+
+def _values(image: Image.Image, channels: Channels, *, halved: bool, signed: bool) -> Raster:
+    mode = image.mode
+    if mode[0] in "IF":
+        values = np.array(image)
+        return Raster(values.astype(np.int16 if signed else values.dtype.newbyteorder("="), copy=False)[:, :, None])
+    if channels.plain:
+        if mode in ("P", "PA"):
+            image = image.convert("RGBA")
+        return Raster(np.array(image.convert("RGB")), halved=halved)
+    if mode == "1":
+        image = image.convert("L")
+    elif mode not in _AS_THEY_ARE:
+        transparent = "transparency" in image.info or mode in ("PA", "La", "RGBa")
+        image = image.convert("RGBA" if transparent else "RGB")
+    values = np.array(image)
+    values = values if values.ndim == 3 else values[:, :, None]
+    return Raster(values, extra=int(image.mode in ("LA", "RGBA", "RGBX")), halved=halved)
+
+
+def _deep_png(path: Path) -> Raster:
+    """Values of 16 bits in several channels: Pillow gives either byte of each, as it is told the order of the bytes."""
+    with Image.open(path) as image:
+        order = str(image.tile[0][3]).removesuffix("B")
+    if order == "LA;16":  # whose four bytes are as many as RGBA's
+        values = _read_as(path, "RGBA").view(">u2")
+    else:
+        values = _read_as(path, f"{order}B").astype(np.uint16) << 8 | _read_as(path, f"{order}L")
+    return Raster(values.astype(np.uint16), extra=int(values.shape[2] in (2, 4)))
+
+
+def _read_as(path: Path, order: str) -> Values:
+    with Image.open(path) as image:
+        image.tile = [(*tile[:3], order) for tile in image.tile]  # type: ignore[misc]
+        return np.array(image)
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether it holds signed 16-bit values, which Pillow widens."""
+    if image.format != "TIFF":
+        return False
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    return tags.get(_BITS) == (16,) and tuple(tags.get(_SAMPLE_FORMAT, (1,))) == (2,)
+
+
+def _stored_size(image: Image.Image) -> Size:
+    size = (image.height, image.width)
+    return turned_size(size, _orientation(image)) if image.format == "TIFF" else size  # Pillow says the turned one
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (*DECODE_ERRORS, KeyError, TypeError):
-        return 1  # a broken EXIF block says nothing, and does no harm
+    except Exception:  # whatever a broken EXIF block brings about
+        return 1  # it says nothing, and does no harm
     return orientation if isinstance(orientation, int) else 1
-
-
-def _pixels(image: Image.Image, size: Size | None, path: Path) -> Tensor:
-    image.load()
-    return torch.from_numpy(_to_rgb(_oriented(image, size, path), path)).permute(2, 0, 1).contiguous()
-
-
-def _to_rgb(image: Image.Image, path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow widens some files to 32 bits
-        grey = np.asarray(image)
-        if grey.size and (grey.min() < 0 or grey.max() > 0xFFFF):
-            raise DataError(f"{path}: holds 32-bit values; save it with 8 or 16 bits a channel")
-        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        raise DataError(f"{path}: holds floating-point values; save it with 8 or 16 bits a channel")
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))

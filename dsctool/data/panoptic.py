@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dsctool.cores import without_collection
-from dsctool.data.decoding import DECODE_ERRORS, unreadable
+from dsctool.data.decoding import decoding
 from dsctool.data.faults import Fault
 from dsctool.data.panoptic_rules import (
     LARGEST_SEGMENT,
@@ -207,18 +207,13 @@ def read_ids(path: Path, size: Size | None = None) -> Ids:
     Raises:
         DataError: the file is missing, broken, not an RGB PNG, or of another size.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if (image.format, image.mode) != ("PNG", "RGB"):
-                raise DataError(
-                    f"{path}: a panoptic map is a PNG of the kind RGB, this is {image.format} of the kind {image.mode}"
-                )
-            pixels = np.frombuffer(image.tobytes("raw", "RGBX"), dtype="<i4").reshape(image.height, image.width)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DECODE_ERRORS as error:
-        raise unreadable(path, error) from None
+    with decoding(path), Image.open(path) as image:
+        image.load()
+        if (image.format, image.mode) != ("PNG", "RGB"):
+            raise DataError(
+                f"{path}: a panoptic map is a PNG of the kind RGB, this is {image.format} of the kind {image.mode}"
+            )
+        pixels = np.frombuffer(image.tobytes("raw", "RGBX"), dtype="<i4").reshape(image.height, image.width)
     if size is not None and pixels.shape != size:
         height, width = pixels.shape
         raise DataError(f"{path}: is {width} x {height} pixels, should be {size[1]} x {size[0]} (width x height)")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dsctool.data.decoding import DECODE_ERRORS, unreadable
+from dsctool.data.decoding import decoding
 from dsctool.data.records import ImageInfo
 from dsctool.errors import DataError
 
@@ -45,16 +45,11 @@ def read_semantic_map(folder: Path, info: ImageInfo, *, classes: int) -> Tensor:
         DataError: the file is missing, broken, of another size, not a map of one value a pixel, or names other classes.
     """
     path = semantic_map_path(folder, info)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode not in ("L", "P"):
-                raise DataError(f"{path}: a semantic map has one 8-bit value a pixel, this is {image.mode}")
-            values = np.array(image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DECODE_ERRORS as error:
-        raise unreadable(path, error) from None
+    with decoding(path), Image.open(path) as image:
+        image.load()
+        if image.mode not in ("L", "P"):
+            raise DataError(f"{path}: a semantic map has one 8-bit value a pixel, this is {image.mode}")
+        values = np.array(image)
     if values.shape != (info.height, info.width):
         height, width = values.shape
         raise DataError(

@@ -31,7 +31,7 @@ from dsctool.terms import Size
 class Annotated:
     """An image with its annotation while steps change them: all of it in the pixels of ``image``.
 
-    image: ``(3, h, w)`` uint8 RGB.
+    image: ``(c, h, w)`` uint8.
     boxes: ``(G, 4)`` float32, instances that are not crowds. labels: ``(G,)`` int64.
     masks: ``(G, h, w)`` uint8 0/1, or None.
     crowd: ``(c, 4)`` float32 boxes of crowd regions, or None. crowd_masks: ``(c, h, w)`` uint8, or None.
@@ -120,7 +120,7 @@ class SampleInfo:
 
 @dataclass(frozen=True)
 class Sample:
-    """One transformed image: ``(3, h, w)`` float32, normalised, not padded; targets in its pixels."""
+    """One transformed image: ``(c, h, w)`` float32, normalised, not padded; targets in its pixels."""
 
     image: Tensor
     targets: Targets
@@ -188,7 +188,7 @@ class Unchanged:
     """Leaves an image as it is, for those who look at it in several ways."""
 
     def __call__(self, sample: Annotated) -> tuple[Tensor, Targets]:
-        """The image, ``(3, h, w)`` uint8 RGB, and its targets."""
+        """The image, ``(c, h, w)`` uint8, and its targets."""
         return sample.image, sample.targets()
 
     def image(self, image: Tensor) -> Tensor:
@@ -205,14 +205,14 @@ class Transform:
         self.std = list(std)
 
     def __call__(self, sample: Annotated) -> tuple[Tensor, Targets]:
-        """The normalised image, ``(3, h, w)`` float32, and its targets."""
+        """The normalised image, ``(c, h, w)`` float32, and its targets."""
         for step in self.steps:
             sample = step(sample)
         pixels = functional.to_dtype(sample.image, torch.float32, scale=False)
         return functional.normalize(pixels, self.mean, self.std), sample.targets()
 
     def image(self, image: Tensor) -> Tensor:
-        """Transform an image that has no annotation: ``(3, h, w)`` uint8 RGB to float32."""
+        """Transform an image that has no annotation: ``(c, h, w)`` uint8 to float32."""
         return self(Annotated(image, boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)))[0]
 
 
@@ -224,7 +224,7 @@ def inference_transform(config: DataConfig) -> Transform | Unchanged:
 
 
 def pad_images(images: Sequence[Tensor], divisor: int, *, least: int = 0) -> ImageBatch:
-    """Images ``(3, h, w)`` on one canvas, zero at the right and bottom, sides multiples of ``divisor``.
+    """Images ``(c, h, w)`` on one canvas, zero at the right and bottom, sides multiples of ``divisor``.
 
     least: no side of the canvas is shorter, in pixels.
     """

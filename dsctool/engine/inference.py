@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dsctool.coco_results import Result, coco_results
+from dsctool.data.bands import Channels
 from dsctool.data.image_files import ImageFile, find_images, number_images
-from dsctool.data.images import ImageSource, image_pixels
+from dsctool.data.images import ImageSource, picture_of
 from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
@@ -108,20 +109,22 @@ def predict_images(
     batches = picture_batches(number_images(find_images(paths)), detector.config.data)
     require(precision, device_of(detector))
     for picture, found in detections(detector, batches, device=device_of(detector), precision=precision):
-        yield picture.file, _instances(detector, found, picture.pixels, score)
+        yield picture.file, _instances(detector, found, picture.shown, score)
 
 
 def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: float) -> list[Instances]:
     """What :meth:`Detector.predict_images` gives for a list: all images are read before the first one runs."""
-    pictures = [image_pixels(source, name=f"image {number}") for number, source in enumerate(sources, start=1)]
+    channels = Channels.of(model.config.data)
+    pictures = [picture_of(source, channels, name=f"image {number}") for number, source in enumerate(sources, start=1)]
     transform, divisor = inference_transform(model.config.data), model.config.data.pad_divisor
-    infos = [SampleInfo(0, (picture.shape[-2], picture.shape[-1]), "") for picture in pictures]
+    infos = [SampleInfo(0, (picture.shown.shape[-2], picture.shown.shape[-1]), "") for picture in pictures]
     batches: Iterator[Batch] = (
-        (pad_images([transform.image(picture)], divisor), [], [info])
+        (pad_images([transform.image(picture.pixels)], divisor), [], [info])
         for picture, info in zip(pictures, infos, strict=True)
     )
     stream = detections(model, batches, device=device_of(model))
-    return [_instances(model, found, picture, score) for picture, (_, found) in zip(pictures, stream, strict=True)]
+    found = zip(pictures, stream, strict=True)
+    return [_instances(model, each, picture.shown, score) for picture, (_, each) in found]
 
 
 def _instances(model: Detector, found: Detections, picture: Tensor, score: float) -> Instances:

@@ -228,6 +228,12 @@ def _load_first_weights(model: Detector, config: Config) -> list[str]:
         source = f"train.weights={train.weights}"
         state = read_weights(Path(train.weights))
         lines += _account(source, load_weights(model, state, source=source, allow_partial=train.partial_weights))
+    taken, frozen = config.model.backbone.in_channels, config.model.backbone.frozen_stages
+    if lines and taken not in (1, 3) and frozen >= 0:
+        lines.append(
+            f"model.backbone.frozen_stages={frozen} keeps the first layer, which was made for other images, as it is: "
+            f"-1 lets it learn the {taken} channels"
+        )
     return lines
 
 

@@ -19,7 +19,7 @@ from dsctool.terms import Size
 
 @dataclass(frozen=True)
 class ImageViews:
-    """Views of one picture ``(3, h, w)`` uint8 RGB, made anew each time: size by size, as it is and mirrored."""
+    """Views of one picture ``(c, h, w)`` uint8, made anew each time: size by size, as it is and mirrored."""
 
     picture: Tensor
     config: DataConfig
@@ -37,7 +37,7 @@ class ImageViews:
 
 
 def detect_augmented(model: Detector, picture: Tensor, original: Size) -> Detections:
-    """What is in a picture ``(3, h, w)`` uint8 RGB, in the pixels of its size ``original``, by ``data.tta``."""
+    """What is in a picture ``(c, h, w)`` uint8, in the pixels of its size ``original``, by ``data.tta``."""
     data = model.config.data
     assert data.tta is not None
     device = next(model.parameters()).device
@@ -45,7 +45,7 @@ def detect_augmented(model: Detector, picture: Tensor, original: Size) -> Detect
 
 
 def semantic_probabilities(model: Detector, picture: Tensor) -> Tensor:
-    """``(classes, h, w)`` in every pixel of a picture ``(3, h, w)`` uint8 RGB: the mean over the views of ``data.tta``.
+    """``(classes, h, w)`` in every pixel of a picture ``(c, h, w)`` uint8: the mean over the views of ``data.tta``.
 
     Without it the picture is seen once, at ``data.test_resize``. Classes are those of the semantic branch. The model is
     left in the mode it is in: results are meant for eval mode.

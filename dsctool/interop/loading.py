@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from dsctool.errors import CheckpointError, DamagedError
-from dsctool.models.backbones.sac import calibrate
+from dsctool.models.backbones.sac import calibrate, standardised
 
 HEADS = ("cascade.",)
 """Prefixes of the parameters that a load may leave at random: they depend on the classes and the cascade."""
@@ -26,6 +26,9 @@ ADDITIONS = re.compile(
     r"|conv_offset\.\w+|rfp_conv\.\w+)$"
 )
 """Parameters that variants add to a plain network; their fresh values leave its function as it was, or are meant."""
+COLOURS = 3
+"""Channels of the images that published weights were made for."""
+_STEM = re.compile(r"^(backbone\.|rfp\.backbones\.\d+\.)?conv1\.weight$")
 _DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 """What torch raises over files that are not whole; OSError: it seeks to places that do not exist."""
 _NUMBERS: list[Any] = [
@@ -44,16 +47,20 @@ class LoadReport:
     """What a load did, by parameter name.
 
     reshaped: present under the same name with another shape, so not loaded.
+    inflated: first convolutions for colour images that were made ones for others (:func:`inflated`); also loaded.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
+    inflated: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """One line of counts, then one per kind of misfit with its first names."""
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "reshaped": self.reshaped}
+        if self.inflated:
+            kinds["inflated from 3 channels"] = self.inflated
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())
         return [f"{len(self.loaded)} loaded, {counts}"] + [
             f"{kind}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
@@ -68,7 +75,8 @@ def load_weights(
     """Load every entry of ``state`` that has a parameter of its name and shape.
 
     Standardised convolutions whose affine buffers are not in ``state`` are calibrated, so that they
-    start as the loaded weight. What a variant adds to a plain network may be missing.
+    start as the loaded weight. What a variant adds to a plain network may be missing. First convolutions for colour
+    images are made ones for the channels that ``model`` has: see :func:`inflated`.
 
     Args:
         source: what the message calls the weights.
@@ -78,12 +86,14 @@ def load_weights(
         CheckpointError: a parameter outside the heads is not in ``state`` or has another shape.
     """
     own = model.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    adapted, grown = _for_channels(state, own)
+    fitting = {name: value for name, value in adapted.items() if name in own and own[name].shape == value.shape}
     report = LoadReport(
         loaded=tuple(fitting),
         missing=tuple(name for name in own if name not in state and not name.endswith("num_batches_tracked")),
         unexpected=tuple(name for name in state if name not in own),
-        reshaped=tuple(name for name in state if name in own and name not in fitting),
+        reshaped=tuple(name for name in adapted if name in own and name not in fitting),
+        inflated=grown,
     )
     left = [
         name
@@ -99,9 +109,41 @@ def load_weights(
         )
     model.load_state_dict(fitting, strict=False)
     for name, module in model.named_modules():
-        if f"{name}.weight" in fitting and f"{name}.weight_gamma" in report.missing:
+        if f"{name}.weight" in fitting and f"{name}.weight_gamma" in own and f"{name}.weight_gamma" not in fitting:
             calibrate(module)
     return report
+
+
+def inflated(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution ``(O, 3, k, k)`` for red, green and blue as one for other channels, ``(O, channels, k, k)``.
+
+    The first three keep red's, green's and blue's filters, and all others get the mean of these (each gets it, where
+    there are fewer than three), times ``3 / channels``: an image whose channels are all alike gives what it gave.
+    """
+    mean = weight.mean(dim=1, keepdim=True)
+    parts = [mean] * channels if channels < COLOURS else [weight, *[mean] * (channels - COLOURS)]
+    return torch.cat(parts, dim=1) * (COLOURS / channels)
+
+
+def _for_channels(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """``state`` with first convolutions for the channels that ``own`` has, and the names of those that changed.
+
+    A standardised one is inflated as it counts, without its affine buffers, which then are to be calibrated.
+    """
+    changed = dict(state)
+    names = []
+    for name, weight in state.items():
+        if not _STEM.search(name) or name not in own or own[name].shape == weight.shape or weight.ndim != 4:
+            continue
+        filters, channels, *kernel = own[name].shape
+        if weight.shape != (filters, COLOURS, *kernel):
+            continue
+        gamma, beta = (changed.pop(f"{name}_{part}", None) for part in ("gamma", "beta"))
+        if gamma is not None and beta is not None:
+            weight = standardised(weight, gamma, beta)
+        changed[name] = inflated(weight, channels)
+        names.append(name)
+    return changed, tuple(names)
 
 
 def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
@@ -119,12 +161,13 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
         state = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     own = backbone.state_dict()
+    adapted, _ = _for_channels(state, own)
     misfits = [
         name
-        for name in {**own, **state}
+        for name in {**own, **adapted}
         if not name.endswith("num_batches_tracked")
-        and not (name not in state and ADDITIONS.search(name))
-        and (name not in own or name not in state or own[name].shape != state[name].shape)
+        and not (name not in adapted and ADDITIONS.search(name))
+        and (name not in own or name not in adapted or own[name].shape != adapted[name].shape)
     ]
     if misfits:
         raise CheckpointError(

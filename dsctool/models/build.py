@@ -114,6 +114,7 @@ def _backbone(
         depth=config.depth,
         groups=config.groups,
         width_per_group=config.width_per_group,
+        in_channels=config.in_channels,
         stem_channels=config.stem_channels,
         conv=conv,
         conv3x3=conv3x3,

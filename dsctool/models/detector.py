@@ -115,7 +115,7 @@ class Detector(nn.Module):
         return self.cascade  # type: ignore[return-value]
 
     def extract_features(self, images: Tensor) -> list[Tensor]:
-        """Normalised images ``(N, 3, H, W)`` -> P2..P6, each ``(N, C, h, w)``, strides 4 to 64."""
+        """Normalised images ``(N, channels, H, W)`` -> P2..P6, each ``(N, C, h, w)``, strides 4 to 64."""
         images = images.contiguous(memory_format=torch.channels_last)
         levels: list[Tensor] = self.neck(self.backbone(images))
         if self.rfp is not None:
@@ -153,7 +153,7 @@ class Detector(nn.Module):
         Every trainable parameter gets a gradient on every batch, also from images without instances.
 
         Args:
-            images: ``(N, 3, H, W)`` normalised, zero-padded to one canvas, of any size.
+            images: ``(N, C, H, W)`` normalised, zero-padded to one canvas, of any size.
             targets: one per image, in the canvas's pixels.
             sizes: (h, w) of each image inside the canvas; None: the whole canvas.
 
@@ -175,7 +175,7 @@ class Detector(nn.Module):
         """Detections of every image, masks still as small probability maps.
 
         Args:
-            images: ``(N, 3, H, W)`` normalised, zero-padded to one canvas.
+            images: ``(N, C, H, W)`` normalised, zero-padded to one canvas.
             sizes: (h, w) of each image inside the canvas; None: the whole canvas.
             original_sizes: (h, w) to rescale each image's results to; None: input pixels.
             stage_masks: give the masks of every stage as well (:attr:`Detections.stages`).

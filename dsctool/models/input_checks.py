@@ -19,7 +19,7 @@ _RULES = ("has no finite coordinates", "has no width or no height", "leaves the 
 
 
 def check_normalised(images: object, *, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuse what is no ``(N, 3, H, W)`` batch of images normalised by ``mean`` and ``std`` (of values 0 to 255).
+    """Refuse what is no ``(N, C, H, W)`` batch of images normalised by ``mean`` and ``std`` (of values 0 to 255).
 
     Raises:
         DataError: says what it is instead, and what to call.
@@ -27,7 +27,7 @@ def check_normalised(images: object, *, mean: Sequence[float], std: Sequence[flo
     brightest = max((255 - m) / s for m, s in zip(mean, std, strict=True))
     if not isinstance(images, Tensor):
         problem = f"it is a {type(images).__name__}"
-    elif images.ndim != 4 or images.shape[1] != 3:
+    elif images.ndim != 4 or images.shape[1] != len(mean):
         problem = f"its shape is {tuple(images.shape)}"
     elif not images.is_floating_point():
         problem = f"its values are {str(images.dtype).removeprefix('torch.')}"
@@ -42,8 +42,9 @@ def check_normalised(images: object, *, mean: Sequence[float], std: Sequence[flo
         else:
             return
     raise DataError(
-        f"predict() takes a (N, 3, H, W) float tensor of normalised images, and this is none: {problem}. Paths, Pillow "
-        "images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the model needs it."
+        f"predict() takes a (N, {len(mean)}, H, W) float tensor of normalised images, and this is none: {problem}. "
+        "Paths, Pillow images and (h, w, 3) uint8 arrays go to predict_images(), which resizes and normalises as the "
+        "model needs it."
     )
 
 

@@ -40,7 +40,7 @@ BAND_VALUES = 1 << 23
 class View:
     """An image as the network sees it.
 
-    image: ``(1, 3, H, W)``, normalised and padded. size: ``(h, w)`` without the padding. flipped: left for right,
+    image: ``(1, C, H, W)``, normalised and padded. size: ``(h, w)`` without the padding. flipped: left for right,
     before it was padded.
     """
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from dsctool.coco_results import Result
-from dsctool.data.images import ImageSource, image_pixels
+from dsctool.data.images import ImageSource, picture_of, shown_image
 from dsctool.errors import DataError
 from dsctool.files import whole_file
 from dsctool.structures import Instances
@@ -26,7 +27,7 @@ def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Imag
     source = found.image if image is None else image
     if source is None:
         raise DataError("these instances carry no picture: give one, as in draw('photo.jpg')")
-    pixels = image_pixels(source)
+    pixels = shown_image(Path(source)) if isinstance(source, str | PathLike) else picture_of(source).shown
     size = (pixels.shape[-2], pixels.shape[-1])
     if found.size not in (None, size):
         raise DataError(f"the picture has {size} pixels, these instances are in {found.size} (height, width)")

@@ -63,10 +63,10 @@ def ground_for(info: ImageInfo, folder: Path | None, size: Size) -> Image.Image:
     target = max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)
     if folder is not None and info.file_name:
         from dsctool.data.file_names import image_path
-        from dsctool.data.images import read_image  # and with it torch: two seconds, for who has images
+        from dsctool.data.images import shown_image  # and with it torch: two seconds, for who has images
 
         try:
-            pixels = read_image(image_path(folder, info.file_name), size)
+            pixels = shown_image(image_path(folder, info.file_name), size)
         except DataError:
             return Image.new("RGB", target, _PLAIN)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(target, Image.Resampling.LANCZOS)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from dsctool.data.bands import rgb
 from dsctool.data.loader import TrainLoader
 from dsctool.data.transforms import SampleInfo
 from dsctool.files import whole_file
@@ -30,7 +31,7 @@ _HATCH = 16
 
 @dataclass(frozen=True)
 class Shown:
-    """A sample in its batch. canvas: ``(3, H, W)`` float32, normalised, padding included. size: ``(h, w)`` without."""
+    """A sample in its batch. canvas: ``(c, H, W)`` float32, normalised, padding included. size: ``(h, w)`` without."""
 
     canvas: Tensor
     size: Size
@@ -64,7 +65,7 @@ def save_samples(
 ) -> None:
     """Write a grid of samples as PNG to ``target``, whole or not at all.
 
-    names: of the classes. mean, std: of red, green, blue, by which the images are normalised.
+    names: of the classes. mean, std: of the channels, by which the images are normalised.
     title, note: what it shows, and in small letters how that was made.
     """
     tiles = [_tile(sample, names, mean, std) for sample in samples]
@@ -106,7 +107,7 @@ def _tile(sample: Shown, names: Sequence[str], mean: Sequence[float], std: Seque
     """The canvas at the sheet's scale, with everything that is annotated."""
     height, width = sample.canvas.shape[-2:]
     pixels = sample.canvas * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
-    image = Image.fromarray(pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())
+    image = Image.fromarray(rgb(pixels.round().clamp(0, 255).to(torch.uint8)).permute(1, 2, 0).numpy())
     scale = TILE / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     image = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dsctool.config.loading import load_config
+from dsctool.data.bands import Channels
 from dsctool.data.coco import CocoDataset
 from dsctool.data.images import read_image
 from dsctool.data.synthetic.dataset import synthesize
@@ -90,7 +91,7 @@ class Inference:
         config = self.model.config.data
         transform = inference_transform(config)
         with stages.stage("decode"):
-            pictures = [read_image(file) for file in files]
+            pictures = [read_image(file, channels=Channels.of(config)) for file in files]
         with stages.stage("resize"):
             images = pad_images([transform.image(picture) for picture in pictures], config.pad_divisor)
         infos = [

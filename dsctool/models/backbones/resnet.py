@@ -177,6 +177,7 @@ class ResNet(nn.Module):
     Args:
         depth: 18, 34, 50 or 101.
         groups, width_per_group: (1, 64) for ResNet; (32, 4) or (64, 4) for the ResNeXts.
+        in_channels: channels of the images.
         stem_channels: channels of the first convolution.
         conv: makes every convolution but the next.
         conv3x3: one factory per stage, makes the 3x3 convolution that a variant replaces.
@@ -194,6 +195,7 @@ class ResNet(nn.Module):
         depth: int = 50,
         groups: int = 1,
         width_per_group: int = 64,
+        in_channels: int = 3,
         stem_channels: int = 64,
         conv: ConvFactory = plain_conv,
         conv3x3: Sequence[ConvFactory] = (plain_conv,) * 4,
@@ -209,10 +211,10 @@ class ResNet(nn.Module):
         self.frozen_stages = frozen_stages
         self.freeze_norm_statistics = freeze_norm_statistics
         block = BasicBlock if depth < 50 else Bottleneck
-        self.conv1 = conv(3, stem_channels, kernel_size=7, stride=2)
+        self.conv1 = conv(in_channels, stem_channels, kernel_size=7, stride=2)
         self.bn1 = norm(stem_channels)
         stages: list[Stage] = []
-        in_channels = stem_channels
+        channels = stem_channels
         for stage, count in enumerate(BLOCKS[depth]):
             planes = stem_channels * 2**stage
             width = planes * width_per_group // 64 * groups
@@ -221,12 +223,12 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(
                     block(
-                        in_channels, planes, stride=stride, width=width, groups=groups,
+                        channels, planes, stride=stride, width=width, groups=groups,
                         conv=conv, conv3x3=conv3x3[stage], norm=norm,
                         feedback_channels=feedback_channels if stage > 0 and index == 0 else None,
                     )
                 )  # fmt: skip
-                in_channels = planes * block.expansion
+                channels = planes * block.expansion
             stages.append(Stage(*blocks, checkpoint=checkpoint))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = tuple(stem_channels * 2**stage * block.expansion for stage in range(4))
@@ -240,7 +242,7 @@ class ResNet(nn.Module):
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def forward(self, images: Tensor, feedback: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Normalised images ``(N, 3, H, W)`` -> C2..C5, ``(N, channels[i], H / 2^(i+2), W / 2^(i+2))``.
+        """Normalised images ``(N, in_channels, H, W)`` -> C2..C5, ``(N, channels[i], H / 2^(i+2), W / 2^(i+2))``.
 
         feedback: features at strides 8, 16, 32 for stages 2, 3, 4, ``(N, feedback_channels, h, w)``.
         """

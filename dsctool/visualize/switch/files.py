@@ -64,7 +64,7 @@ def save_contact_sheet(
     picture: what was looked at. found: the detections to draw. names: of the categories, by id.
     numbers: of this image, over objects that are called ``objects``. stretch: draw every map over its own range.
     """
-    pixels = Image.fromarray(picture.pixels.permute(1, 2, 0).numpy())
+    pixels = Image.fromarray(picture.shown.permute(1, 2, 0).numpy())
     height, width = picture_size(record.image_size)
     small = pixels.resize((width, height), Image.Resampling.LANCZOS)
     sheet = Sheet(

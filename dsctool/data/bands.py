@@ -1,0 +1,225 @@
+"""From the values of an image file to the channels that a network takes, 0 to 255."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dsctool.config.schema import DataConfig
+from dsctool.errors import DataError
+
+Values = NDArray[Any]
+"""``(h, w, bands)``, of whatever type the file has."""
+Bytes = NDArray[np.uint8]
+Span = Literal["full", "minmax", "percentile"] | tuple[float, float]
+
+PERCENTILES = (1.0, 99.8)
+"""What ``data.image_range: percentile`` makes 0 and 255, as StarDist and CSBDeep do."""
+NEARLY_BLACK = 32
+"""A picture of more than 8 bits whose brightest byte is below this is told of."""
+NODATA = 42113
+"""The tag of a GeoTIFF file that holds the value of pixels without one, as text."""
+_GREY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How the values of a picture become a network's channels: ``data.channels``, ``image_range`` and ``page``.
+
+    count: how many channels. bands: which they are, counted from 1; None: see :func:`chosen`.
+    span: what becomes 0 and 255. page: the page of a file, counted from 1, or ``stack``; None is the first.
+    """
+
+    count: int = 3
+    bands: tuple[int, ...] | None = None
+    span: Span = "full"
+    page: int | Literal["stack"] | None = None
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Channels:
+        """As a configuration says."""
+        return cls(len(data.mean), data.channels, data.image_range, data.page)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is 8-bit RGB by the rules of OpenCV's colour mode."""
+        return self == RGB
+
+
+RGB = Channels()
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What was decoded.
+
+    values: upright. extra: how many bands, the last ones, are neither grey nor colours: alpha, and what comes with
+    colours. pages: of the file, which were counted only if anybody asked.
+    halved: 16-bit values of which only the high byte is here.
+    """
+
+    values: Values
+    extra: int = 0
+    pages: int = 1
+    halved: bool = False
+
+    @property
+    def deep(self) -> bool:
+        """Whether a channel has more than 8 bits."""
+        return self.halved or self.values.dtype != np.uint8
+
+
+def chosen(raster: Raster, channels: Channels, name: str) -> Values:
+    """The bands that become the channels, ``(h, w, channels.count)``.
+
+    Without ``channels.bands``: all bands where there are as many as channels; else, without alpha and what else comes
+    beside colours: grey three times, colours, the grey of colours, or grey.
+
+    Raises:
+        DataError: there are others than these.
+    """
+    values, count = raster.values, channels.count
+    found = values.shape[2]
+    if channels.bands is not None:
+        if max(channels.bands) > found:
+            raise DataError(f"{name}: has {_bands(values)}, and data.channels asks for number {max(channels.bands)}")
+        return values[:, :, [band - 1 for band in channels.bands]]
+    if found == count:
+        return values
+    values = values[:, :, : found - raster.extra]
+    colours = values.shape[2]
+    if colours == count:
+        return values
+    if (colours, count) == (1, 3):
+        return np.repeat(values, 3, axis=2)
+    if (colours, count) == (3, 1):
+        grey = values @ np.array(_GREY)
+        return (grey if values.dtype.kind == "f" else np.rint(grey)).astype(values.dtype)[:, :, None]
+    example = ", ".join(str(min(band, found)) for band in range(1, count + 1))
+    taken = f"{count} channel{'s are' if count > 1 else ' is'} taken"
+    raise DataError(
+        f"{name}: has {_bands(raster.values)}, and {taken}: say which bands, "
+        f"counted from 1, as in data.channels=[{example}], or take all of them by model.backbone.in_channels={found}"
+    )
+
+
+def to_bytes(values: Values, span: Span, name: str) -> Bytes:
+    """Values ``(h, w, c)`` from 0 to 255, by ``data.image_range``; NaN becomes 0.
+
+    Raises:
+        DataError: ``full`` says nothing of values of this type.
+    """
+    if span == "full":
+        return _high_byte(values, name)
+    low, high = _ends(values, span)
+    width = np.where(high > low, high - low, np.inf)
+    kind = np.promote_types(values.dtype, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = (values.astype(kind) - low.astype(kind)) * (255 / width).astype(kind)
+    return np.nan_to_num(np.rint(scaled.clip(0, 255)), nan=0.0).astype(np.uint8)
+
+
+def without_gaps(values: Values, nodata: object, span: Span) -> Values:
+    """Values of which those that mean none, by GDAL's tag of a GeoTIFF file, are NaN, where the range makes them 0."""
+    try:
+        none = float(str(nodata).strip("\0 "))
+    except ValueError:
+        return values
+    gaps = values == none
+    if span == "full" or not gaps.any():
+        return values
+    filled = values.astype(np.promote_types(values.dtype, np.float32))
+    filled[gaps] = np.nan
+    return filled
+
+
+def _high_byte(values: Values, name: str) -> Bytes:
+    if values.dtype == np.uint8:
+        return values
+    whole = values.dtype.kind in "iu"
+    if values.dtype == np.uint16 or (whole and (not values.size or (values.min() >= 0 and values.max() <= 0xFFFF))):
+        return (values >> 8).astype(np.uint8)
+    low, high = (f"{end:g}" for end in _finite_ends(values))
+    raise DataError(
+        f"{name}: holds {_kind(values)} values, from {low} to {high}. Say which become black and white: "
+        f"data.image_range=[{low}, {high}], minmax or percentile"
+    )
+
+
+def _ends(values: Values, span: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What becomes 0 and 255 in each channel."""
+    if isinstance(span, tuple):
+        return np.array(span[0]), np.array(span[1])
+    ends = []
+    for channel in np.moveaxis(values, 2, 0):
+        known = channel[np.isfinite(channel)] if channel.dtype.kind == "f" else channel
+        if not known.size:
+            ends.append((0.0, 0.0))
+        elif span == "minmax":
+            ends.append((float(known.min()), float(known.max())))
+        else:
+            ends.append(tuple(np.percentile(known, PERCENTILES).tolist()))
+    low, high = np.array(ends, dtype=np.float64).T
+    return low, high
+
+
+def remarks(raster: Raster, values: Values, found: Bytes, channels: Channels) -> tuple[str, ...]:
+    """What people should know of a picture whose chosen ``values`` became the bytes ``found``."""
+    said = []
+    if raster.pages > 1 and channels.page is None:
+        said.append(
+            f"has {raster.pages} pages, of which the first was taken: data.page=2 takes another, data.page=stack "
+            "takes all as bands"
+        )
+    brightest = int(found.max(initial=0))
+    if isinstance(channels.span, tuple) and brightest == 0:
+        said.append(f"becomes black: no value lies above {channels.span[0]:g}, the low end of data.image_range")
+    elif isinstance(channels.span, tuple) and found.size and int(found.min()) == 255:
+        said.append(f"becomes white: no value lies below {channels.span[1]:g}, the high end of data.image_range")
+    elif channels.span == "full" and raster.deep and brightest < NEARLY_BLACK:
+        highest = 256 * brightest + 255 if raster.halved else int(values.max(initial=0))
+        if highest > 0:
+            limit = 2 ** highest.bit_length()
+            said.append(
+                f"becomes black or nearly so: its 16-bit values are below {limit} of 65536. Set data.image_range to "
+                f"percentile, minmax or [0, {limit - 1}]"
+            )
+    return tuple(said)
+
+
+def for_people(raster: Raster, values: Values, found: Bytes, channels: Channels) -> Tensor:
+    """``(3, h, w)`` uint8 to look at, of the bytes ``found``; what would be nearly black is stretched."""
+    if channels.span == "full" and raster.deep and int(found.max(initial=0)) < NEARLY_BLACK:
+        found = to_bytes(values, "percentile", "")
+    return rgb(as_tensor(found))
+
+
+def rgb(pixels: Tensor) -> Tensor:
+    """``(c, h, w)`` uint8 as ``(3, h, w)``: the first three channels; grey from one; magenta and green from two."""
+    return pixels[{1: [0, 0, 0], 2: [0, 1, 0]}.get(len(pixels), [0, 1, 2])] if len(pixels) != 3 else pixels
+
+
+def as_tensor(pixels: Bytes) -> Tensor:
+    """``(h, w, c)`` as ``(c, h, w)``."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _finite_ends(values: Values) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+
+
+def _bands(values: Values) -> str:
+    count = values.shape[2]
+    return f"{count} band{'s' * (count != 1)} of {_kind(values)} values"
+
+
+def _kind(values: Values) -> str:
+    bits = 8 * values.dtype.itemsize
+    kinds = {"f": f"{bits}-bit floating-point", "i": f"signed {bits}-bit", "c": "complex"}
+    return kinds.get(values.dtype.kind, f"{bits}-bit")
