@@ -77,7 +77,7 @@ def check(
     """
     from dsctool.cli.data_fix import mended_paths, tell_use, write_mended
     from dsctool.data.checks import check_data, check_splits
-    from dsctool.data.faults import grouped
+    from dsctool.data.faults import grouped, has_errors
     from dsctool.data.layout import find_configured
     from dsctool.engine.limits import published_notes
 
@@ -94,7 +94,7 @@ def check(
     def fullest(file: Path, instances: int) -> None:
         notes.extend(published_notes(file, instances))
 
-    masks = not boxes_only
+    masks, skips = not boxes_only, data.on_error == "skip"
     with counting() as progress:
         if copies is None:
             faults = check_data(root, masks=masks, progress=progress, fullest=fullest, data=data)
@@ -110,8 +110,10 @@ def check(
     counts = Counter(fault.severity for fault in faults)
     warnings = _counted(counts["warning"], "warning") if counts["warning"] else ""
     if counts["error"]:
-        typer.echo(f"{_counted(counts['error'], 'fault')}{f' and {warnings}' if warnings else ''}", err=True)
-        raise typer.Exit(1)
+        said = f"{_counted(counts['error'], 'fault')}{f' and {warnings}' if warnings else ''}"
+        left_out = skips and not has_errors([fault for fault in faults if fault.subject in ("file", "category")])
+        typer.echo(f"{said}{': left out by data.on_error=skip' if left_out else ''}", err=True)
+        raise typer.Exit(0 if left_out else 1)
     typer.echo(f"{root}: no faults{f', {warnings}' if warnings else ''}", err=True)
 
 

@@ -69,7 +69,10 @@ def check_splits(
     progress: Progress | None = None,
     fullest: Callable[[Path, int], None] | None = None,
 ) -> list[Fault]:
-    """The same of splits of one data set, each with whether it is trained on."""
+    """The same of splits of one data set, each with whether it is trained on.
+
+    With ``data.on_error: skip`` what remains without faulty images and annotations must be enough.
+    """
     faults: list[Fault] = []
     tables: list[tuple[Path, list[Category]]] = []
     for files, learnt in splits:
@@ -86,6 +89,8 @@ def check_splits(
         if fullest is not None:
             fullest(files.annotations, int(usage.instances.max(initial=0)))
         faults += [*found, *_use(files, reading, usage, learnt=learnt)]
+        if learnt and data is not None and data.on_error == "skip":
+            faults += _nothing_left(files, reading, usage, found)
         if not has_errors([fault for fault in found if fault.subject in ("file", "category")]):
             tables.append((files.annotations, reading.categories))
     return [*faults, *_category_conflicts(tables)]
@@ -189,6 +194,16 @@ def _use(files: SplitFiles, reading: Reading, usage: Usage, *, learnt: bool) -> 
         )
         found.append(fault if learnt else replace(fault, severity="warning"))
     return found
+
+
+def _nothing_left(files: SplitFiles, reading: Reading, usage: Usage, faults: Sequence[Fault]) -> list[Fault]:
+    """Where all that could be learnt from is left out because of its faults."""
+    broken = {fault.index for fault in faults if fault.subject == "image" and fault.severity == "error"}
+    kept = [count for place, count in zip(reading.places, usage.instances.tolist(), strict=True) if place not in broken]
+    if any(kept) or not has_errors(faults):
+        return []
+    message = "has nothing to train on: without the faulty images and annotations no instance is left"
+    return [Fault(files.annotations, "file", None, None, "nothing to train on", message)]
 
 
 def _read(files: SplitFiles) -> AnnotationFile | Fault:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from dsctool.data.shapes import Floats, Shapes
 from dsctool.rle import Ints
@@ -40,11 +39,10 @@ class Extents:
             area[outlined] = np.add.reduceat(covered[which], start)
         runs = np.flatnonzero(shapes.letters_of)
         if len(runs):
-            pairs = zip(runs.tolist(), sizes[runs].tolist(), strict=True)
-            rles = [shapes.rle(row, (height, width)) for row, (height, width) in pairs]
-            boxes = coco_mask.toBbox(rles)
+            rles, every = shapes.rles(runs, sizes[runs]), np.arange(len(runs))
+            boxes = rles.boxes(every)
             corners[runs] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-            area[runs] = coco_mask.area(rles)
+            area[runs] = rles.areas(every)
         return cls(corners, area)
 
 

@@ -194,3 +194,117 @@ def test_preview_refuses_what_cannot_be(
     assert run.exit_code == code
     assert said in run.stderr or said in str(run.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what check lets through, and mends -------------------------------------------------------------
+
+
+def test_warnings_alone_exit_with_0_and_are_counted(tmp_path: Path) -> None:
+    content = tiny_content()
+    content["annotations"][0]["segmentation"].append([1, 1, 2, 2])
+    write_tiny(tmp_path, content)
+    run = _run("check", tmp_path)
+    assert (run.exit_code, run.stdout.count("\n")) == (0, 1)
+    assert run.stderr == f"{tmp_path}: no faults, 1 warning\n"
+    content["annotations"][1]["category_id"] = 77
+    (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
+    both = _run("check", tmp_path)
+    assert (both.exit_code, both.stderr) == (1, "1 fault and 1 warning\n")
+
+
+def test_check_and_stats_take_the_splits_that_training_takes(tmp_path: Path) -> None:
+    files = write_tiny(tmp_path)
+    files.annotations.rename(tmp_path / "labels.json")
+    files.images.rename(tmp_path / "photos")
+    named = ("data.train.annotations=labels.json", "data.train.images=photos")
+    assert _run("check", tmp_path).exit_code == 1
+    assert _run("check", tmp_path, *named).exit_code == 0
+    stats = _run("stats", tmp_path, *named)
+    assert stats.exit_code == 0, stats.stderr
+    assert "photos" in stats.stdout
+    missing = _run("check", tmp_path, "data.train.annotations=nope.json")
+    assert (missing.exit_code, "nope.json: no such file" in missing.stdout) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said"),
+    [("optim.lr=1", 2, "only data.KEY=VALUE"), ("data.nope=1", 1, "data.nope"), ("nope", 2, "only data.KEY=VALUE")],
+)
+def test_other_overrides_are_refused(tmp_path: Path, word: str, code: int, said: str) -> None:
+    write_tiny(tmp_path)
+    for command in ("check", "stats"):
+        run = _run(command, tmp_path, word)
+        assert run.exit_code == code
+        assert said in run.stderr
+
+
+def test_what_is_skipped_may_not_be_all(tmp_path: Path) -> None:
+    content = tiny_content()
+    content["annotations"][0]["category_id"] = 77
+    files = write_tiny(tmp_path, content)
+    assert _run("check", tmp_path).exit_code == 1
+    skips = _run("check", tmp_path, "data.on_error=skip")
+    assert (skips.exit_code, skips.stderr) == (0, "1 fault: left out by data.on_error=skip\n")
+    (files.images / "a.png").unlink()
+    all_gone = _run("check", tmp_path, "data.on_error=skip")
+    assert all_gone.exit_code == 1
+    assert "has nothing to train on" in all_gone.stdout
+
+
+def test_fix_writes_a_copy_that_is_in_order_and_says_what_it_did(tmp_path: Path) -> None:
+    content = tiny_content()
+    del content["annotations"][0]["iscrowd"]
+    content["annotations"][1]["area"] = 2400
+    files = write_tiny(tmp_path / "data", content)
+    before = files.annotations.read_bytes()
+    output = tmp_path / "new" / "mended.json"
+    run = _run("check", tmp_path / "data", "--fix", output)
+    assert run.exit_code == 0, run.output
+    assert run.stdout.splitlines() == [
+        f"{files.annotations}: annotation 11: iscrowd is 0 now",
+        f"{files.annotations}: annotation 12: area is that of the mask now, 10, not 2400",
+    ]
+    words = run.stderr.partition("to use it: ")[2].splitlines()[0].split()
+    assert _run("check", tmp_path / "data", *words).stderr == f"{tmp_path / 'data'}: no faults\n"
+    assert files.annotations.read_bytes() == before
+    mended = json.loads(output.read_text())
+    assert mended["annotations"] == tiny_content()["annotations"]
+    assert [path.name for path in output.parent.iterdir()] == ["mended.json"]
+
+
+def test_fix_overwrites_nothing_unasked_and_never_what_it_reads(tmp_path: Path) -> None:
+    files = write_tiny(tmp_path / "data")
+    output = tmp_path / "mended.json"
+    output.write_text("mine")
+    refused = _run("check", tmp_path / "data", "--fix", output)
+    assert (refused.exit_code, output.read_text()) == (1, "mine")
+    assert "--overwrite" in refused.stderr
+    assert _run("check", tmp_path / "data", "--fix", output, "--overwrite").exit_code == 0
+    assert json.loads(output.read_text()) == tiny_content()
+    before = files.annotations.read_bytes()
+    for target in (files.annotations, files.annotations.parent):
+        assert _run("check", tmp_path / "data", "--fix", target, "--overwrite").exit_code == 1
+    assert files.annotations.read_bytes() == before
+
+
+def test_fix_of_several_splits_names_each(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "data")
+    for name in ("annotations/instances_train.json", "train"):
+        (tmp_path / "data" / name.replace("train", "val")).symlink_to(tmp_path / "data" / name)
+    assert _run("check", tmp_path / "data", "--fix", tmp_path / "a.json").exit_code == 0
+    assert _run("check", tmp_path / "data", "--fix", tmp_path / "folder").exit_code == 0
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json") if "data" not in path.parts) == [
+        "a_train.json",
+        "a_val.json",
+        "folder/instances_train.json",
+        "folder/instances_val.json",
+    ]
+
+
+def test_fix_of_a_file_that_is_none_writes_nothing(tmp_path: Path) -> None:
+    files = write_tiny(tmp_path / "data")
+    files.annotations.write_text('{"images": [')
+    run = _run("check", tmp_path / "data", "--fix", tmp_path / "out.json")
+    assert run.exit_code == 1
+    assert "not valid JSON" in run.stderr
+    assert not (tmp_path / "out.json").exists()
