@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dsctool.config.schema import DataConfig
     from dsctool.data.faults import Fault
     from dsctool.data.panoptic_truth import PanopticStats
-    from dsctool.data.stats import SplitStats
+    from dsctool.data.stats import ClassCount, SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
 for _command in (suggest, merge, diff, rank):
@@ -331,6 +331,7 @@ def _summary_rows(
         *overlapping("a neighbour", "overlapping"),
         *overlapping("one of its class", "overlapping_same_class"),
         count("crowd regions", "crowds"),
+        count("instances that training leaves out", "unused", "instances"),
         count("faults (dsctool data check)", "faults"),
     ]
 
@@ -349,13 +350,20 @@ def _panoptic_rows(stats: PanopticStats) -> list[list[str]]:
 
 
 def _class_rows(splits: list[SplitStats]) -> list[list[str]]:
-    titles = {(each.id, each.name): None for split in splits for each in split.classes}
+    """Classes of one name are one, whatever their ids, but in splits that use a name twice."""
+    by_name = all(len({each.name for each in split.classes}) == len(split.classes) for split in splits)
+    alike: dict[tuple[int, str] | str, list[ClassCount | None]] = {}
+    for number, split in enumerate(splits):
+        for each in split.classes:
+            key = each.name if by_name else (each.id, each.name)
+            alike.setdefault(key, [None] * len(splits))[number] = each
     rows = []
-    for id_, name in sorted(titles):
-        found = [[each for each in split.classes if (each.id, each.name) == (id_, name)] for split in splits]
-        counts = [str(part) for each in found for part in ((each[0].instances, each[0].images) if each else ("-", "-"))]
-        rows.append([str(id_), name, *counts])
-    return rows
+    for found in alike.values():
+        ids = {each.id: None for each in found if each is not None}
+        name = next(each.name for each in found if each is not None)
+        counts = [str(part) for each in found for part in ((each.instances, each.images) if each else ("-", "-"))]
+        rows.append((min(ids), [" / ".join(map(str, ids)), name, *counts]))
+    return [row for _, row in sorted(rows)]
 
 
 def _share(count: int, of: int | None) -> str:

@@ -27,6 +27,8 @@ BOX, MASK = "box and mask", "mask and box"
 """Kinds of the problem of a box that does not fit its mask: the mask is right, or it may be the mask that is not."""
 FEW, SHARE = 3, 0.3
 """So many boxes that fit when they are read otherwise, and such a share of all, are a fault of the file."""
+MANY_BOXES = 10
+"""So many boxes within 100 pixels of the corner are no chance."""
 AREA_RATIO, AREA_SLACK = 2.0, 16.0
 """How far an area may be from the mask's: by this factor, or by so many square pixels."""
 NORMALISED = "normalised"
@@ -69,6 +71,7 @@ def disagreements(columns: Columns) -> Disagreements:
     if (problem := _normalised_file(columns, normalised)) is not None:
         whole.append(problem)
     else:
+        whole += [*_percent(columns), *_corners_alone(columns)]
         message = "bbox lies within a pixel of the corner: are its coordinates normalised (from 0 to 1)?"
         each += [(int(row), Problem(NORMALISED, message, "warning")) for row in np.flatnonzero(normalised)]
         found = _boxes(columns)
@@ -99,6 +102,19 @@ def _normalised_file(columns: Columns, normalised: Bools) -> Problem | None:
         "pixels: multiply x by the width and y by the height of the image"
     )
     return Problem(NORMALISED, message)
+
+
+def _percent(columns: Columns) -> Iterator[Problem]:
+    """Coordinates from 0 to 100: all lie in that corner of far larger images, and fill it."""
+    ends = _corners(columns.box)[:, 2:]
+    if len(ends) < MANY_BOXES or columns.size.min() <= 2 * 100:
+        return
+    if (ends <= 100 + 1e-6).all() and (ends.max(axis=0) >= 90).all():
+        message = (
+            "all boxes lie within 100 pixels of the corner of larger images: if the coordinates are percentages, "
+            "multiply x by the width and y by the height of the image, and divide by 100"
+        )
+        yield Problem("percent", message, "warning")
 
 
 # --- boxes ------------------------------------------------------------------------------------------
@@ -147,6 +163,18 @@ def boxes_fit(box: Floats, corners: Floats, size: Ints) -> Bools:
 def _apart(boxes: Floats, spanned: Floats) -> Bools:
     apart: Bools = (_iou(boxes, spanned) < SHARED) & (np.abs(boxes - spanned).max(axis=1, initial=0) > SLACK)
     return apart
+
+
+def _corners_alone(columns: Columns) -> Iterator[Problem]:
+    """Boxes without masks that lie in their images only as corners."""
+    rows = np.isnan(columns.extents.area) & (columns.size > 0).all(axis=1)
+    box, sides = columns.box[rows], _sides(columns.size[rows])
+    corners = _corners(box)
+    out = (corners > sides + SLACK).any(axis=1)
+    proper = (box[:, 2:] > box[:, :2]).all(axis=1) & (box <= sides + SLACK).all(axis=1)
+    if len(box) and proper.all() and (count := int(np.count_nonzero(out))) >= max(FEW, SHARE * len(box)):
+        message = f"{count} of {len(box)} boxes end outside their images, and all look like x1, y1, x2, y2 (corners)"
+        yield Problem("corners", f"{message}. {_RIGHT}: correct the export")
 
 
 def _looks(columns: Columns, rows: Ints) -> list[str]:

@@ -95,7 +95,7 @@ def _spelled(name: str) -> _Parts:
 
 def _cased(name: str) -> _Parts:
     text = unicodedata.normalize("NFC", unquote(name, errors="surrogateescape").replace("\\", "/"))
-    return tuple(part for part in text.split("/") if part not in ("", "."))
+    return tuple(part for part in map(str.strip, text.split("/")) if part not in ("", "."))
 
 
 def _listing(folder: Path) -> _Listing:

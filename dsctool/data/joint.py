@@ -43,7 +43,7 @@ def joint_faults(
         *((row, Problem("duplicate", _named(chosen, _REPEATS, exact, row), "warning")) for row in exact),
         *((row, Problem("duplicate", _named(chosen, _NEARLY, near, row), "warning")) for row in near),
     ]
-    faults = [Fault(file.path, "file", None, None, each.kind, each.message) for each in found.whole]
+    faults = [Fault(file.path, "file", None, None, each.kind, each.message, each.severity) for each in found.whole]
     for row, problem in [*found.each, *sorted(each, key=lambda item: item[0])]:
         where = int(chosen.id[row]), int(chosen.place[row])
         faults.append(Fault(file.path, "annotation", *where, problem.kind, problem.message, problem.severity))

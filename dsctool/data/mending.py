@@ -8,6 +8,7 @@ numbers that are used once, and file names those of the files. All else stays as
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -254,9 +255,9 @@ class _Mender:
 
 def _mend_crowd(entry: Entry, tell: Tell) -> None:
     crowd = entry.get("iscrowd")
-    if crowd is None or isinstance(crowd, bool):
-        entry["iscrowd"] = int(bool(crowd))
-        tell(f"iscrowd is {entry['iscrowd']} now" + ("" if crowd is None else f", not {str(crowd).lower()}"))
+    if crowd is None or isinstance(crowd, bool) or crowd in ("0", "1"):
+        entry["iscrowd"] = int(crowd or 0)
+        tell(f"iscrowd is {entry['iscrowd']} now" + ("" if crowd is None else f", not {json.dumps(crowd)}"))
 
 
 def _drop_parts(entry: Entry, tell: Tell) -> None:

@@ -15,6 +15,7 @@ from dsctool.data.layout import SplitFiles
 from dsctool.data.object_sizes import ObjectSizes, Resize
 from dsctool.data.records import Category, read_annotation_file
 from dsctool.data.rules import Needs
+from dsctool.data.usage import Usage
 from dsctool.ops.boxes import box_iou
 from dsctool.terms import LARGE_AREA, MEDIUM_AREA
 
@@ -56,6 +57,7 @@ class SplitStats:
     overlapping: number of instances per value of :data:`OVERLAPS`, any class.
     overlapping_same_class: the same, counting only other ones of an instance's own class.
     faults: entries left out, or crippled.
+    unused: instances that training leaves out: without area, narrower than a pixel, or outside their image.
     """
 
     name: str
@@ -76,6 +78,7 @@ class SplitStats:
     overlapping_same_class: list[int]
     classes: list[ClassCount]
     faults: int
+    unused: int
 
 
 def describe(files: SplitFiles) -> SplitStats:
@@ -110,6 +113,7 @@ def describe(files: SplitFiles) -> SplitStats:
         overlapping_same_class=_overlapping(rows, same_class=True),
         classes=_classes(reading.categories, rows),
         faults=sum(fault.subject != "file" for fault in reading.faults),
+        unused=len(rows) - int(Usage.of(reading).instances.sum()),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -308,3 +309,19 @@ def test_fix_of_a_file_that_is_none_writes_nothing(tmp_path: Path) -> None:
     assert run.exit_code == 1
     assert "not valid JSON" in run.stderr
     assert not (tmp_path / "out.json").exists()
+
+
+def test_stats_show_classes_by_name_and_what_training_leaves_out(tmp_path: Path) -> None:
+    content = tiny_content()
+    content["annotations"][0]["area"] = 0
+    write_tiny(tmp_path, content)
+    val = tiny_content()
+    names = {5: 0, 90: 7}
+    val["categories"] = [{"id": 0, "name": "airplane"}, {"id": 7, "name": "toothbrush"}]
+    for entry in val["annotations"]:
+        entry["category_id"] = names[entry["category_id"]]
+    (tmp_path / "annotations/instances_val.json").write_text(json.dumps(val))
+    run = _run("stats", tmp_path)
+    rows = [re.split(r"\s{2,}", line.strip()) for line in run.stdout.splitlines()]
+    assert ["instances that training leaves out", "1 (50.0 %)", "0 (0.0 %)"] in rows
+    assert rows[-2:] == [["5 / 0", "airplane", "1", "1", "1", "1"], ["90 / 7", "toothbrush", "1", "1", "1", "1"]]

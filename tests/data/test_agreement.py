@@ -120,6 +120,27 @@ def test_coordinates_from_0_to_1_are_a_fault_of_every_command(tmp_path: Path, sc
         load_ground_truth(files.annotations)
 
 
+def test_percentages_are_suspected_where_boxes_fill_a_corner_of_larger_images() -> None:
+    content = pieces()
+    for entry in content["images"]:
+        entry.update(width=640, height=480)
+    content["annotations"][0].update(bbox=[80, 70, 19, 26], segmentation=[[80, 70, 99, 70, 99, 96, 80, 96]], area=494)
+    (fault,) = _spoilt(lambda entry: None, content)
+    assert (fault.subject, fault.severity) == ("file", "warning")
+    assert "percentages" in fault.message
+
+
+@pytest.mark.parametrize("needs", [Needs(masks=False), Needs(masks=False, pictures=False)])
+def test_corners_are_found_without_masks_too(needs: Needs) -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        _set_box(BOXES["corners"][0])(entry)
+        del entry["segmentation"], entry["area"]
+    reading = read_columns(annotation_file(content, Path("a.json")), needs)
+    (fault,) = [fault for fault in reading.faults if fault.subject == "file"]
+    assert (fault.severity, "all look like x1, y1, x2, y2" in fault.message) == ("error", True)
+
+
 AREAS = {
     "of the image": (lambda entry: WIDTH * HEIGHT, "that of the whole image"),
     "a share": (lambda entry: entry["area"] / WIDTH / HEIGHT, "a share of the image"),

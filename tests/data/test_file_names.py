@@ -29,6 +29,7 @@ FOUND = {
     "folders that are not there": ("data/upload/3/img1.png", "img1.png"),
     "some folders that are not there": ("train/sub/img1.png", "sub/img1.png"),
     "a folder that the name lacks": ("img1.png", "sub/img1.png"),
+    "blanks around it": (" img1.png ", "img1.png"),
     "a doubled slash": ("sub//img1.png", "sub/img1.png"),
     "all of it": ("C%3A\\X\\SUB\\Caf%C3%A9 1.PNG".replace("C%3A", "c"), normalize("NFD", "sub/café 1.png")),
 }

@@ -57,6 +57,7 @@ SPOILT: dict[str, tuple[Change, str, int]] = {
     # what is done, what is said of it, and of how many entries
     "no iscrowd": (_all(lambda e: e.pop("iscrowd")), "iscrowd is 0 now", 12),
     "false": (_all(lambda e: e.update(iscrowd=False)), "iscrowd is 0 now, not false", 12),
+    "text": (_all(lambda e: e.update(iscrowd="0")), 'iscrowd is 0 now, not "0"', 12),
     "null": (_all(lambda e: e.update(iscrowd=None)), "iscrowd is 0 now", 12),
     "no area": (_all(lambda e: e.pop("area")), "area is that of the mask now", 12),
     "area 0": (_all(lambda e: e.update(area=0)), "area is that of the mask now", 12),
