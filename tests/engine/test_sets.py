@@ -19,6 +19,7 @@ from dsctool.engine.sets import check_sets, open_data, open_sets
 from dsctool.errors import ConfigError, DataError
 from dsctool.evaluation.coco import evaluate_all
 from dsctool.structures import Targets
+from tests.data.pieces import pieces, write_pieces
 from tests.data.readings import counting_openings
 from tests.engine.fakes import tiny_config
 
@@ -132,3 +133,25 @@ def test_instances_are_counted_as_they_are_used(synthetic_root: Path) -> None:
     ).train_set
     annotations = [each for index in range(len(train_set)) for each in train_set.annotations(index)]
     assert train_set.num_instances == sum(not each.crowd for each in annotations) > 0
+
+
+@pytest.mark.parametrize("name", ["htc_tiny", "detectors_tiny", "dsc_tiny", "cascade_mask_rcnn_tiny"])
+def test_what_is_lived_with_is_said_and_classes_go_by_name(tmp_path: Path, name: str) -> None:
+    """Losses on a validation split with other ids, and fewer classes, are of the model's labels."""
+    train = pieces()
+    train["categories"].insert(0, {"id": 0, "name": "dust"})
+    train["annotations"][0]["segmentation"].append([5, 5, 9, 9])
+    write_pieces(tmp_path, train)
+    val = pieces()
+    val["categories"] = [{"id": 1, "name": "debris"}, {"id": 2, "name": "cell"}]
+    files = write_pieces(tmp_path, val, "val")
+    data = open_data(load_config(name, ["train.val_losses=true", "data.workers=0"]), tmp_path)
+    assert data.val is not None
+    assert data.val.annotated is not None
+    names = [category.name for category in data.train_set.categories]
+    assert names == ["dust", "cell", "debris"]
+    assert [names[label] for label in data.val.annotated[0].targets.labels] == ["debris", "cell", "debris", "cell"]
+    notes = "\n".join(data.notes)
+    assert "annotation 1: 1 of 2 polygons has fewer than 3 points: dropped" in notes
+    assert f"{files.annotations}: has no categories dust: nothing of them is measured" in notes
+    check_classes(load_config(name), data, {})
