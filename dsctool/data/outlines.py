@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dsctool.data.shapes import drawn
-from dsctool.rle import Floats, Ints, Rle
+from dsctool.rle import Bools, Floats, Ints, Rle
 
 Bitmap = NDArray[np.bool_]
 
@@ -37,8 +38,8 @@ def outlines(mask: Rle, *, tolerance: float = 1.0) -> list[list[float]]:
     if not width or not height:
         return []
     bitmap = coco_mask.decode(mask)[y : y + height, x : x + width].astype(bool)
-    loops = sorted(_solid_loops(bitmap), key=_area, reverse=True)
-    loops = [loop for loop in loops if _area(loop) >= SPECK] or loops[:1]
+    loops = sorted(_solid_loops(bitmap), key=lambda loop: _area(loop.points), reverse=True)
+    loops = [loop for loop in loops if _area(loop.points) >= SPECK] or loops[:1]
     size = (mask["size"][0], mask["size"][1])
     while True:
         polygons = [(_simplified(loop, tolerance) + np.array([x, y])).reshape(-1).tolist() for loop in loops]
@@ -52,18 +53,23 @@ def outlines(mask: Rle, *, tolerance: float = 1.0) -> list[list[float]]:
 
 @dataclass(frozen=True)
 class _Loop:
-    """A closed line along the borders of pixels. points: ``(n, 2)`` its corners, x and y. hole: what it surrounds."""
+    """A closed line along the borders of pixels.
+
+    points: ``(n, 2)`` its corners, x and y. hole: what it surrounds. fixed: ``(n,)``, the corners on the seams between
+    the parts of something that was cut, which stay: or there would be gaps.
+    """
 
     points: Ints
     hole: bool
+    fixed: Bools
 
 
-def _solid_loops(bitmap: Bitmap) -> Iterator[Ints]:
+def _solid_loops(bitmap: Bitmap) -> Iterator[_Loop]:
     """Loops around parts without holes, which together are the bitmap; pixels that meet at a corner are apart."""
     loops = _traced(bitmap)
     holes = [loop.points for loop in loops if loop.hole and _area(loop.points) >= SPECK]
-    for outer in (loop.points for loop in loops if not loop.hole):
-        inside = _filled(outer, bitmap.shape) if holes else np.zeros_like(bitmap)
+    for outer in (loop for loop in loops if not loop.hole):
+        inside = _filled(outer.points, bitmap.shape) if holes else np.zeros_like(bitmap)
         own = [hole for hole in holes if inside[hole[0, 1], hole[0, 0]]]
         if not own:
             yield outer
@@ -73,7 +79,8 @@ def _solid_loops(bitmap: Bitmap) -> Iterator[Ints]:
         cuts = sorted({int(hole[:, 0].min() + hole[:, 0].max()) // 2 for hole in own})
         for first, last in zip([0, *cuts], [*cuts, bitmap.shape[1]], strict=True):
             for part in _solid_loops(inside[:, first:last]):
-                yield part + np.array([first, 0])
+                points = part.points + np.array([first, 0])
+                yield _Loop(points, hole=False, fixed=part.fixed | np.isin(points[:, 0], cuts))
 
 
 def _traced(bitmap: Bitmap) -> list[_Loop]:
@@ -102,7 +109,7 @@ def _traced(bitmap: Bitmap) -> list[_Loop]:
             at = along_[other]
         points = corners[rows, 1::-1]
         x, y = points[0]  # the first one of the highest: what lies right below is inside
-        loops.append(_Loop(points, hole=not right[y, x]))
+        loops.append(_Loop(points, hole=not right[y, x], fixed=np.zeros(len(points), dtype=bool)))
     return loops
 
 
@@ -129,30 +136,26 @@ def _area(loop: Ints | Floats) -> float:
 # --- simplifying ----------------------------------------------------------------------------------
 
 
-def _simplified(loop: Ints, tolerance: float) -> Floats:
+def _simplified(loop: _Loop, tolerance: float) -> Floats:
     """Fewer corners (Douglas and Peucker 1973): those left out lie within ``tolerance`` of the line.
 
-    Begins with two corners that are far from each other. What would be left without area stays as it is.
+    Begins with two corners that are far from each other, and those that are fixed. What would be left without area
+    stays as it is.
     """
-    points = loop.astype(np.float64)
+    points = loop.points.astype(np.float64)
     if tolerance <= 0:
         return points
-    far = int(np.square(points - points[0]).sum(axis=1).argmax())
-    kept = np.zeros(len(points) + 1, dtype=bool)
-    kept[[0, far, len(points)]] = True
     closed = np.concatenate([points, points[:1]])
-    spans = [(0, far), (far, len(points))]
+    kept = np.append(loop.fixed, False)
+    kept[[0, int(np.square(points - points[0]).sum(axis=1).argmax()), len(points)]] = True
+    spans = list(pairwise(np.flatnonzero(kept).tolist()))
     while spans:
         first, last = spans.pop()
         if last - first < 2:
             continue
-        between, start, line = closed[first + 1 : last], closed[first], closed[last] - closed[first]
-        offset, length = between - start, float(np.hypot(*line))
-        if length:
-            along = np.clip(offset @ line / length**2, 0, 1)
-            distance = np.hypot(*(offset - along[:, None] * line).T)
-        else:
-            distance = np.hypot(*offset.T)
+        offset, line = closed[first + 1 : last] - closed[first], closed[last] - closed[first]
+        length = max(float(line @ line), 1e-9)  # of a loop that comes back to where it began, 0
+        distance = np.hypot(*(offset - np.clip(offset @ line / length, 0, 1)[:, None] * line).T)
         middle = int(distance.argmax())
         if distance[middle] > tolerance:
             middle += first + 1

@@ -70,6 +70,8 @@ def test_a_ring_is_cut_and_stays_hollow() -> None:
     found = covered(polygons, bitmap)
     assert not found[25:35, 25:35].any()
     assert found.max() == 1
+    assert (found[8:15, 20:40] == 1).all(), "no gap where it was cut"
+    assert (found[45:52, 20:40] == 1).all()
     assert (found.astype(bool) & bitmap).sum() / (found.astype(bool) | bitmap).sum() > FAITHFUL
 
 
