@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from dsctool.data.exporting.outlines import Part, Ring, border_error, midpoints, outline, simplified, with_seams
 from dsctool.data.importing.coco import read_set
 from dsctool.data.importing.label_images import CLASSES_FILE
+from dsctool.data.importing.rasters import window
 from dsctool.data.importing.record import Found, Instance, Picture
 from dsctool.data.importing.writing import file_names, write_set
 from dsctool.data.new_folder import bring, whole_folder
@@ -96,9 +97,12 @@ def export_label_images(found: Found, output: Path, options: Options, progress: 
                 raise DataError(f"{picture.path}: has {len(kept)} instances, and 16 bits tell 65,535 apart")
             rles = [each.rle(picture.size) for each in kept]
             for place in sorted(range(len(kept)), key=lambda n: -int(coco_mask.area(rles[n]))):
-                inside = coco_mask.decode(rles[place]).astype(bool)
-                covered += int(np.count_nonzero(values[inside]))
-                values[inside] = place + 1
+                if not coco_mask.area(rles[place]):
+                    continue
+                left, top, mask = window(rles[place])
+                part = values[top : top + mask.shape[0], left : left + mask.shape[1]]
+                covered += int(np.count_nonzero(part[mask != 0]))
+                part[mask != 0] = place + 1
             rows.writerows([name, place + 1, each.category] for place, each in enumerate(kept))
             target = (partial / "masks" / name).with_suffix(".png")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +164,10 @@ def _rings(instance: Instance, size: Size, simplify: float, *, whole: bool) -> l
     """One ring for each part, or one for all; polygons that are simple enough stay as they are."""
     if instance.mask is None and (len(instance.polygons) == 1 or not whole):
         return [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in instance.polygons]
-    left, top, width, height = (int(side) for side in coco_mask.toBbox(instance.rle(size)))
-    mask = coco_mask.decode(instance.rle(size))[top : top + height, left : left + width]
+    rle = instance.rle(size)
+    if not coco_mask.area(rle):
+        return []
+    left, top, mask = window(rle)
     rings = _fewest_points(outline(mask), mask, simplify, whole=whole)
     return [ring + np.array([left, top]) for ring in rings]
 

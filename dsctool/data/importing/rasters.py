@@ -16,7 +16,7 @@ from dsctool.data.decoding import DECODE_ERRORS, unreadable
 from dsctool.data.importing.record import Polygon, usable
 from dsctool.data.shapes import drawn
 from dsctool.errors import DataError
-from dsctool.rle import Rle
+from dsctool.rle import Rle, decompress_runs
 from dsctool.terms import Size
 
 Values = NDArray[np.int64]
@@ -81,6 +81,19 @@ def bitmap_rle(bitmap: NDArray[Any]) -> Rle:
     """Of a mask ``(h, w)``, whatever is not 0."""
     rle: Rle = coco_mask.encode(np.asfortranarray(bitmap != 0, dtype=np.uint8))
     return rle
+
+
+def window(rle: Rle) -> tuple[int, int, NDArray[np.uint8]]:
+    """Left, top and pixels of the box around a mask, drawn without the rest of its image; the mask is not empty."""
+    height = int(rle["size"][0])
+    left, top, width, tall = (int(side) for side in coco_mask.toBbox(rle))
+    if (runs := decompress_runs(rle["counts"])) is None:
+        raise DataError("run lengths are not the compressed text that pycocotools writes")
+    ends = np.cumsum(runs) - left * height
+    columns = np.zeros(width * height, dtype=np.uint8)
+    for start, end in zip(ends[::2].tolist(), ends[1::2].tolist(), strict=False):
+        columns[max(start, 0) : max(end, 0)] = 1
+    return left, top, columns.reshape(width, height).T[top : top + tall]
 
 
 def placed(bitmap: NDArray[Any], left: int, top: int, size: Size) -> NDArray[np.bool_]:
