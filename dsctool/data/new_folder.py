@@ -34,13 +34,16 @@ def whole_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def bring(source: Path, target: Path, *, link: bool) -> None:
-    """A copy of a file, or (link) a second name for it; folders are made.
+def bring(source: Path, target: Path, *, link: bool, data: bytes | None = None) -> None:
+    """A copy of a file, or (link) a second name for it, or a file of ``data``; folders are made.
 
     Raises:
         DataError: it cannot be linked.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        target.write_bytes(data)
+        return
     if not link:
         shutil.copyfile(source, target)
         return

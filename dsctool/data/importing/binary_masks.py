@@ -8,7 +8,7 @@ from pathlib import Path
 from dsctool.data.images import image_size
 from dsctool.data.importing.files import Images
 from dsctool.data.importing.mask_files import MaskFile, pair_masks
-from dsctool.data.importing.rasters import bitmap_rle, read_values
+from dsctool.data.importing.rasters import bitmap_rle, read_mask
 from dsctool.data.importing.record import DEFAULT_CLASS, Found, Instance, Options, Picture
 from dsctool.errors import DataError
 
@@ -31,12 +31,12 @@ def read(source: Path, options: Options) -> Found:
         instances: list[Instance] = []
         size = None
         for mask, folder in pair.masks:
-            values = read_values(mask.path)
-            size = values.shape if size is None else size
-            if values.shape != size:
-                raise DataError(f"{mask.path}: is {values.shape[1]} x {values.shape[0]} pixels, other masks are not")
+            inside = read_mask(mask.path)
+            size = inside.shape if size is None else size
+            if inside.shape != size:
+                raise DataError(f"{mask.path}: is {inside.shape[1]} x {inside.shape[0]} pixels, other masks are not")
             name = options.class_name or folder or _class_of(mask, pair.path.stem) or DEFAULT_CLASS
-            instances.append(Instance(name, str(mask.path), mask=bitmap_rle(values)))
+            instances.append(Instance(name, str(mask.path), mask=bitmap_rle(inside)))
         pictures.append(
             Picture(pair.path, images.name(pair.path), image_size(pair.path, size), tuple(instances), pair.split)
         )

@@ -7,12 +7,13 @@ import binascii
 import io
 import math
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from dsctool.data.decoding import DECODE_ERRORS
+from dsctool.data.images import image_size
 from dsctool.data.importing.files import Images, files_below, split_in
 from dsctool.data.importing.node import Node
 from dsctool.data.importing.rasters import bitmap_rle, ellipse, placed, rectangle
@@ -26,7 +27,8 @@ _NO_AREAS = {"point", "points", "line", "linestrip"}
 def read(source: Path, options: Options) -> Found:
     """Every JSON file with ``shapes``: polygons, circles and masks; shapes of one label and group are one instance.
 
-    A picture is the file that ``imagePath`` names. Rectangles are boxes; points and lines are no areas.
+    A picture is the file that ``imagePath`` names, or else what ``imageData`` holds. Rectangles are boxes; points and
+    lines are no areas.
 
     Raises:
         DataError: a file has no such content, or its picture is not in the source.
@@ -46,12 +48,22 @@ def read(source: Path, options: Options) -> Found:
 
 def _picture(content: Node, images: Images, options: Options) -> Picture:
     named = content.at("imagePath")
-    path = images.find(named.text(), near=content.file.parent, where=named)
-    size = (content.at("imageHeight").whole(1), content.at("imageWidth").whole(1))
+    data = None
+    try:
+        path = images.find(named.text(), near=content.file.parent, where=named)
+    except DataError:
+        if (node := content.get("imageData")) is None:
+            raise
+        data = _decoded(node)
+        path = content.file.with_suffix(PurePosixPath(named.text().replace("\\", "/")).suffix)
+    if data is not None or content.has("imageHeight", "imageWidth"):
+        size = (content.at("imageHeight").whole(1), content.at("imageWidth").whole(1))
+    else:  # as LabelMe 3 writes it
+        size = image_size(path)
     left_out: list[str] = []
     instances = joined(_instances(content.at("shapes"), size, left_out, options), size)
-    name = images.name(path)
-    return Picture(path, name, size, instances, split_in(*path.relative_to(images.root).parts[:-1]), tuple(left_out))
+    split = split_in(*path.relative_to(images.root).parts[:-1])
+    return Picture(path, images.name(path), size, instances, split, tuple(left_out), data)
 
 
 def _instances(shapes: Node, size: Size, left_out: list[str], options: Options) -> Iterator[Instance]:
@@ -97,10 +109,18 @@ def _mask(shape: Node, points: list[tuple[float, float]], size: Size) -> np.ndar
     if not points:
         raise shape.at("points").error("a mask needs the points of its box")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(node.text(), validate=True))) as image:
+        with Image.open(io.BytesIO(_decoded(node))) as image:
             bitmap = np.asarray(image)
-    except (binascii.Error, *DECODE_ERRORS):
-        raise node.error("is not the picture of a mask in base 64") from None
+    except DECODE_ERRORS:
+        raise node.error("is not a picture in base 64") from None
     if bitmap.ndim != 2:
         raise node.error("is a picture in colours, and no mask")
     return placed(bitmap, round(points[0][0]), round(points[0][1]), size)
+
+
+def _decoded(node: Node) -> bytes:
+    """A picture in base 64."""
+    try:
+        return base64.b64decode(node.text(), validate=True)
+    except (binascii.Error, ValueError):
+        raise node.error("is not a picture in base 64") from None

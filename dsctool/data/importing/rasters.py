@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco_mask
 
 from dsctool.data.decoding import DECODE_ERRORS, unreadable
@@ -23,6 +23,16 @@ Values = NDArray[np.int64]
 _CORNERS = 64  # of a polygon for an ellipse
 
 
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """A mask of one object ``(h, w)``: whatever is not 0, or, of a JPEG, which changes values, the brighter half.
+
+    Raises:
+        DataError: as :func:`read_values`.
+    """
+    values, lossy = _read(path)
+    return values > 127 if lossy else values != 0
+
+
 def read_values(path: Path) -> Values:
     """The values of a label image ``(h, w)``, as they are stored: indices of a palette, numbers of 8 to 32 bits.
 
@@ -31,25 +41,36 @@ def read_values(path: Path) -> Values:
     Raises:
         DataError: the file is missing or damaged, has several pages, fractions, or is a JPEG, which changes values.
     """
+    values, lossy = _read(path)
+    if lossy:
+        raise DataError(f"{path}: is a JPEG, which changes values near borders: save masks as PNG or TIFF")
+    return values
+
+
+def _read(path: Path) -> tuple[Values, bool]:
+    """Values, and whether the file is a JPEG."""
     try:
         with Image.open(path) as image:
-            if image.format == "JPEG":
-                raise DataError(f"{path}: is a JPEG, which changes values near borders: save masks as PNG or TIFF")
+            lossy = image.format == "JPEG"
             if getattr(image, "n_frames", 1) > 1:
                 raise DataError(f"{path}: has several pages; save each label image as a file of its own")
             pixels = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{path}: is not an image of a known format (64 bits aren't read: save masks with 8 to 32)"
+        ) from None
     except DECODE_ERRORS as error:
         raise unreadable(path, error) from None
     if pixels.ndim == 3:
         red, green, blue = (pixels[..., channel].astype(np.int64) for channel in range(3))
         grey = bool((red == green).all() and (green == blue).all())
-        return red if grey else red + 256 * green + 65_536 * blue
+        return red if grey else red + 256 * green + 65_536 * blue, lossy
     values = pixels.astype(np.int64)
     if pixels.dtype.kind == "f" and not np.array_equal(values, pixels):
         raise DataError(f"{path}: holds fractions; a label image has a whole number for each instance")
-    return values
+    return values, lossy
 
 
 def label_rles(values: NDArray[Any], *, background: int = 0) -> dict[int, Rle]:

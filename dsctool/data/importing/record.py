@@ -59,6 +59,7 @@ class Picture:
 
     name: the file's path below the source, with slashes: what groups are found by. split: the source's own word for
     the part that it belongs to, or None. left_out: shapes that are no areas, such as points, by name.
+    data: what the file would hold, where the source has it elsewhere; there is no file then.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Picture:
     instances: tuple[Instance, ...]
     split: str | None = None
     left_out: tuple[str, ...] = ()
+    data: bytes | None = None
 
 
 @dataclass(frozen=True)

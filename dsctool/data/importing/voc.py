@@ -114,10 +114,8 @@ def _names(root: Path) -> dict[int, str]:
         except ValueError:
             raise DataError(f"{file}: line {number}: must be name:red,green,blue:...") from None
         colour = red + 256 * green + 65_536 * blue
-        grey = red == green == blue
-        code = red if grey else _INDEX.get(colour, colour)
-        if code and name.strip() != "background":
-            names[code] = name.strip()
+        codes = {_INDEX.get(colour, colour)} | ({red} if red == green == blue else set())  # in colours, or all grey
+        names |= {code: name.strip() for code in codes if code and name.strip() != "background"}
     return names
 
 

@@ -88,7 +88,7 @@ def _write_part(
     annotations: list[dict[str, Any]] = []
     folder.mkdir()
     for number, (picture, name) in enumerate(zip(pictures, file_names(pictures), strict=True), start=1):
-        bring(picture.path, folder / name, link=link)
+        bring(picture.path, folder / name, link=link, data=picture.data)
         height, width = picture.size
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         for instance in picture.instances:

@@ -51,7 +51,8 @@ def _label_file(picture: Path, source: Path) -> Path | None:
     parts = picture.relative_to(source).parts
     places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
     folders = [Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 : -1])] if places else []
-    for folder in [*folders, Path(*parts[:-1])]:
+    here = Path(*parts[:-1])
+    for folder in [*folders, here, here / "labels", here.parent / "labels"]:
         if (file := source / folder / f"{picture.stem}.txt").is_file():
             return file
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dsctool.data.checks import check_data
 from dsctool.data.importing.importer import import_set
 from dsctool.data.importing.record import Options
 from dsctool.errors import DataError
-from tests.data.importing.foreign import WRITERS, Thing, save_pictures, things
+from tests.data.importing.foreign import NAMES, WRITERS, Thing, save_pictures, things
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ LABELME = [
     (lambda c: c["shapes"][1].pop("label"), r"a\.json: shapes\[1\]: missing key 'label'"),
     (lambda c: c["shapes"][2]["points"].__setitem__(0, [1]), r"shapes\[2\]\.points\[0\]: must be x and y, not 1 num"),
     (lambda c: c["shapes"][2].__setitem__("points", [["x", 1]] * 3), r"points\[0\]\[0\]: must be a finite number"),
-    (lambda c: c["shapes"][1].__setitem__("mask", "@"), r"shapes\[1\]\.mask: is not the picture of a mask"),
+    (lambda c: c["shapes"][1].__setitem__("mask", "@"), r"shapes\[1\]\.mask: is not a picture in base 64"),
     (lambda c: c["shapes"][2].__setitem__("shape_type", "star"), r"shape_type 'star' is not known"),
     (lambda c: c["shapes"][2].__setitem__("points", [[0, 0], [9e6, 0], [0, 9]]), r"reaches far out of the image"),
     (lambda c: c.__setitem__("imagePath", "../../../etc/x.png"), r"imagePath: no image file .*leads out of it"),
@@ -228,3 +230,51 @@ def test_boxes_and_lines_are_counted(tmp_path: Path) -> None:
     refused_again = Options()
     with pytest.raises(DataError, match="is there already"):
         import_set("labelme", tmp_path / "in", tmp_path / "boxes", refused_again)
+
+
+def test_a_picture_may_be_in_the_json(written: Callable[[str], Path]) -> None:
+    """As LabelMe stores it; older files have no sizes, where there is a picture."""
+    source = written("LabelMe")
+    data = (source / "photos" / "a.png").read_bytes()
+    changed(source / "json" / "a.json", lambda c: c.__setitem__("imageData", base64.b64encode(data).decode()))
+    changed(source / "json" / "b.json", lambda c: (c.pop("imageHeight"), c.pop("imageWidth")))
+    (source / "photos" / "a.png").unlink()
+    import_set("labelme", source, source.parent / "new", Options(), share=0)
+    assert (source.parent / "new/train/a.png").read_bytes() == data
+    assert check_data(source.parent / "new") == []
+    changed(source / "json" / "a.json", lambda c: c.__setitem__("imageData", None))
+    with pytest.raises(DataError, match=r"a\.json: imagePath: no image file '\.\.\\photos\\a\.png'"):
+        import_set("labelme", source, source.parent / "other", Options())
+
+
+def test_masks_of_one_object_may_be_jpegs(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "in/images")
+    for name in NAMES:
+        mask = np.zeros((48, 64), dtype=np.uint8)
+        mask[8:24, 16:40] = 255
+        (tmp_path / "in/masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"in/masks/{name}_1.jpg", quality=60)
+    import_set("binary-masks", tmp_path / "in", tmp_path / "new", Options(), share=0)
+    content = json.loads((tmp_path / "new/annotations/instances_train.json").read_text())
+    assert {each["area"] for each in content["annotations"]} == {16 * 24}
+
+
+def test_voc_in_colours(written: Callable[[str], Path]) -> None:
+    """Of objects and of classes, as CVAT writes them: grey is a colour too, and VOC's border is none."""
+    source = written("Pascal VOC")
+    root = source / "VOCdevkit/VOC2012"
+    classes = {1: (128, 128, 128), 2: (250, 50, 83)}
+    (root / "labelmap.txt").write_text("background:0,0,0::\ncell:128,128,128::\ndebris:250,50,83::\n")
+    for name in NAMES:
+        for folder, colours in (
+            ("SegmentationClass", classes),
+            ("SegmentationObject", {n: (n, 90, 7) for n in range(9)}),
+        ):
+            values = np.asarray(Image.open(root / folder / f"{name}.png"))
+            picture = np.zeros((*values.shape, 3), dtype=np.uint8)
+            for value in np.unique(values).tolist():
+                picture[values == value] = {0: (0, 0, 0), 255: (224, 224, 192)}.get(value) or colours[value]
+            Image.fromarray(picture).save(root / folder / f"{name}.png")
+    done = import_set("voc", source, source.parent / "new", Options())
+    assert done.instances == {"train": 15, "val": 10}
+    assert done.classes == ("cell", "debris")
