@@ -67,9 +67,16 @@ class Tables:
         return {} if self.path is None else {"table": True, "pixel_size": self.pixel_size and list(self.pixel_size)}
 
     def prepare(
-        self, *, resume: bool, overwrite: bool, written: Sequence[Path | None], read: Sequence[Path | None]
-    ) -> None:
-        """What is in the way is found now. written, read: the other files of the command."""
+        self, output: Path, *, resume: bool, overwrite: bool, written: Sequence[Path | None],
+        read: Sequence[Path | None],
+    ) -> None:  # fmt: skip
+        """What is in the way is found now, and tables of an earlier run in ``output`` go where it is to be replaced.
+
+        written, read: the other files of the command.
+        """
+        if overwrite:
+            stale = [glob.escape(path.name) for path in output.glob("*.csv") if path.is_file() and _is_ours(path)]
+            clear_results(output, stale, overwrite=True, keep=read)
         if self.path is None:
             return
         keep_apart([*written, *self.files], read)

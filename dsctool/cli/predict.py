@@ -206,7 +206,9 @@ def predict(
             if processes.first:
                 inputs = [*paths, images_json, semantic, stuff_labels]
                 prepare_editing(for_editing, overwrite=overwrite)
-                tables.prepare(resume=resume, overwrite=overwrite, read=[*inputs, checkpoint], written=targets.files)
+                tables.prepare(
+                    output, resume=resume, overwrite=overwrite, read=[*inputs, checkpoint], written=targets.files
+                )
                 _prepare(output, targets, resume=resume, overwrite=overwrite, inputs=inputs)
                 work = stack.enter_context((WorkFile.resume if resume else WorkFile.begin)(output / WORK, run))
         small = SmallCount(model.config.data, thresholds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from colorsys import hsv_to_rgb, rgb_to_hsv
 
 import numpy as np
@@ -42,8 +42,8 @@ def assign_colors(boxes: NDArray[np.float64]) -> list[Color]:
     differences = np.sqrt((((palette[:, None] - palette[None]) * (0.55, 0.77, 0.33)) ** 2).sum(axis=-1))
     chosen: list[int] = []
     used = np.zeros(len(palette))
-    for index, near in enumerate(_touching(boxes)):
-        neighbours = sorted({chosen[other] for other in np.flatnonzero(near[:index])})
+    for near in _touching(boxes):
+        neighbours = sorted({chosen[other] for other in np.flatnonzero(near)})
         distance = differences[:, neighbours].min(axis=1) if neighbours else np.full(len(palette), np.inf)
         distinct = np.minimum(distance, 60.0)  # beyond that, more difference does not help the eye
         best = min(range(len(palette)), key=lambda color: (-distinct[color], used[color], color))
@@ -74,10 +74,11 @@ def text_color(background: Color) -> Color:
     return (0, 0, 0) if luminance > 0.18 else (255, 255, 255)
 
 
-def _touching(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """``(n, n)``: whether two boxes, grown by a tenth of their size, overlap."""
+def _touching(boxes: NDArray[np.float64]) -> Iterator[NDArray[np.bool_]]:
+    """For every box ``(index,)``: which of those before it overlap it, where all are grown by a tenth of their size."""
     low, high = boxes[:, :2], boxes[:, 2:]
     margin = 0.1 * (high - low)
     low, high = low - margin, high + margin
-    meet = np.maximum(low[:, None], low[None]) < np.minimum(high[:, None], high[None])
-    return np.asarray(meet.all(axis=-1))
+    for index in range(len(boxes)):
+        meet = np.maximum(low[:index], low[index]) < np.minimum(high[:index], high[index])
+        yield np.asarray(meet.all(axis=1))

@@ -53,7 +53,7 @@ def draw_tags(canvas: Image.Image, tags: Sequence[Tag], *, font_size: int) -> No
     Small boxes choose first: they have the fewest places. A tag that is large for its box, or finds no free
     place, is set smaller, then shorter, then left out: none is larger than what it names.
     """
-    boxes = [tag.box for tag in tags]
+    boxes = np.array([tag.box for tag in tags], dtype=np.float64).reshape(-1, 4)
     placed: list[Rectangle] = []
     drawn: list[tuple[Rectangle, Tag, int]] = []
     room = ROOM if len(tags) < MANY else ROOM_OF_MANY
@@ -62,6 +62,8 @@ def draw_tags(canvas: Image.Image, tags: Sequence[Tag], *, font_size: int) -> No
         if place is not None:
             placed.append(place[0])
             drawn.append(place)
+    if not drawn:
+        return
     overlay = Image.new("RGBA", canvas.size)
     draw = ImageDraw.Draw(overlay)
     for rectangle, tag, size in reversed(drawn):
@@ -70,14 +72,15 @@ def draw_tags(canvas: Image.Image, tags: Sequence[Tag], *, font_size: int) -> No
 
 
 def _place(
-    tag: Tag, placed: Sequence[Rectangle], boxes: Sequence[Rectangle], canvas: tuple[int, int], font_size: int,
+    tag: Tag, placed: Sequence[Rectangle], boxes: NDArray[np.float64], canvas: tuple[int, int], font_size: int,
     room: float,
 ) -> tuple[Rectangle, Tag, int] | None:  # fmt: skip
     """The tag's rectangle, what it says, and the font size; None where it is hidden."""
     tried: list[tuple[float, float, Rectangle, Tag, int]] = []
     for said, size in _forms(tag, font_size, room):
         width, height = _extent(said.text, size)
-        others = [box for box in boxes if box != tag.box and _area(box) < 6 * width * height]
+        small = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) < 6 * width * height
+        others = boxes[small & (boxes != tag.box).any(axis=1)]
         rectangles = list(_candidates(said, size, canvas))
         crossed = _hidden(rectangles, placed)
         hidden = crossed + 0.3 * _hidden(rectangles, others)
@@ -185,7 +188,7 @@ def _area(box: Rectangle) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _hidden(places: Sequence[Rectangle], others: Sequence[Rectangle]) -> NDArray[np.float64]:
+def _hidden(places: Sequence[Rectangle], others: Sequence[Rectangle] | NDArray[np.float64]) -> NDArray[np.float64]:
     """How much of the other rectangles each of the places would hide, in pixels."""
     one, other = np.array(places)[:, None], np.array(others).reshape(1, -1, 4)
     sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])

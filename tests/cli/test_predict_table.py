@@ -112,6 +112,14 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(checkpoint: Path, photo
     assert table.with_name("counts.csv").read_text() == "of somebody else\n"
 
 
+def test_no_table_of_an_earlier_run_stays_beside_new_results(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    words = [checkpoint, photos / "00.png", "--no-overlays", "--output", tmp_path]
+    assert run(*words, "--table", tmp_path / "cells.csv").exit_code == 0
+    (tmp_path / "mine.csv").write_text("of somebody else\n")
+    assert run(*words, "--overwrite").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"images.json", "mine.csv", "predictions.json"}
+
+
 def test_images_that_could_not_be_read_have_no_rows_until_they_can(checkpoint: Path, tmp_path: Path) -> None:
     save_image(tmp_path / "photos/a.png")
     late = save_image(tmp_path / "late.png", seed=1)
