@@ -338,14 +338,22 @@ class Instances(_Movable):
             image_id=image_id,
         )
 
-    def draw(self, image: ImageSource | None = None) -> Image:
+    def draw(
+        self,
+        image: ImageSource | None = None,
+        *,
+        labels: bool = True,
+        color: Literal["class", "instance"] | None = None,
+    ) -> Image:
         """The picture with masks, boxes where there are no masks, names and scores on it.
 
-        image: what to draw on, anything that ``predict_images`` takes; None: the picture that was kept.
+        image: what to draw on, anything that ``predict_images`` takes; None: the picture that was kept. labels: with
+        names. color: what has a colour of its own, and a legend with counts below the picture; None: an instance, none.
 
         Raises:
             DataError: there is no picture, or it cannot be used, or has another size than the instances.
         """
+        from dsctool.visualize.draw import Style
         from dsctool.visualize.overlays import draw_found
 
-        return draw_found(self, image)
+        return draw_found(self, image, style=Style(labels, color))

@@ -15,7 +15,7 @@ from torch import Tensor
 from dsctool.data.records import Category
 from dsctool.errors import DataError
 from dsctool.structures import Instances
-from dsctool.visualize.draw import draw_instances
+from dsctool.visualize.draw import Style, draw_instances
 
 FISH = (Category(7, "fish"), Category(90, "shell"))
 SIZE = (40, 60)
@@ -181,6 +181,24 @@ def test_drawn_on_the_picture_that_was_kept(masks: bool) -> None:
     assert np.array_equal(np.asarray(instances.draw()), np.asarray(expected))
     assert not np.array_equal(np.asarray(instances.draw()), np.full((*SIZE, 3), 90))
     assert np.array_equal(np.asarray(instances[:0].draw()), np.full((*SIZE, 3), 90))
+
+
+def test_drawn_by_class_with_a_legend() -> None:
+    drawn = found().draw(labels=False, color="class")
+    assert drawn.width == SIZE[1]
+    assert drawn.height > SIZE[0]
+    style = Style(labels=False, color="class")
+    instances = found()
+    assert instances.image is not None
+    expected = draw_instances(
+        instances.image,
+        boxes=BOXES,
+        names=instances.names,
+        masks=instances.masks,
+        style=style,
+        classes=[category.name for category in instances.categories],
+    )
+    assert np.array_equal(np.asarray(drawn), np.asarray(expected))
 
 
 def test_drawn_on_another_picture() -> None:

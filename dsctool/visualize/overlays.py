@@ -18,7 +18,7 @@ from dsctool.terms import Size
 from dsctool.visualize.draw import PLAIN, Style, draw_instances
 
 
-def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Image:
+def draw_found(found: Instances, image: ImageSource | None = None, *, style: Style = PLAIN) -> Image.Image:
     """Instances on ``image``, or on the picture that they carry, at its size.
 
     Raises:
@@ -31,7 +31,15 @@ def draw_found(found: Instances, image: ImageSource | None = None) -> Image.Imag
     size = (pixels.shape[-2], pixels.shape[-1])
     if found.size not in (None, size):
         raise DataError(f"the picture has {size} pixels, these instances are in {found.size} (height, width)")
-    return draw_instances(pixels, boxes=found.boxes, names=found.names, scores=found.scores, masks=found.masks)
+    return draw_instances(
+        pixels,
+        boxes=found.boxes,
+        names=found.names,
+        scores=found.scores,
+        masks=found.masks,
+        style=style,
+        classes=[category.name for category in found.categories],
+    )
 
 
 def save_overlay(
