@@ -59,7 +59,7 @@ def stored_thresholds(
 
     Raises DsctoolError where it has no thresholds.
     """
-    from dsctool.engine.split_results import match_categories
+    from dsctool.data.classes import match_categories
 
     loaded = _with_point(checkpoint)
     assert loaded.operating_point is not None
@@ -72,7 +72,8 @@ def stored_thresholds(
             f"{checkpoint}: its thresholds were found with {' '.join(then) or 'nothing changed'}, now it runs with "
             f"{' '.join(now) or 'nothing changed'}: scores may mean something else"
         )
-    return Stored({category.id: each for category, each in zip(own, point.thresholds, strict=True)}, note)
+    pairs = zip(own, point.thresholds, strict=True)
+    return Stored({category.id: each for category, each in pairs if category is not None}, note)
 
 
 _SCORING = ("model.", "postprocess.", "data.tta", "data.test_resize")
@@ -197,16 +198,17 @@ class Scored:
 
 
 def _store(asked: Scores, study: OperatingStudy, categories: Sequence[Category]) -> None:
-    from dsctool.engine.split_results import match_categories
+    from dsctool.data.classes import match_categories
     from dsctool.interop.checkpoint import OperatingPoint, load_checkpoint, store_operating_point
 
     assert asked.model is not None
-    if study.thresholds is None:
+    spare = None if study.overall.at is None else study.overall.at.threshold
+    if study.thresholds is None or spare is None:
         raise DsctoolError(f"{asked.model}: nothing is stored: no threshold is better than another")
     by_id = {category.id: each for category, each in zip(categories, study.thresholds, strict=True)}
     labels = match_categories(load_checkpoint(asked.model).categories, categories, asked.model)
     point = OperatingPoint(
-        thresholds=tuple(by_id[category.id] for category in labels),
+        thresholds=tuple(spare if category is None else by_id[category.id] for category in labels),
         best=asked.best_by.value,
         kind=study.kind,
         iou=0.5,

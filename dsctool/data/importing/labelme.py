@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from dsctool.data.decoding import DECODE_ERRORS
 from dsctool.data.images import image_size
 from dsctool.data.importing.files import Images, files_below, split_in
 from dsctool.data.importing.node import Node
@@ -111,7 +110,7 @@ def _mask(shape: Node, points: list[tuple[float, float]], size: Size) -> np.ndar
     try:
         with Image.open(io.BytesIO(_decoded(node))) as image:
             bitmap = np.asarray(image)
-    except DECODE_ERRORS:
+    except Exception:  # decoders meet damage with any exception there is
         raise node.error("is not a picture in base 64") from None
     if bitmap.ndim != 2:
         raise node.error("is a picture in colours, and no mask")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco_mask
 
-from dsctool.data.decoding import DECODE_ERRORS, unreadable
+from dsctool.data.decoding import decoding
 from dsctool.data.importing.record import Polygon, usable
 from dsctool.data.shapes import drawn
 from dsctool.errors import DataError
@@ -49,20 +49,18 @@ def read_values(path: Path) -> Values:
 
 def _read(path: Path) -> tuple[Values, bool]:
     """Values, and whether the file is a JPEG."""
-    try:
-        with Image.open(path) as image:
+    with decoding(path):
+        try:
+            opened = Image.open(path)
+        except UnidentifiedImageError:
+            raise DataError(
+                f"{path}: is not an image of a known format (64 bits aren't read: save masks with 8 to 32)"
+            ) from None
+        with opened as image:
             lossy = image.format == "JPEG"
             if getattr(image, "n_frames", 1) > 1:
                 raise DataError(f"{path}: has several pages; save each label image as a file of its own")
             pixels = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: is not an image of a known format (64 bits aren't read: save masks with 8 to 32)"
-        ) from None
-    except DECODE_ERRORS as error:
-        raise unreadable(path, error) from None
     if pixels.ndim == 3:
         red, green, blue = (pixels[..., channel].astype(np.int64) for channel in range(3))
         grey = bool((red == green).all() and (green == blue).all())
