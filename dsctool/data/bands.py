@@ -84,6 +84,8 @@ def chosen(raster: Raster, channels: Channels, name: str) -> Values:
         DataError: there are others than these.
     """
     values, count = raster.values, channels.count
+    if values.dtype.kind not in "uif":
+        raise DataError(f"{name}: has {_bands(values)}, which are no picture")
     found = values.shape[2]
     if channels.bands is not None:
         if max(channels.bands) > found:
@@ -144,7 +146,7 @@ def _high_byte(values: Values, name: str) -> Bytes:
     whole = values.dtype.kind in "iu"
     if values.dtype == np.uint16 or (whole and (not values.size or (values.min() >= 0 and values.max() <= 0xFFFF))):
         return (values >> 8).astype(np.uint8)
-    low, high = (f"{end:g}" for end in _finite_ends(values))
+    low, high = (f"{end:.0f}" if whole else f"{end:g}" for end in _finite_ends(values))
     raise DataError(
         f"{name}: holds {_kind(values)} values, from {low} to {high}. Say which become black and white: "
         f"data.image_range=[{low}, {high}], minmax or percentile"
@@ -221,5 +223,5 @@ def _bands(values: Values) -> str:
 
 def _kind(values: Values) -> str:
     bits = 8 * values.dtype.itemsize
-    kinds = {"f": f"{bits}-bit floating-point", "i": f"signed {bits}-bit", "c": "complex"}
+    kinds = {"f": f"{bits}-bit floating-point", "i": f"signed {bits}-bit", "c": f"{bits}-bit complex"}
     return kinds.get(values.dtype.kind, f"{bits}-bit")

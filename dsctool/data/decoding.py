@@ -46,7 +46,9 @@ def unreadable(path: Path, error: Exception) -> DataError:
     elif isinstance(error, MemoryError):
         reason = "it takes more memory than there is"
     else:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())
+        if not reason or not isinstance(error, OSError | SyntaxError | ValueError):  # others mean little by themselves
+            reason = f"{type(error).__name__} {reason}".strip()
     return DataError(f"{path}: cannot be decoded: {reason}")
 
 

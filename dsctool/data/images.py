@@ -75,13 +75,15 @@ def read_image(path: Path, size: Size | None = None, channels: Channels = RGB) -
     Raises:
         DataError: the file is missing, cut, no image, of a kind that cannot become these channels, or of another size.
     """
-    raster = _decode(path, size, channels, count_pages=False)
-    return as_tensor(to_bytes(chosen(raster, channels, str(path)), channels.span, str(path)))
+    with decoding(path):
+        raster = _decode(path, size, channels, count_pages=False)
+        return as_tensor(to_bytes(chosen(raster, channels, str(path)), channels.span, str(path)))
 
 
 def read_picture(path: Path, size: Size | None = None, channels: Channels = RGB) -> Decoded:
     """As :func:`read_image`, with what people see and should know."""
-    return _decoded(_decode(path, size, channels, count_pages=True), channels, str(path))
+    with decoding(path):
+        return _decoded(_decode(path, size, channels, count_pages=True), channels, str(path))
 
 
 def shown_image(path: Path, size: Size | None = None) -> Tensor:
@@ -93,10 +95,11 @@ def shown_image(path: Path, size: Size | None = None) -> Tensor:
     try:
         return read_picture(path, size).shown
     except DataError:
-        raster = _decode(path, size, Channels(count=0), count_pages=False)
-        bands = min(raster.values.shape[2], 3)
-        channels = Channels(bands, tuple(range(1, bands + 1)), "percentile")
-        return _decoded(raster, channels, str(path)).shown
+        with decoding(path):
+            raster = _decode(path, size, Channels(count=0), count_pages=False)
+            bands = min(raster.values.shape[2], 3)
+            channels = Channels(bands, tuple(range(1, bands + 1)), "percentile")
+            return _decoded(raster, channels, str(path)).shown
 
 
 def image_pixels(source: ImageSource, *, name: str = "image") -> Tensor:
@@ -184,15 +187,14 @@ def _decoded(raster: Raster, channels: Channels, name: str) -> Decoded:
 
 
 def _decode(path: Path, size: Size | None, channels: Channels, *, count_pages: bool) -> Raster:
-    with decoding(path):
-        try:
-            with Image.open(path) as image:
-                if not _beyond_pillow(image, channels):
-                    return _from_pillow(image, size, channels, path, count_pages=count_pages)
-        except UnidentifiedImageError:
-            if not is_tiff(path):
-                raise
-        return read_tiff(path, size, channels)
+    try:
+        with Image.open(path) as image:
+            if not _beyond_pillow(image, channels):
+                return _from_pillow(image, size, channels, path, count_pages=count_pages)
+    except UnidentifiedImageError:
+        if not is_tiff(path):
+            raise
+    return read_tiff(path, size, channels)
 
 
 def _beyond_pillow(image: Image.Image, channels: Channels) -> bool:
@@ -251,7 +253,7 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
     halved = _halves(image)
     orientation = _orientation(image)  # which decodes a PNG file
     _, turn = chosen_size(_stored_size(image), orientation, size, path)
-    signed = _is_signed(image)
+    kind = _widened(image)
     nodata = image.tag_v2.get(NODATA) if image.format == "TIFF" else None  # type: ignore[attr-defined]
     image.load()
     if halved and not channels.plain:
@@ -259,7 +261,7 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
             raise DataError(f"{path}: Pillow gives the high bytes of its 16-bit values alone: give the file's path")
         raster = _deep_png(path)
     else:
-        raster = _values(image, channels, halved=halved, signed=signed)
+        raster = _values(image, channels, halved=halved, kind=kind)
     values = without_gaps(raster.values, nodata, channels.span)
     if image.format == "TIFF":  # Pillow has turned it
         values = values if turn else as_stored(values, orientation)
@@ -268,11 +270,12 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
     return Raster(values, raster.extra, halved=raster.halved)
 
 
-def _values(image: Image.Image, channels: Channels, *, halved: bool, signed: bool) -> Raster:
+def _values(image: Image.Image, channels: Channels, *, halved: bool, kind: type[np.integer[Any]] | None) -> Raster:
+    """kind: of the values, where Pillow has widened them."""
     mode = image.mode
     if mode[0] in "IF":
         values = np.array(image)
-        return Raster(values.astype(np.int16 if signed else values.dtype.newbyteorder("="), copy=False)[:, :, None])
+        return Raster(values.astype(kind or values.dtype.newbyteorder("="), copy=False)[:, :, None])
     if channels.plain:
         if mode in ("P", "PA"):
             image = image.convert("RGBA")
@@ -304,12 +307,13 @@ def _read_as(path: Path, order: str) -> Values:
         return np.array(image)
 
 
-def _is_signed(image: Image.Image) -> bool:
-    """Whether it holds signed 16-bit values, which Pillow widens."""
-    if image.format != "TIFF":
-        return False
+def _widened(image: Image.Image) -> type[np.integer[Any]] | None:
+    """What a TIFF file holds that Pillow gives as signed values of 32 bits."""
+    if image.format != "TIFF" or image.mode != "I":
+        return None
     tags = image.tag_v2  # type: ignore[attr-defined]
-    return tags.get(_BITS) == (16,) and tuple(tags.get(_SAMPLE_FORMAT, (1,))) == (2,)
+    kinds: dict[tuple[int, int], type[np.integer[Any]]] = {(16, 2): np.int16, (32, 1): np.uint32}
+    return kinds.get((tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]))
 
 
 def _stored_size(image: Image.Image) -> Size:

@@ -86,7 +86,14 @@ def _values(page: Any, size: Size | None, path: Path, length: int) -> Values:
     ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
     if max(ends, default=0) > length:
         raise DataError(f"{path}: cannot be decoded: the file ends early")
-    stored = np.asarray(page.asarray())
+    try:
+        stored = np.asarray(page.asarray())
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        raise DataError(
+            f"{path}: is compressed in a way that takes imagecodecs to read: pip install 'dsctool[tiff]'"
+        ) from None
     axes = page.axes
     if stored.ndim != len(axes) or set(axes) - set("YXS") or not {"Y", "X"} <= set(axes):
         raise DataError(f"{path}: cannot be decoded: its axes are {axes}, not height, width and bands")

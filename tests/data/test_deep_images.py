@@ -133,6 +133,19 @@ def test_signed_and_floating_point(tmp_path: Path) -> None:
     assert pixels(path, MINMAX).max() == 255
 
 
+def test_wide_whole_numbers_and_complex_ones(tmp_path: Path) -> None:
+    wide = DEEP[..., 0].astype(np.uint32) * 1_000_000
+    path = write_tiff(tmp_path / "x.tif", wide)
+    low, high = int(wide.min()), int(wide.max())
+    with pytest.raises(DataError, match=rf"holds 32-bit values, from {low} to {high}.*image_range=\[{low}, {high}\]"):
+        read_image(path)
+    assert (pixels(path, MINMAX) == minmax(wide[..., None])).mean() > 0.99
+    path = write_tiff(tmp_path / "c.tif", DEEP[..., 0].astype(np.complex64))
+    for channels in (Channels(), MINMAX):
+        with pytest.raises(DataError, match=r"c\.tif: has 1 band of 64-bit complex values, which are no picture"):
+            read_image(path, None, channels)
+
+
 @pytest.mark.parametrize("bands", [1, 4])
 def test_pixels_without_a_value_are_black_and_stretch_nothing(tmp_path: Path, bands: int) -> None:
     values = DEEP[..., :bands].astype(np.int16)
