@@ -1,165 +1,224 @@
-"""Masks as polygons that people can edit: simplified, without holes, in as many parts as it takes.
+"""Outlines of masks along the edges of their pixels, and what editors need of them: few points, no holes, one part.
 
-COCO's polygons, and the editors that read them, know no holes: all polygons of an instance are filled. So a part with
-a hole is cut along a column through the hole, and becomes two or more polygons that lie side by side.
+Coordinates are those of corners of pixels: the mask of the pixel at row 0 and column 0 has the corners (0, 0), (1, 0),
+(1, 1) and (0, 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from dsctool.data.shapes import drawn
-from dsctool.rle import Bools, Floats, Ints, Rle
+from dsctool.rle import Bools
 
-Bitmap = NDArray[np.bool_]
-
-SPECK = 4
-"""Parts and holes of fewer pixels are left out, unless nothing else is there."""
-FAITHFUL = 0.95
-"""IoU that polygons and mask must have; where simplifying costs more, it is done less."""
+Ring = NDArray[np.float64]
+"""``(n, 2)``: x and y of the corners of a closed line; the first is not repeated."""
 
 
-def outlines(mask: Rle, *, tolerance: float = 1.0) -> list[list[float]]:
-    """Polygons that cover a mask, each a list of x and y in turn, in pixels; the largest part first.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A part of a mask: its outer ring, and those of its holes."""
 
-    The corner of the image is (0, 0), its first pixel reaches to (1, 1). None has a hole, and no two overlap by more
-    than ``tolerance``.
-
-    tolerance: how far a polygon may run beside the border of the mask, in pixels; less where the mask is so small that
-    their IoU would be below :data:`FAITHFUL`. 0: not at all. A mask without pixels has no polygons.
-    """
-    x, y, width, height = (int(side) for side in coco_mask.toBbox(mask))
-    if not width or not height:
-        return []
-    bitmap = coco_mask.decode(mask)[y : y + height, x : x + width].astype(bool)
-    loops = sorted(_solid_loops(bitmap), key=lambda loop: _area(loop.points), reverse=True)
-    loops = [loop for loop in loops if _area(loop.points) >= SPECK] or loops[:1]
-    size = (mask["size"][0], mask["size"][1])
-    while True:
-        polygons = [(_simplified(loop, tolerance) + np.array([x, y])).reshape(-1).tolist() for loop in loops]
-        if tolerance < 0.25 or coco_mask.iou([drawn(polygons, size)], [mask], [0])[0, 0] >= FAITHFUL:
-            return polygons
-        tolerance = tolerance / 2 if tolerance >= 0.5 else 0.0
+    outer: Ring
+    holes: tuple[Ring, ...] = ()
 
 
-# --- tracing --------------------------------------------------------------------------------------
+def outline(mask: NDArray[Any]) -> list[Part]:
+    """The parts of ``(h, w)``, pixels that touch at a corner in one part; drawn with their holes, they are the mask."""
+    padded = np.pad(mask != 0, 1).astype(np.int8)
+    # Of the four pixels around each point between pixels: upper left, upper right, lower left, lower right.
+    around = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, :-1] + 8 * padded[1:, 1:]
+    ys, xs = np.nonzero(_TURNS[around])
+    kinds = around[ys, xs]
+    crossing = _CROSSINGS[kinds]  # pixels that touch at a corner alone: the line comes by twice
+    rows = np.repeat(np.arange(len(ys)), 1 + crossing)
+    second = np.append(False, rows[1:] == rows[:-1]) if len(rows) else np.zeros(0, dtype=bool)
+    ys, xs, kinds = ys[rows], xs[rows], kinds[rows]
+    # In a row of points, sorted, every other gap is a line: at a crossing the first comes from the left. It turns so
+    # that the pixels that touch stay in one part.
+    across = _partners(np.lexsort((second, xs, ys)))
+    below = np.where(kinds == _FALLING, ~second, second) & _CROSSINGS[kinds]
+    down = _partners(np.lexsort((below, ys, xs)))
+    parts: list[tuple[Ring, list[Ring]]] = []
+    holes: list[Ring] = []
+    for ring in _rings(across, down):
+        points = np.stack([xs[ring], ys[ring]], axis=1).astype(np.float64)
+        points = points[::-1] if area(points) < 0 else points
+        x, y = points[np.lexsort((points[:, 0], points[:, 1]))[0]].astype(int)
+        if mask[y, x]:
+            parts.append((points, []))
+        else:
+            holes.append(points[::-1])
+    for hole in holes:
+        x, y = hole[np.lexsort((hole[:, 0], hole[:, 1]))[0]] + 0.5
+        enclosing = [part for part in parts if _encloses(part[0], x, y)]
+        min(enclosing, key=lambda part: area(part[0]))[1].append(hole)
+    return [Part(outer, tuple(inner)) for outer, inner in parts]
 
 
-@dataclass(frozen=True)
-class _Loop:
-    """A closed line along the borders of pixels.
-
-    points: ``(n, 2)`` its corners, x and y. hole: what it surrounds. fixed: ``(n,)``, the corners on the seams between
-    the parts of something that was cut, which stay: or there would be gaps.
-    """
-
-    points: Ints
-    hole: bool
-    fixed: Bools
+_FALLING, _RISING = 9, 6
+_CROSSINGS = np.isin(np.arange(16), (_FALLING, _RISING))
+_TURNS = np.isin(np.arange(16), (1, 2, 4, 8, 7, 11, 13, 14)) | _CROSSINGS
 
 
-def _solid_loops(bitmap: Bitmap) -> Iterator[_Loop]:
-    """Loops around parts without holes, which together are the bitmap; pixels that meet at a corner are apart."""
-    loops = _traced(bitmap)
-    holes = [loop.points for loop in loops if loop.hole and _area(loop.points) >= SPECK]
-    for outer in (loop for loop in loops if not loop.hole):
-        inside = _filled(outer.points, bitmap.shape) if holes else np.zeros_like(bitmap)
-        own = [hole for hole in holes if inside[hole[0, 1], hole[0, 0]]]
-        if not own:
-            yield outer
-            continue
-        for hole in own:
-            inside &= ~_filled(hole, bitmap.shape)
-        cuts = sorted({int(hole[:, 0].min() + hole[:, 0].max()) // 2 for hole in own})
-        for first, last in zip([0, *cuts], [*cuts, bitmap.shape[1]], strict=True):
-            for part in _solid_loops(inside[:, first:last]):
-                points = part.points + np.array([first, 0])
-                yield _Loop(points, hole=False, fixed=part.fixed | np.isin(points[:, 0], cuts))
+def _partners(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The other end of the line that begins at each point; order: of the points, so that lines lie between pairs."""
+    partners = np.empty(len(order), dtype=np.int64)
+    partners[order[::2]], partners[order[1::2]] = order[1::2], order[::2]
+    return partners
 
 
-def _traced(bitmap: Bitmap) -> list[_Loop]:
-    """All borders. Corners of a row are the ends of its horizontal lines in turn, those of a column of the vertical."""
-    padded = np.pad(bitmap, 1)
-    above_left, above_right, left, right = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    count = above_left.astype(np.int8) + above_right + left + right
-    falling = (count == 2) & above_left & right  # two pixels meet at this point alone: it is a corner of both
-    rising = (count == 2) & above_right & left
-    kinds = [(count % 2 == 1, 0, 0), (falling, 0, 0), (falling, 1, 1), (rising, 0, 1), (rising, 1, 0)]
-    corners = np.concatenate([np.insert(np.argwhere(where), [2, 2], order, axis=1) for where, *order in kinds])
-    corners = corners[np.lexsort((corners[:, 2], corners[:, 1], corners[:, 0]))]
-    across = np.arange(len(corners)) ^ 1
-    by_column = np.lexsort((corners[:, 3], corners[:, 0], corners[:, 1]))
-    along = np.empty(len(corners), dtype=np.int64)
-    along[by_column[::2]], along[by_column[1::2]] = by_column[1::2], by_column[::2]
-    loops, seen, across_, along_ = [], bytearray(len(corners)), across.tolist(), along.tolist()
-    for start in range(len(corners)):
+def _rings(across: NDArray[np.int64], down: NDArray[np.int64]) -> list[list[int]]:
+    """Points one after the other, along the rows and the columns in turn."""
+    left, right = across.tolist(), down.tolist()
+    seen = [False] * len(left)
+    rings = []
+    for start in range(len(left)):
         if seen[start]:
             continue
-        rows, at = [], start
-        while not seen[at]:
-            other = across_[at]
-            rows += [at, other]
-            seen[at] = seen[other] = True
-            at = along_[other]
-        points = corners[rows, 1::-1]
-        x, y = points[0]  # the first one of the highest: what lies right below is inside
-        loops.append(_Loop(points, hole=not right[y, x], fixed=np.zeros(len(points), dtype=bool)))
-    return loops
+        ring = []
+        point = start
+        while not seen[point]:
+            seen[point] = True
+            other = left[point]
+            seen[other] = True
+            ring += [point, other]
+            point = right[other]
+        rings.append(ring)
+    return rings
 
 
-def _filled(loop: Ints, shape: tuple[int, ...]) -> Bitmap:
-    """What a loop surrounds."""
-    flips = np.zeros((shape[0], shape[1] + 1), dtype=bool)
-    following = np.roll(loop, -1, axis=0)
-    for x, low, high in zip(
-        loop[:, 0].tolist(),
-        np.minimum(loop[:, 1], following[:, 1]).tolist(),
-        np.maximum(loop[:, 1], following[:, 1]).tolist(),
-        strict=True,
-    ):
-        flips[low:high, x] ^= True
-    inside: Bitmap = np.logical_xor.accumulate(flips, axis=1)[:, :-1]
-    return inside
+def area(ring: Ring) -> float:
+    """In square pixels; above 0 where the line goes clockwise as one sees it."""
+    x, y = ring[:, 0], ring[:, 1]
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
-def _area(loop: Ints | Floats) -> float:
-    x, y = loop.T.astype(np.float64)
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+def _encloses(ring: Ring, x: float, y: float) -> bool:
+    """Of a ring along the edges of pixels: whether a point that is on none of them lies inside."""
+    ends = np.roll(ring, -1, axis=0)
+    low, high = np.minimum(ring[:, 1], ends[:, 1]), np.maximum(ring[:, 1], ends[:, 1])
+    return bool(np.count_nonzero((low < y) & (y < high) & (ring[:, 0] < x)) % 2)
 
 
-# --- simplifying ----------------------------------------------------------------------------------
+def simplified(ring: Ring, tolerance: float, fixed: Bools | None = None) -> Ring:
+    """Fewer points, none of those left out farther than ``tolerance`` pixels from the line (Douglas and Peucker 1973).
 
-
-def _simplified(loop: _Loop, tolerance: float) -> Floats:
-    """Fewer corners (Douglas and Peucker 1973): those left out lie within ``tolerance`` of the line.
-
-    Begins with two corners that are far from each other, and those that are fixed. What would be left without area
-    stays as it is.
+    fixed: ``(n,)``, points that stay. What would be left without area stays as it is.
     """
-    points = loop.points.astype(np.float64)
-    if tolerance <= 0:
-        return points
-    closed = np.concatenate([points, points[:1]])
-    kept = np.append(loop.fixed, False)
-    kept[[0, int(np.square(points - points[0]).sum(axis=1).argmax()), len(points)]] = True
-    spans = list(pairwise(np.flatnonzero(kept).tolist()))
-    while spans:
-        first, last = spans.pop()
+    if tolerance <= 0 or len(ring) <= 4:
+        return ring
+    closed = np.concatenate([ring, ring[:1]])
+    kept = np.zeros(len(closed), dtype=bool) if fixed is None else np.append(fixed, False)
+    kept[[0, int(np.argmax(((ring - ring[0]) ** 2).sum(axis=1))), len(ring)]] = True
+    stack = list(pairwise(np.flatnonzero(kept).tolist()))
+    while stack:
+        first, last = stack.pop()
         if last - first < 2:
             continue
-        offset, line = closed[first + 1 : last] - closed[first], closed[last] - closed[first]
-        length = max(float(line @ line), 1e-9)  # of a loop that comes back to where it began, 0
-        distance = np.hypot(*(offset - np.clip(offset @ line / length, 0, 1)[:, None] * line).T)
-        middle = int(distance.argmax())
-        if distance[middle] > tolerance:
-            middle += first + 1
-            kept[middle] = True
-            spans += [(first, middle), (middle, last)]
-    chosen = points[kept[:-1]]
-    return chosen if len(chosen) > 2 and _area(chosen) > 0 else points
+        start, along = closed[first], closed[last] - closed[first]
+        between = closed[first + 1 : last] - start
+        length = max(float(along @ along), 1e-9)  # of a ring that comes back to where it began, 0
+        share = np.clip(between @ along / length, 0, 1)
+        apart = ((between - share[:, None] * along) ** 2).sum(axis=1)
+        worst = int(np.argmax(apart))
+        if apart[worst] > tolerance**2:
+            kept[first + 1 + worst] = True
+            stack += [(first, first + 1 + worst), (first + 1 + worst, last)]
+    fewer = closed[:-1][kept[:-1]]
+    return fewer if len(fewer) >= 3 and abs(area(fewer)) > 0 else ring
+
+
+def midpoints(ring: Ring) -> Ring:
+    """Of a ring along the edges of pixels: the middle of every edge, which a slanting border's steps lie around."""
+    ends = np.roll(ring, -1, axis=0)
+    lengths = np.abs(ends - ring).sum(axis=1).astype(int)
+    owner = np.repeat(np.arange(len(ring)), lengths)
+    along = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 0.5
+    return ring[owner] + np.sign(ends - ring)[owner] * along[:, None]
+
+
+def with_seams(rings: list[Ring]) -> Ring:
+    """All rings as one line: from each to the next it goes over a seam without width, and back the same way.
+
+    Polygons that must be a single line keep holes and parts so, whether drawn by parity or by winding: holes go the
+    other way round than parts.
+    """
+    line = rings[0]
+    for ring in rings[1:]:
+        here, there = _nearest(line, ring)
+        line = np.concatenate([line[: here + 1], ring[there:], ring[: there + 1], line[here:]])
+    return line
+
+
+def _nearest(line: Ring, ring: Ring) -> tuple[int, int]:
+    """Places of the two points that are nearest to each other."""
+    best = (np.inf, 0, 0)
+    for first in range(0, len(line), 1024):
+        part = line[first : first + 1024]
+        apart = ((part[:, None] - ring[None]) ** 2).sum(axis=2)
+        place = int(np.argmin(apart))
+        row, column = divmod(place, len(ring))
+        best = min(best, (float(apart[row, column]), first + row, column))
+    return best[1], best[2]
+
+
+def components(values: NDArray[Any]) -> NDArray[np.int64]:
+    """``(h, w)``: a number from 1 for every set of pixels of one value that touch, if at corners; 0 where it is 0."""
+    height, width = values.shape
+    begins = np.ones((height, width), dtype=bool)
+    begins[:, 1:] = values[:, 1:] != values[:, :-1]
+    ys, starts = np.nonzero(begins)
+    stops = np.append(starts[1:], width)
+    stops[np.append(ys[1:] != ys[:-1], True)] = width
+    runs = np.flatnonzero(values[ys, starts] > 0)
+    ys, starts, stops = ys[runs], starts[runs], stops[runs]
+    owners = values[ys, starts]
+    row = width + 1  # places of all rows in one line
+    first = np.searchsorted(ys * row + stops, (ys - 1) * row + starts, side="left")
+    last = np.searchsorted(ys * row + starts, (ys - 1) * row + stops, side="right")
+    counts = np.maximum(last - first, 0)
+    below = np.repeat(np.arange(len(ys)), counts)
+    above = np.arange(len(below)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    same = owners[below] == owners[above]
+    parents = list(range(len(ys)))
+
+    def root(run: int) -> int:
+        while parents[run] != run:
+            parents[run] = parents[parents[run]]
+            run = parents[run]
+        return run
+
+    for one, other in zip(below[same].tolist(), above[same].tolist(), strict=True):
+        one, other = root(one), root(other)
+        parents[max(one, other)] = min(one, other)
+    roots = [root(run) for run in range(len(parents))]
+    numbers = np.zeros((height, width), dtype=np.int64)
+    for run, number in enumerate(np.unique(roots, return_inverse=True)[1].tolist()):
+        numbers[ys[run], starts[run] : stops[run]] = number + 1
+    return numbers
+
+
+def border_error(truth: NDArray[Any], drawn: NDArray[Any]) -> int:
+    """By how many pixels a drawn mask misses the border: what is wrong lies so near to it, diagonals counted as 1."""
+    truth, drawn = truth != 0, drawn != 0
+    grown, shrunk = truth, truth
+    for steps in range(max(truth.shape) + 1):
+        if not (drawn & ~grown).any() and not (shrunk & ~drawn).any():
+            return steps
+        grown, shrunk = _grown(grown), ~_grown(~shrunk)
+    return max(truth.shape) + 1
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    wide = mask.copy()
+    wide[:, 1:] |= mask[:, :-1]
+    wide[:, :-1] |= mask[:, 1:]
+    tall = wide.copy()
+    tall[1:] |= wide[:-1]
+    tall[:-1] |= wide[1:]
+    return tall

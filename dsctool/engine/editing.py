@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 
 from dsctool.coco_results import Result, reaching
 from dsctool.data.image_files import output_names
-from dsctool.data.outlines import outlines
 from dsctool.data.records import Category
 from dsctool.data.shapes import drawn
+from dsctool.data.solid_polygons import solid_polygons
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList
 from dsctool.errors import DataError
 from dsctool.files import keep_as, whole_file
@@ -46,7 +46,7 @@ def write_for_editing(
 ) -> int:
     """Write a data set of what reaches its category's score threshold; how many instances it has.
 
-    Images are linked or copied. Masks are polygons (:func:`~dsctool.data.outlines.outlines`), the parts of an instance
+    Images are linked or copied. Masks are polygons (:func:`~dsctool.data.solid_polygons.solid_polygons`), the parts of an instance
     in one annotation; masks without pixels are left out. Boxes without masks stay boxes. Every annotation has its
     ``score``, also in ``attributes``, where editors keep what is no shape. The annotation file comes last, whole or not
     at all.
@@ -88,7 +88,7 @@ def _annotations(image: ImageEntry, results: Sequence[Result]) -> Iterator[dict[
         if mask is None:
             annotation |= _clipped(result["bbox"], size)
         else:
-            polygons = outlines(Rle(size=mask["size"], counts=mask["counts"]))
+            polygons = solid_polygons(Rle(size=mask["size"], counts=mask["counts"]))
             if not polygons:
                 continue
             shape = drawn(polygons, size)

@@ -1,88 +1,93 @@
-"""Masks as polygons: what they cover, drawn by pycocotools."""
+"""Outlines against drawing them again, and components against a flood."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dsctool.data import outlines as module
-from dsctool.data.outlines import FAITHFUL, outlines
-from dsctool.data.segmentations import segmentation_problem
+from dsctool.data.outlines import border_error, components, midpoints, outline, simplified, with_seams
 from dsctool.data.shapes import drawn
-from dsctool.rle import Rle
 
-Bitmap = NDArray[np.bool_]
-
-
-def encode(bitmap: Bitmap) -> Rle:
-    rle: Rle = coco_mask.encode(np.asfortranarray(bitmap, dtype=np.uint8))
-    return rle
+Mask = NDArray[np.uint8]
 
 
-def covered(polygons: list[list[float]], bitmap: Bitmap) -> NDArray[np.int64]:
-    """How often each pixel is covered; every polygon is one that the checks of data sets accept."""
-    height, width = bitmap.shape
-    assert segmentation_problem(polygons, (height, width)) is None
-    return sum(coco_mask.decode(drawn([polygon], (height, width))).astype(int) for polygon in polygons)
+def random_masks(count: int, side: int) -> list[Mask]:
+    rng = np.random.default_rng(5)
+    return [
+        (rng.random(rng.integers(1, side, 2)) < share).astype(np.uint8)
+        for share in np.linspace(0.1, 0.95, count).tolist()
+    ]
 
 
-@settings(max_examples=80, deadline=None)
-@given(bitmap=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
-def test_borders_of_pixels_are_exact(bitmap: Bitmap) -> None:
-    """Whatever the mask: holes, islands in them, pixels that meet at a corner."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPECK", 0)
-        polygons = outlines(encode(bitmap), tolerance=0)
-    if not bitmap.any():
-        assert polygons == []
-        return
-    assert (covered(polygons, bitmap) == bitmap).all(), "each pixel once, and no other"
+def flooded(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Components by their definition."""
+    found = np.zeros_like(values)
+    for start in zip(*np.nonzero(values > 0), strict=True):
+        if found[start]:
+            continue
+        found[start] = found.max() + 1
+        stack = [start]
+        while stack:
+            y, x = stack.pop()
+            around = [(y + j, x + i) for j in (-1, 0, 1) for i in (-1, 0, 1)]
+            for place in around:
+                inside = 0 <= place[0] < values.shape[0] and 0 <= place[1] < values.shape[1]
+                if inside and not found[place] and values[place] == values[y, x]:
+                    found[place] = found[start]
+                    stack.append(place)
+    return found
 
 
-def disc(side: int, radius: float, *, hole: float = 0.0) -> Bitmap:
-    y, x = np.mgrid[:side, :side] + 0.5
-    distance = np.hypot(x - side / 2, y - side / 2)
-    return (distance < radius) & (distance >= hole)
+@pytest.mark.parametrize("joined", [False, True])
+def test_outlines_are_the_mask_again(joined: bool) -> None:
+    """With holes and parts at will, of one polygon for each part or of one for all."""
+    for mask in random_masks(60, 20):
+        groups = [[part.outer, *part.holes] for part in outline(mask)]
+        if joined and groups:
+            groups = [[ring for group in groups for ring in group]]
+        polygons = [with_seams(group).ravel().tolist() for group in groups]
+        again = coco_mask.decode(drawn(polygons, mask.shape)) if polygons else np.zeros_like(mask)
+        assert np.array_equal(again, mask)
 
 
-@pytest.mark.parametrize("radius", [1.5, 3, 6, 12, 40])
-@pytest.mark.parametrize("tolerance", [0.5, 1.0, 2.0])
-def test_simplified_ones_stay_beside_the_border(radius: float, tolerance: float) -> None:
-    bitmap = disc(100, radius)
-    (polygon,) = outlines(encode(bitmap), tolerance=tolerance)
-    (corners,) = outlines(encode(bitmap), tolerance=0)
-    assert len(polygon) <= len(corners)
-    assert len(polygon) < len(corners) / 2 or radius < 12 or tolerance < 1
-    found = covered([polygon], bitmap).astype(bool)
-    assert (found & bitmap).sum() / (found | bitmap).sum() >= FAITHFUL
-    wrong = np.argwhere(found != bitmap) + 0.5 - 50
-    assert (abs(np.hypot(*wrong.T) - radius) <= tolerance + 1).all()
+def test_a_part_has_its_own_holes() -> None:
+    """An island in a hole is a part, and so is nothing that touches at a corner."""
+    mask = np.zeros((12, 12), dtype=np.uint8)
+    mask[1:10, 1:10] = 1
+    mask[2:9, 2:9] = 0
+    mask[4:7, 4:7] = 1
+    mask[5, 5] = 0
+    mask[10, 10] = 1
+    parts = outline(mask)
+    assert sorted(len(part.holes) for part in parts) == [1, 1]
+    around, inner = sorted(parts, key=lambda part: float(part.outer.min()))
+    assert np.array_equal(np.unique(around.holes[0]), [2, 9])
+    assert np.array_equal(np.unique(inner.holes[0]), [5, 6])
 
 
-def test_a_ring_is_cut_and_stays_hollow() -> None:
-    bitmap = disc(60, 25, hole=12)
-    polygons = outlines(encode(bitmap))
-    assert len(polygons) == 2
-    found = covered(polygons, bitmap)
-    assert not found[25:35, 25:35].any()
-    assert found.max() == 1
-    assert (found[8:15, 20:40] == 1).all(), "no gap where it was cut"
-    assert (found[45:52, 20:40] == 1).all()
-    assert (found.astype(bool) & bitmap).sum() / (found.astype(bool) | bitmap).sum() > FAITHFUL
+def test_components_are_those_of_a_flood() -> None:
+    rng = np.random.default_rng(1)
+    for classes in (2, 3, 5):
+        for _ in range(8):
+            values = rng.integers(0, classes, rng.integers(1, 16, 2))
+            ours, theirs = components(values), flooded(values)
+            assert ours.max(initial=0) == theirs.max(initial=0)
+            assert len(np.unique(np.stack([ours.ravel(), theirs.ravel()]), axis=1).T) == len(np.unique(theirs))
 
 
-def test_parts_come_by_size_and_specks_not_at_all() -> None:
-    bitmap = np.zeros((40, 40), dtype=bool)
-    bitmap[2:6, 2:6] = bitmap[10:30, 10:30] = True
-    bitmap[35, 35] = True
-    bitmap[20, 20] = False  # nor does a hole of one pixel count
-    first, second = outlines(encode(bitmap))
-    assert (covered([first], bitmap)[10:30, 10:30] == 1).all()
-    assert (covered([second], bitmap)[2:6, 2:6] == 1).all()
-    alone = np.zeros((5, 5), dtype=bool)
-    alone[2, 2] = True
-    assert covered(outlines(encode(alone)), alone).sum() == 1
+def test_few_points_stay_near_the_border() -> None:
+    ys, xs = np.mgrid[:80, :80]
+    disc = ((ys - 40) ** 2 + (xs - 38) ** 2 < 30**2).astype(np.uint8)
+    (part,) = outline(disc)
+    for ring in (part.outer, midpoints(part.outer)):
+        fewer = simplified(ring, 0.75)
+        assert len(fewer) < len(part.outer) / 2
+        assert border_error(disc, coco_mask.decode(drawn([fewer.ravel().tolist()], disc.shape))) <= 1
+    assert len(simplified(midpoints(part.outer), 0.75)) < 40
+
+
+def test_what_has_no_pixels_has_no_outline() -> None:
+    assert outline(np.zeros((3, 4))) == []
+    assert components(np.zeros((3, 4), dtype=np.int64)).max() == 0

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dsctool.data.exporting.outlines import Part, Ring, border_error, midpoints, outline, simplified, with_seams
 from dsctool.data.importing.coco import read_set
 from dsctool.data.importing.label_images import CLASSES_FILE
 from dsctool.data.importing.rasters import window
 from dsctool.data.importing.record import Found, Instance, Picture
 from dsctool.data.importing.writing import file_names, write_set
 from dsctool.data.new_folder import bring, whole_folder
+from dsctool.data.outlines import Part, Ring, border_error, midpoints, outline, simplified, with_seams
 from dsctool.data.shapes import drawn
 from dsctool.errors import DataError
 from dsctool.terms import Progress, Size

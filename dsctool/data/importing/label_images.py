@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dsctool.data.exporting.outlines import components
 from dsctool.data.images import image_size
 from dsctool.data.importing.files import Images
 from dsctool.data.importing.mask_files import MaskFile, pair_masks
 from dsctool.data.importing.rasters import label_rles, read_values
 from dsctool.data.importing.record import DEFAULT_CLASS, Found, Instance, Options, Picture
+from dsctool.data.outlines import components
 from dsctool.errors import DataError
 from dsctool.files import read_bytes
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dsctool.data.exporting.outlines import outline, with_seams
+from dsctool.data.outlines import outline, with_seams
 
 Mask = NDArray[np.bool_]
 HEIGHT, WIDTH = 48, 64

@@ -11,10 +11,10 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from dsctool.data.checks import check_data
-from dsctool.data.exporting.outlines import border_error
 from dsctool.data.importing.importer import READERS, import_set
 from dsctool.data.importing.looks import NAMES, looks_like
 from dsctool.data.importing.record import Options
+from dsctool.data.outlines import border_error
 from dsctool.data.shapes import drawn
 from tests.data.importing.foreign import HEIGHT, WIDTH, WRITERS, Mask, Thing, things
 
