@@ -56,15 +56,23 @@ def looks_like(root: Path) -> str | None:
 def _by_content(files: list[Path]) -> Iterator[str]:
     """What the first XML or JSON files that are known say."""
     for file in [file for file in files if file.suffix.lower() in (".xml", ".json")][:50]:
-        with file.open("rb") as content:
-            text = content.read(_READ)
-            size = file.stat().st_size
-            if size > _READ:
-                content.seek(-_READ, 2)
-                text += content.read()
+        text = _ends(file)
         kind = _xml(text) if file.suffix.lower() == ".xml" else _json(text, file)
         if kind is not None:
             yield kind
+
+
+def _ends(file: Path) -> bytes:
+    """The first bytes of a file and the last; none of one that cannot be read, which is said where it is needed."""
+    try:
+        with file.open("rb") as content:
+            text = content.read(_READ)
+            if file.stat().st_size > _READ:
+                content.seek(-_READ, 2)
+                text += content.read()
+    except OSError:
+        return b""
+    return text
 
 
 def _xml(text: bytes) -> str | None:
@@ -90,8 +98,7 @@ def _json(text: bytes, file: Path) -> str | None:
 
 def _is_yolo(file: Path) -> bool:
     """Whether the first line is a class's number and shares of the picture's sides."""
-    with file.open("rb") as text:
-        words = text.read(_READ).split(b"\n", 1)[0].split()
+    words = _ends(file).split(b"\n", 1)[0].split()
     if len(words) < 5 or not words[0].isdigit():
         return False
     try:
