@@ -117,3 +117,18 @@ def test_boxes_stay_boxes(tmp_path: Path) -> None:
     assert content["annotations"]
     assert all("segmentation" not in each for each in content["annotations"])
     assert data("check", tmp_path / "edit", "--boxes-only")[0] == 0
+
+
+def test_images_that_come_later(made: Path, tmp_path: Path) -> None:
+    """What could not be read is not in it; a run that goes on writes anew, and not over what may have been edited."""
+    save_image(tmp_path / "photos/a.png")
+    whole = save_image(tmp_path / "photos/b.png", width=300, height=300, seed=1).read_bytes()
+    (tmp_path / "photos/b.png").write_bytes(whole[:5000])
+    words = (made / "best.pt", tmp_path / "photos", "--output", tmp_path / "out", "--no-overlays", "--for-editing")
+    assert run(*words, tmp_path / "edit").exit_code == 1
+    assert len(read(tmp_path / "edit/annotations/instances_default.json")["images"]) == 1
+    (tmp_path / "photos/b.png").write_bytes(whole)
+    refused = run(*words, tmp_path / "edit", "--resume")
+    assert (refused.exit_code, "may have been edited" in refused.stderr) == (1, True)
+    assert run(*words, tmp_path / "all", "--resume").exit_code == 0
+    assert len(read(tmp_path / "all/annotations/instances_default.json")["images"]) == 2

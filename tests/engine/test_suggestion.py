@@ -131,3 +131,30 @@ def test_a_file_of_ones_own_is_the_base(crowded: Path, tmp_path: Path) -> None:
     config = loaded(found, tmp_path)
     assert (config.model.cascade.kind, config.optim.lr) == ("dsc", 3e-4)
     assert json.dumps(str(tmp_path / "my own.yaml")) in found.yaml()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("detectors_tiny", ("optim.kind=sgd",)),
+        ("dsc_tiny", ("data.tta.short_sides=[64,96]",)),
+        ("fast_dsc_tiny", ("train.ema=0.99", "data.copy_paste={}")),
+        ("dsc_detectors_tiny", ("data.jitter.size=128",)),
+        ("cascade_mask_rcnn_tiny", ("data.val_share=0.5", "postprocess.nms=mask")),
+        ("cascade_rcnn_r50_fpn_1x_coco", ("train.steps=50",)),
+    ],
+)
+def test_every_kind_of_configuration_is_fitted(
+    crowded: Path, tmp_path: Path, name: str, words: tuple[str, ...]
+) -> None:
+    config = loaded(suggest(crowded, name, words, measure=None, device="cpu"), tmp_path)
+    wanted = load_config(name, words)
+    assert config.model.cascade.kind == wanted.model.cascade.kind
+    assert (config.optim.kind, config.train.ema, config.data.tta) == (
+        wanted.optim.kind,
+        wanted.train.ema,
+        wanted.data.tta,
+    )
+    assert config.train.steps == wanted.train.steps
+    assert config.train.steps is None or config.train.epochs == wanted.train.epochs
+    assert (config.data.jitter, config.data.copy_paste) == (wanted.data.jitter, wanted.data.copy_paste)
