@@ -46,9 +46,10 @@ def write_for_editing(
 ) -> int:
     """Write a data set of what reaches its category's score threshold; how many instances it has.
 
-    Images are linked or copied. Masks are :func:`~dsctool.data.solid_polygons.solid_polygons`, the parts of an instance in one
-    annotation; masks without pixels are left out. Boxes without masks stay boxes. Every annotation has its ``score``,
-    also in ``attributes``, where editors keep what is no shape. The annotation file comes last, whole or not at all.
+    Images are linked or copied. Masks become :func:`~dsctool.data.solid_polygons.solid_polygons`, in one annotation for
+    each instance; those without pixels are left out. Boxes without masks stay boxes. Every annotation has its
+    ``score``, also in ``attributes``, where editors keep what is no shape. The annotation file comes last, whole or not
+    at all.
     """
     images = [entry["image"] for entry in entries()]
     paths = [Path(image["file_name"]) for image in images]
