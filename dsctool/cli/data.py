@@ -265,13 +265,17 @@ def preview(
     typer.echo(output)
 
 
+_INPUT = "model.backbone.in_channels="
+"""What ``data.channels`` must agree with."""
+
+
 def _data_config(words: Sequence[str] | None) -> DataConfig:
     """The values of ``data.*`` that are not a configuration's, but the command line's."""
     from dsctool.config.loading import load_config, override_config
     from dsctool.config.schema import DataConfig
 
     for word in words or ():
-        if not word.startswith("data."):
+        if not word.startswith(("data.", _INPUT)):
             raise typer.BadParameter(f"{word}: only data.KEY=VALUE has a use here", param_hint="KEY=VALUE")
     plain = load_config("htc_tiny").model_copy(update={"data": DataConfig()})
     return override_config(plain, list(words or ()), source="the command line").data

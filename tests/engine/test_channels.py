@@ -139,3 +139,13 @@ def test_training_warns_of_pictures_that_become_black(bands: Path) -> None:
     notes = [note for note in setup.notes if "black" in note]
     assert len(notes) == 4
     assert "instances_train.json: image 1: becomes black or nearly so: its 16-bit values are below 2048" in notes[0]
+
+
+def test_check_and_stats_take_the_words_of_training(bands: Path) -> None:
+    words = [word for word in WORDS if word.startswith(("data.channels", "data.image_range", "data.mean", "data.std"))]
+    for command in ("check", "stats"):
+        done = run("data", command, bands, *words, "model.backbone.in_channels=4")
+        assert done.exit_code == 0, done.output
+    done = run("data", "check", bands, *words)
+    assert done.exit_code == 1
+    assert "model.backbone.in_channels" in done.output
