@@ -77,7 +77,7 @@ def test_the_numbers_are_those_of_the_files(text: str) -> None:
 
 def test_why_nothing_is_drawn(text: str, score: float) -> None:
     assert ("no score reaches 0.3" in text) == (score < DRAWN_FROM)
-    default = inspect.signature(predict).parameters["score_threshold"].default
+    default = float(inspect.signature(predict).parameters["score_threshold"].default)
     assert default == DRAWN_FROM
 
 
