@@ -43,7 +43,7 @@ def text(tmp_path_factory: pytest.TempPathFactory, score: float) -> str:
     truth = crowded_truth(seed=61, images=3)
     results = noisy_results(truth, seed=62)
     write(folder / "huddle/huddle.json", huddle_report(truth, results, results[::2]))
-    for place in ("scenes/val", "found/overlays", "found/stages", "switch/sheets"):
+    for place in ("scenes/val", "found/overlays", "found/stages", "panoptic/overlays", "switch/sheets"):
         (folder / place).mkdir(parents=True, exist_ok=True)
         for name in NAMES:
             file = folder / place / name
@@ -58,7 +58,7 @@ def test_the_page_is_whole_and_needs_no_network(text: str) -> None:
     checker = PageChecker()
     checker.feed(text)
     assert checker.open == []
-    assert checker.pictures == 2 + 2 + 2 + 1
+    assert checker.pictures == 2 + 2 + 2 + 2 + 1
     assert [link for link in checker.links if not link.startswith("data:image/jpeg;base64,")] == ["huddle/report.html"]
 
 
