@@ -216,7 +216,7 @@ TENSOR = r"a tensor must be \(3, h, w\) uint8 in RGB order, 0 to 255, not "
         (PIXELS[:0], ARRAY + r"\(0, 90, 3\) uint8"),
         (torch.zeros(1, 3, 60, 90), TENSOR + r"\(1, 3, 60, 90\) float32; predict\(\) takes normalised batches"),
         (torch.zeros(60, 90, 3, dtype=torch.uint8), TENSOR + r"\(60, 90, 3\) uint8"),
-        (Image.fromarray(PIXELS[..., 0].astype(np.float32)), "image 1: holds floating-point values"),
+        (Image.fromarray(PIXELS[..., 0].astype(np.float32)), "image 1: holds 32-bit floating-point values"),
         (None, r"image 1: give a path, a Pillow image or an \(h, w, 3\) uint8 array in RGB order, not NoneType"),
         (iter([PIXELS]), r"image 1: give a path.*not list_iterator"),
         ("nowhere.jpg", r"nowhere\.jpg: no such file"),

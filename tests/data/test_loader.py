@@ -16,6 +16,7 @@ import torch
 
 from dsctool.config.schema import DataConfig, ResizeConfig, SplitConfig
 from dsctool.data import coco
+from dsctool.data.bands import RGB, Channels
 from dsctool.data.coco import CocoDataset
 from dsctool.data.images import read_image
 from dsctool.data.layout import find_split
@@ -231,10 +232,10 @@ def test_workers_leave_signals_to_the_main_process(synthetic_root: Path) -> None
 def kill_whoever_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the system does when memory runs out."""
 
-    def killed(path: Path, size: Size | None = None) -> torch.Tensor:
+    def killed(path: Path, size: Size | None = None, channels: Channels = RGB) -> torch.Tensor:
         if path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read_image(path, size)
+        return read_image(path, size, channels)
 
     monkeypatch.setattr(coco, "read_image", killed)
 
@@ -273,7 +274,7 @@ TOO_LARGE = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 2
 def test_memory_that_runs_out_is_named_with_the_images(
     synthetic_root: Path, monkeypatch: pytest.MonkeyPatch, workers: int, error: Exception, said: str
 ) -> None:
-    def fail(path: Path, size: Size | None = None) -> torch.Tensor:
+    def fail(path: Path, size: Size | None = None, channels: Channels = RGB) -> torch.Tensor:
         raise error
 
     monkeypatch.setattr(coco, "read_image", fail)
