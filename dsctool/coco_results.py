@@ -66,6 +66,16 @@ def encode_bitmap(mask: Tensor) -> Rle:
     return Rle(size=list(mask.shape), counts=rle["counts"].decode("ascii"))
 
 
+def decode_bitmap(mask: Rle) -> Tensor:
+    """``(h, w)`` uint8 0/1."""
+    return torch.from_numpy(coco_mask.decode(mask))
+
+
+def mask_area(mask: Rle) -> int:
+    """Its pixels."""
+    return int(coco_mask.area(mask))
+
+
 def _shortest(values: Tensor) -> list[float]:
     """The shortest decimals that give back the same float32: half the text of a results file."""
     return [float(str(value)) for value in values.numpy()]

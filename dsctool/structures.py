@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsctool.coco_results import Result, coco_results, encode_bitmap
+from dsctool.coco_results import Result, Rle, coco_results, decode_bitmap, encode_bitmap, mask_area
 from dsctool.terms import Size
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ class Detections(_Movable):
     reached: the limits of the detector that left out what is likely to be something.
     whole_pixels: how the masks are to be pasted; see :func:`dsctool.ops.masks.paste_masks`.
     semantic: ``(classes, H/8, W/8)`` logits of the semantic branch over the padded canvas, where they were asked for.
+    encoded: the masks in the whole image, in place of ``mask_probs``, where it was looked at by tiles.
     """
 
     boxes: Tensor
@@ -223,6 +224,7 @@ class Detections(_Movable):
     reached: frozenset[LimitName] = frozenset()
     whole_pixels: bool = False
     semantic: Tensor | None = None
+    encoded: tuple[Rle, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -240,7 +242,14 @@ class Detections(_Movable):
             reached=self.reached,
             whole_pixels=self.whole_pixels,
             semantic=self.semantic,
+            encoded=_of_rows(self.encoded, rows),
         )
+
+
+def _of_rows(encoded: tuple[Rle, ...] | None, rows: Tensor | slice) -> tuple[Rle, ...] | None:
+    if encoded is None:
+        return None
+    return tuple(encoded[row] for row in torch.arange(len(encoded))[rows.cpu() if isinstance(rows, Tensor) else rows])
 
 
 class InstanceArrays(NamedTuple):
@@ -262,7 +271,10 @@ class Instances(_Movable):
     masks: ``(n, h, w)`` bool at the size asked for; None for box-only detectors.
     size: the ``(h, w)`` in pixels that they are in; taken from the masks where it is not given.
     categories: the class of each label; without them a class is called by its number, from 1.
-    image: the picture, ``(3, h, w)`` uint8 RGB, where it was kept: three bytes a pixel, where a mask takes one.
+    image: the picture, ``(3, h, w)`` uint8 RGB, where it was kept: three bytes a pixel, where a mask takes one. Made
+        smaller where it was looked at by tiles and is very large.
+    encoded: the masks run-length encoded, in place of ``masks``, where the image was looked at by tiles: bitmaps would
+        take a byte for every pixel and instance. ``found[rows].bitmaps()`` makes them.
     """
 
     boxes: Tensor
@@ -272,6 +284,7 @@ class Instances(_Movable):
     size: Size | None = None
     categories: tuple[Category, ...] = ()
     image: Tensor | None = None
+    encoded: tuple[Rle, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.size is None and self.masks is not None:
@@ -291,6 +304,7 @@ class Instances(_Movable):
             scores=self.scores[chosen],
             labels=self.labels[chosen],
             masks=None if self.masks is None else self.masks[chosen],
+            encoded=_of_rows(self.encoded, chosen),
         )
 
     def __repr__(self) -> str:
@@ -317,15 +331,27 @@ class Instances(_Movable):
         """``(n,)`` float32, in square pixels: of the masks, or of the boxes where there are none."""
         if self.masks is not None:
             return mask_areas(self.masks).float()
+        if self.encoded is not None:
+            return torch.tensor([mask_area(mask) for mask in self.encoded], dtype=torch.float32)
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
     def counts(self) -> dict[str, int]:
         """How many instances there are of each class that was found, the most frequent first."""
         return dict(Counter(self.names).most_common())
 
+    def bitmaps(self) -> Tensor | None:
+        """``(n, h, w)`` bool, also of an image that was looked at by tiles; None for box-only detectors."""
+        if self.encoded is None or self.size is None:
+            return self.masks
+        bitmaps = torch.zeros((len(self), *self.size), dtype=torch.bool)
+        for bitmap, mask in zip(bitmaps, self.encoded, strict=True):
+            bitmap.copy_(decode_bitmap(mask))
+        return bitmaps
+
     def numpy(self) -> InstanceArrays:
         """Boxes, scores, labels and masks as numpy arrays."""
-        masks = None if self.masks is None else self.masks.cpu().numpy()
+        bitmaps = self.bitmaps()
+        masks = None if bitmaps is None else bitmaps.cpu().numpy()
         return InstanceArrays(self.boxes.cpu().numpy(), self.scores.cpu().numpy(), self.labels.cpu().numpy(), masks)
 
     def to_coco(self, image_id: int) -> list[Result]:
@@ -333,7 +359,7 @@ class Instances(_Movable):
         return coco_results(
             boxes=self.boxes,
             scores=self.scores,
-            masks=None if self.masks is None else [encode_bitmap(mask) for mask in self.masks],
+            masks=self.encoded if self.masks is None else [encode_bitmap(mask) for mask in self.masks],
             category_ids=[self.categories[i].id if self.categories else i + 1 for i in self.labels.tolist()],
             image_id=image_id,
         )

@@ -99,7 +99,8 @@ def drawings(
             from dsctool.visualize.overlays import save_overlay
 
             shown = reaching(results, thresholds)
-            save_overlay(targets.overlays / name, picture.shown, shown, categories, style=style)
+            size = picture.original_size
+            save_overlay(targets.overlays / name, picture.shown, shown, categories, size=size, style=style)
         if targets.stages is not None:
             from dsctool.visualize.stages import save_strip
 

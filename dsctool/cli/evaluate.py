@@ -20,12 +20,15 @@ from dsctool.cli.options import (
     Device,
     JsonFile,
     MaxDets,
+    Overlap,
     Overrides,
     Overwrite,
     PrecisionName,
     Split,
     SplitName,
+    Tiles,
     protocol_from,
+    with_tiles,
     with_tta,
 )
 from dsctool.cli.output import beside, clear_results, keep_apart, prepare_file, prepare_folder, write_json
@@ -69,6 +72,8 @@ def evaluate(
     ] = None,
     json_file: JsonFile = None,
     tta: TTA = False,
+    tiles: Tiles = None,
+    overlap: Overlap = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the numbers of every category.")] = False,
     max_dets: MaxDets = None,
     areas: Areas = None,
@@ -181,6 +186,8 @@ def evaluate(
     it writes DIR/bbox/detections_test-dev2017_NAME_results.zip and the same in DIR/segm/, uploads for COCO's server,
     which has their annotations. A run that was stopped in whatever way goes on with the same command and --resume.
 
+    --tiles 1024 looks at images that are larger by windows, and measures what they find in the whole image.
+
     Examples:
 
         dsctool eval runs/first/best.pt --data datasets/coco --json stats.json
@@ -218,7 +225,7 @@ def evaluate(
                 "--candidates": candidates, "--huddled-above": huddled_above != HUDDLED_ABOVE or t_o is not None,
                 "--score-threshold": score_threshold != SCORE_THRESHOLD, "--test-dev": test_dev, "--output": output,
                 "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite, "--counts": counts,
-                "--operating-point": operating_point, "--store": store,
+                "--operating-point": operating_point, "--store": store, "--tiles": tiles, "--overlap": overlap,
             },
         )  # fmt: skip
         if checkpoint is not None and data is not None:
@@ -238,7 +245,7 @@ def evaluate(
             "--ground-truth": ground_truth, "--predictions": predictions, "--candidates": candidates,
             "--json": json_file, "--split": split is not Split.VAL, "--per-class": per_class, "--max-dets": max_dets,
             "--areas": areas, "--huddle": huddle, "--errors": errors, "--counts": counts,
-            "--operating-point": operating_point, "--store": store,
+            "--operating-point": operating_point, "--store": store, "--tiles": tiles, "--overlap": overlap,
         },
     )  # fmt: skip
     from dsctool.evaluation.coco import evaluate_comparison
@@ -249,12 +256,13 @@ def evaluate(
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
-    if ground_truth is not None and (tta or weights is not None or precision is not ComputedIn.FLOAT32):
+    for_models = (tta, tiles is not None, weights is not None, precision is not ComputedIn.FLOAT32)
+    if ground_truth is not None and any(for_models):
         raise typer.BadParameter(
-            "--tta, --weights and --precision are for running a model: --ground-truth compares files"
+            "--tta, --tiles, --weights and --precision are for running a model: --ground-truth compares files"
         )
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
-    changes = with_tta(overrides or [], tta)
+    changes = with_tiles(with_tta(overrides or [], tta), tiles, overlap)
     if test_dev and checkpoint is not None and data is not None and output is not None:
         submission = Submission(checkpoint, name, changes, data, output, algorithm, precision, device)
         write_test_dev(submission, resume=resume, overwrite=overwrite)

@@ -28,6 +28,16 @@ def with_tta(overrides: Sequence[str], tta: bool) -> list[str]:
     return [*(["data.tta={}"] if tta else []), *overrides]
 
 
+def with_tiles(overrides: Sequence[str], size: int | None, overlap: float | None) -> list[str]:
+    """The values to change, which may change tiles themselves."""
+    if size is None:
+        if overlap is not None:
+            raise typer.BadParameter("is for --tiles PIXELS", param_hint="--overlap")
+        return list(overrides)
+    words = [f"data.tiles.size={size}"] + ([] if overlap is None else [f"data.tiles.overlap={overlap:g}"])
+    return [*words, *overrides]
+
+
 class Split(StrEnum):
     """Which part of the data set."""
 
@@ -55,6 +65,18 @@ TTA = Annotated[
     bool,
     typer.Option(
         "--tta", help="See every image in several views: the ten of the DetectoRS paper, or as data.tta.KEY=VALUE says."
+    ),
+]
+TILES_HELP = "Look at larger images by square windows of this side, and stitch what they find; data.tiles.KEY=VALUE."
+Tiles = Annotated[int | None, typer.Option("--tiles", metavar="PIXELS", min=1, help=TILES_HELP)]
+Overlap = Annotated[
+    float | None,
+    typer.Option(
+        "--overlap",
+        metavar="SHARE",
+        min=0,
+        max=0.5,
+        help="With --tiles: what a window shares with the next one.  [default: 0.25]",
     ),
 ]
 IMAGES_HELP = (

@@ -19,10 +19,13 @@ from dsctool.cli.options import (
     Checkpoint,
     ComputedIn,
     Device,
+    Overlap,
     Overwrite,
     PrecisionName,
+    Tiles,
     as_option,
     images_and_overrides,
+    with_tiles,
     with_tta,
 )
 from dsctool.cli.output import counting, keep_apart, prepare_file, prepare_folder
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from dsctool.engine.work_file import ImageResults, WorkFile
     from dsctool.errors import DataError
     from dsctool.models.detector import Detector
+    from dsctool.terms import Progress
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
 PANOPTIC = "panoptic.json"
@@ -80,6 +84,8 @@ def predict(
         typer.Option("--stages", help="Also draw the masks of every stage side by side (DIR/stages/)."),
     ] = False,
     tta: TTA = False,
+    tiles: Tiles = None,
+    overlap: Overlap = None,
     no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Draw no overlays.")] = False,
     no_labels: NoLabels = False,
     color: Coloring = None,
@@ -149,7 +155,7 @@ def predict(
     from dsctool.interop.checkpoint import load_model
 
     paths, words = images_and_overrides(images)
-    overrides = with_tta(words, tta)
+    overrides = with_tiles(with_tta(words, tta), tiles, overlap)
     if not paths:
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     for file, option in ((semantic, "--semantic"), (stuff_labels, "--stuff-labels")):
@@ -188,6 +194,9 @@ def predict(
                 thresholds = dict.fromkeys((category.id for category in model.categories), threshold)
             if stages and model.config.data.tta is not None:
                 raise DsctoolError("--stages shows the stages of one view: set data.tta=null")
+            for option, given in (("--stages", stages), ("--panoptic", panoptic)):
+                if given and model.config.data.tiles is not None:
+                    raise DsctoolError(f"{option} looks at whole images: give no --tiles, or set data.tiles=null")
             if stages and not model.has_masks:
                 raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
             fusion = None
@@ -274,8 +283,11 @@ def _run(
     left = processes.on_first(lambda: [file for file in files if file.id not in (work or ())])
     ranks, task, limits = processes.ranks, in_views("predict", model.config.data.tta), LimitCount()
     share = left[ranks.rank :: ranks.world]
-    own = _entries(model, share, draw, limits, remarks, measured, stages=stages, semantic=semantic, precision=precision)
     with counting() as progress:
+        shown = progress if processes.first else None
+        own = _entries(
+            model, share, draw, limits, remarks, measured, shown, stages=stages, semantic=semantic, precision=precision
+        )
         try:
             for entry in processes.in_turns(own, len(left)):
                 assert work is not None
@@ -292,17 +304,21 @@ def _run(
 
 def _entries(
     model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, remarks: Remarks,
-    measured: InstanceTable | None, *, stages: bool, semantic: bool, precision: ComputedIn,
+    measured: InstanceTable | None, progress: Progress | None, *, stages: bool, semantic: bool, precision: ComputedIn,
 ) -> Iterator[ImageResults]:  # fmt: skip
-    """What is in every image that can be read, which is drawn and counted as well."""
-    from dsctool.data.pictures import picture_batches
-    from dsctool.engine.inference import detections, device_of, to_results
+    """What is in every image that can be read, which is drawn and counted as well. progress: of one that speaks."""
+    from dsctool.engine.inference import device_of, to_results
+    from dsctool.engine.tiles import found_in_files, shrink_note
     from dsctool.engine.work_file import ImageEntry, ImageResults
 
-    batches = picture_batches(files, model.config.data, on_fault=report)
-    device = device_of(model)
-    stream = detections(model, batches, device=device, stage_masks=stages, semantic=semantic, precision=precision.value)
+    config, note = model.config.data, None
+    stream = found_in_files(
+        model, files, config, device=device_of(model), stage_masks=stages, semantic=semantic,
+        precision=precision.value, on_fault=report, progress=progress,
+    )  # fmt: skip
     for picture, found in stream:
+        if progress and not note and (note := shrink_note(picture.file_name, picture.original_size, config)):
+            typer.echo(note, err=True)
         limits.add(found)
         remarks.add(picture)
         results = to_results(found, picture.image_id, model.categories)
@@ -315,7 +331,7 @@ def _entries(
         if segments is not None:
             entry["panoptic"] = segments
         if measured is not None:
-            entry["measures"] = measured.rows(results, picture.shown, picture.file_name)
+            entry["measures"] = measured.rows(results, picture.shown, picture.file_name, picture.original_size)
         yield entry
 
 

@@ -76,7 +76,7 @@ def stored_thresholds(
     return Stored({category.id: each for category, each in pairs if category is not None}, note)
 
 
-_SCORING = ("model.", "postprocess.", "data.tta", "data.test_resize")
+_SCORING = ("model.", "postprocess.", "data.tta", "data.test_resize", "data.tiles", "data.channels", "data.image_range")
 """What scores depend on, of the keys that may be changed."""
 
 

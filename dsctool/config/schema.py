@@ -20,6 +20,7 @@ from dsctool.config.model_schema import (
     PositiveInt,
 )
 from dsctool.config.picture_schema import ImageRange, Page
+from dsctool.config.tiles_schema import TilesConfig
 from dsctool.terms import FusionRule, PixelRule, Precision
 
 
@@ -134,6 +135,8 @@ class DataConfig(Block):
     test_resize: ResizeConfig = ResizeConfig()
     tta: TTAConfig | None = None
     """Test-time augmentation, in place of ``test_resize``: several times slower, and better."""
+    tiles: TilesConfig | None = None
+    """Images larger than this by windows, in training too; null: every image as a whole, as published."""
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
     jitter: JitterConfig | None = None

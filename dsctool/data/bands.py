@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ Values = NDArray[Any]
 """``(h, w, bands)``, of whatever type the file has."""
 Bytes = NDArray[np.uint8]
 Span = Literal["full", "minmax", "percentile"] | tuple[float, float]
+Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""What becomes 0 and what becomes 255, of all channels or of each."""
 
 PERCENTILES = (1.0, 99.8)
 """What ``data.image_range: percentile`` makes 0 and 255, as StarDist and CSBDeep do."""
@@ -110,15 +112,17 @@ def chosen(raster: Raster, channels: Channels, name: str) -> Values:
     )
 
 
-def to_bytes(values: Values, span: Span, name: str) -> Bytes:
+def to_bytes(values: Values, span: Span, name: str, ends: Ends | None = None) -> Bytes:
     """Values ``(h, w, c)`` from 0 to 255, by ``data.image_range``; NaN becomes 0.
+
+    ends: of the whole picture, where these values are a part of it; see :func:`ends_of`.
 
     Raises:
         DataError: ``full`` says nothing of values of this type.
     """
     if span == "full":
         return _high_byte(values, name)
-    low, high = _ends(values, span)
+    low, high = ends or ends_of(values, span)
     width = np.where(high > low, high - low, np.inf)
     kind = np.promote_types(values.dtype, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -153,8 +157,8 @@ def _high_byte(values: Values, name: str) -> Bytes:
     )
 
 
-def _ends(values: Values, span: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What becomes 0 and 255 in each channel."""
+def ends_of(values: Values, span: Span) -> Ends:
+    """What becomes 0 and 255 in each channel of a whole picture ``(h, w, c)``, by a span that is not ``full``."""
     if isinstance(span, tuple):
         return np.array(span[0]), np.array(span[1])
     ends = []
@@ -170,21 +174,41 @@ def _ends(values: Values, span: Span) -> tuple[NDArray[np.float64], NDArray[np.f
     return low, high
 
 
-def remarks(raster: Raster, values: Values, found: Bytes, channels: Channels) -> tuple[str, ...]:
-    """What people should know of a picture whose chosen ``values`` became the bytes ``found``."""
+@dataclass(frozen=True)
+class Extremes:
+    """The lowest and the highest byte of a picture, and its highest value where that says more than the bytes do."""
+
+    darkest: int = 255
+    brightest: int = 0
+    highest: int = 0
+
+    @classmethod
+    def of(cls, values: Values, found: Bytes) -> Self:
+        """Of the chosen ``values``, or a part of them, and the bytes ``found`` that they became."""
+        whole = values.dtype.kind in "iu" and values.dtype != np.uint8
+        highest = int(values.max(initial=0)) if whole else 0
+        return cls(int(found.min(initial=255)), int(found.max(initial=0)), highest)
+
+    def with_part(self, other: Extremes) -> Extremes:
+        """Of both."""
+        lowest, highest = min(self.darkest, other.darkest), max(self.highest, other.highest)
+        return Extremes(lowest, max(self.brightest, other.brightest), highest)
+
+
+def remarks(raster: Raster, seen: Extremes, channels: Channels) -> tuple[str, ...]:
+    """What people should know of a picture. raster: any part of it."""
     said = []
     if raster.pages > 1 and channels.page is None:
         said.append(
             f"has {raster.pages} pages, of which the first was taken: data.page=2 takes another, data.page=stack "
             "takes all as bands"
         )
-    brightest = int(found.max(initial=0))
-    if isinstance(channels.span, tuple) and brightest == 0:
+    if isinstance(channels.span, tuple) and seen.brightest == 0:
         said.append(f"becomes black: no value lies above {channels.span[0]:g}, the low end of data.image_range")
-    elif isinstance(channels.span, tuple) and found.size and int(found.min()) == 255:
+    elif isinstance(channels.span, tuple) and seen.darkest == 255:
         said.append(f"becomes white: no value lies below {channels.span[1]:g}, the high end of data.image_range")
-    elif channels.span == "full" and raster.deep and brightest < NEARLY_BLACK:
-        highest = 256 * brightest + 255 if raster.halved else int(values.max(initial=0))
+    elif nearly_black(raster, seen, channels):
+        highest = 256 * seen.brightest + 255 if raster.halved else seen.highest
         if highest > 0:
             limit = 2 ** highest.bit_length()
             said.append(
@@ -192,6 +216,11 @@ def remarks(raster: Raster, values: Values, found: Bytes, channels: Channels) ->
                 f"percentile, minmax or [0, {limit - 1}]"
             )
     return tuple(said)
+
+
+def nearly_black(raster: Raster, seen: Extremes, channels: Channels) -> bool:
+    """Whether nobody would see anything in a picture of more than 8 bits. raster: any part of it."""
+    return channels.span == "full" and raster.deep and seen.brightest < NEARLY_BLACK
 
 
 def for_people(raster: Raster, values: Values, found: Bytes, channels: Channels) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image, UnidentifiedImageError, _imaging
 
@@ -36,10 +37,43 @@ def decoding(path: Path) -> Iterator[None]:
         raise unreadable(path, error) from None
 
 
+class _Limit:
+    """Pillow's limit of pixels, which is one for all threads. lifted: by how many of them."""
+
+    lock = Lock()
+    lifted = 0
+    pixels = Image.MAX_IMAGE_PIXELS
+
+
+@contextmanager
+def any_size(allowed: bool = True) -> Iterator[None]:
+    """Images of any size may be opened in the block, where it is allowed: Pillow takes large ones for attacks."""
+    if not allowed:
+        yield
+        return
+    with _Limit.lock:
+        if not _Limit.lifted:
+            _Limit.pixels = Image.MAX_IMAGE_PIXELS
+        _Limit.lifted += 1
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _Limit.lock:
+            _Limit.lifted -= 1
+            if not _Limit.lifted:
+                Image.MAX_IMAGE_PIXELS = _Limit.pixels
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to raise where a decoder raised ``error``, on one line."""
     if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
         return DataError(f"{path}: cannot be read: {error.strerror}")
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(
+            f"{path}: is larger than Pillow opens by itself ({2 * (_Limit.pixels or 0):,} pixels): "
+            "--tiles 1024 (data.tiles.size=1024) reads it by windows"
+        )
     if isinstance(error, UnidentifiedImageError):
         empty = path.is_file() and path.stat().st_size == 0
         reason = "the file is empty" if empty else "it is not an image of a known format"

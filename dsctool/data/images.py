@@ -29,6 +29,7 @@ from dsctool.data.bands import (
     NODATA,
     RGB,
     Channels,
+    Extremes,
     Raster,
     Values,
     as_tensor,
@@ -38,7 +39,7 @@ from dsctool.data.bands import (
     to_bytes,
     without_gaps,
 )
-from dsctool.data.decoding import decoding
+from dsctool.data.decoding import any_size, decoding
 from dsctool.data.orientation import as_stored, chosen_size, turned_size, upright
 from dsctool.data.tiff import chosen_pages, is_tiff, read_tiff, tiff_size
 from dsctool.errors import DataError
@@ -73,17 +74,18 @@ def read_image(path: Path, size: Size | None = None, channels: Channels = RGB) -
     size: ``(h, w)`` that the annotations mean; None takes what the file has.
 
     Raises:
-        DataError: the file is missing, cut, no image, of a kind that cannot become these channels, or of another size.
+        DataError: the file is missing, cut, no image, of a kind that cannot become these channels, or of another size;
+            or of more pixels than Pillow's limit against decompression bombs, where ``size`` does not announce them.
     """
-    with decoding(path):
-        raster = _decode(path, size, channels, count_pages=False)
+    with decoding(path), any_size(size is not None):
+        raster = read_raster(path, size, channels)
         return as_tensor(to_bytes(chosen(raster, channels, str(path)), channels.span, str(path)))
 
 
 def read_picture(path: Path, size: Size | None = None, channels: Channels = RGB) -> Decoded:
     """As :func:`read_image`, with what people see and should know."""
-    with decoding(path):
-        return _decoded(_decode(path, size, channels, count_pages=True), channels, str(path))
+    with decoding(path), any_size(size is not None):
+        return _decoded(read_raster(path, size, channels, count_pages=True), channels, str(path))
 
 
 def shown_image(path: Path, size: Size | None = None) -> Tensor:
@@ -95,8 +97,8 @@ def shown_image(path: Path, size: Size | None = None) -> Tensor:
     try:
         return read_picture(path, size).shown
     except DataError:
-        with decoding(path):
-            raster = _decode(path, size, Channels(count=0), count_pages=False)
+        with decoding(path), any_size(size is not None):
+            raster = read_raster(path, size, Channels(count=0))
             bands = min(raster.values.shape[2], 3)
             channels = Channels(bands, tuple(range(1, bands + 1)), "percentile")
             return _decoded(raster, channels, str(path)).shown
@@ -135,7 +137,7 @@ def image_size(path: Path, size: Size | None = None) -> Size:
     Raises:
         DataError: the file is missing, no image, or of another size than asked for.
     """
-    with decoding(path):
+    with decoding(path), any_size():
         try:
             with Image.open(path) as image:
                 return chosen_size(_stored_size(image), _orientation(image), size, path)[0]
@@ -183,10 +185,11 @@ def _decoded(raster: Raster, channels: Channels, name: str) -> Decoded:
     pixels = as_tensor(found)
     plain = len(pixels) == 3 and not raster.deep
     shown = pixels if plain else for_people(raster, values, found, channels)
-    return Decoded(pixels, shown, remarks(raster, values, found, channels))
+    return Decoded(pixels, shown, remarks(raster, Extremes.of(values, found), channels))
 
 
-def _decode(path: Path, size: Size | None, channels: Channels, *, count_pages: bool) -> Raster:
+def read_raster(path: Path, size: Size | None, channels: Channels, *, count_pages: bool = False) -> Raster:
+    """The values of a file; to be called within :func:`~dsctool.data.decoding.decoding`."""
     try:
         with Image.open(path) as image:
             if not _beyond_pillow(image, channels):

@@ -75,7 +75,7 @@ def enlarged(resize: Resize, factor: float) -> Resize:
 
 def train_resize(config: DataConfig) -> Resize | None:
     """The limits of training images where they are largest; None where tiles decide."""
-    if getattr(config, "tiles", None) is not None:
+    if config.tiles is not None:
         return None
     if config.jitter is not None:
         return config.jitter.size, config.jitter.size
@@ -84,7 +84,7 @@ def train_resize(config: DataConfig) -> Resize | None:
 
 def test_resize(config: DataConfig) -> Resize | None:
     """The same of images that a model is tested on."""
-    if getattr(config, "tiles", None) is not None:
+    if config.tiles is not None:
         return None
     return max(config.test_resizes)
 
@@ -95,6 +95,5 @@ def resize_words(resize: Resize, *, training: bool) -> str:
     return " ".join(f"data.{key}.short_sides=[{resize[0]}] data.{key}.long_side={resize[1]}" for key in keys)
 
 
-def tiles_word() -> str:
-    """Another way out, where this version has it."""
-    return ", or cut images into tiles (data.tiles, --tiles)" if "tiles" in DataConfig.model_fields else ""
+TILES_WORD = ", or cut images into tiles (data.tiles, --tiles)"
+"""Another way out."""

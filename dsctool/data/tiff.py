@@ -34,20 +34,20 @@ def read_tiff(path: Path, size: Size | None, channels: Channels) -> Raster:
         DataError: tifffile is missing, there is no such page, or the file ends early or has another size.
     """
     with _tifffile(path).TiffFile(path) as file:
-        pages = _pages(file)
+        pages = full_pages(file)
         wanted = chosen_pages(len(pages), channels, path)
         parts = [_values(pages[number], size, path, file.filehandle.size) for number in wanted]
         values = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         if (nodata := pages[0].tags.get(NODATA)) is not None:
             values = without_gaps(values, nodata.value, channels.span)
-        return Raster(values, extra=_extra(pages[0]) if len(parts) == 1 else 0, pages=len(pages))
+        return Raster(values, extra=extra_bands(pages[0]) if len(parts) == 1 else 0, pages=len(pages))
 
 
 def tiff_size(path: Path, size: Size | None) -> Size:
     """``(h, w)`` of what :func:`read_tiff` gives, from the header alone."""
     with _tifffile(path).TiffFile(path) as file:
-        page = _pages(file)[0]
-        return chosen_size((page.imagelength, page.imagewidth), _orientation(page), size, path)[0]
+        page = full_pages(file)[0]
+        return chosen_size((page.imagelength, page.imagewidth), orientation_of(page), size, path)[0]
 
 
 def chosen_pages(count: int, channels: Channels, path: Path) -> list[int]:
@@ -64,7 +64,7 @@ def chosen_pages(count: int, channels: Channels, path: Path) -> list[int]:
     return [number - 1]
 
 
-def _pages(file: Any) -> list[Any]:
+def full_pages(file: Any) -> list[Any]:
     """Those of full size: smaller copies and masks of a page are none."""
     first = file.pages.first
     size = (first.imagelength, first.imagewidth)
@@ -76,16 +76,21 @@ def _pages(file: Any) -> list[Any]:
     ]
 
 
-def _extra(page: Any) -> int:
+def extra_bands(page: Any) -> int:
     """Bands beside colours, or an alpha beside grey."""
     kinds = tuple(page.extrasamples or ())
     return len(kinds) if page.photometric == _RGB else sum(kind in _ALPHA for kind in kinds[-1:])
 
 
-def _values(page: Any, size: Size | None, path: Path, length: int) -> Values:
+def refuse_cut(page: Any, path: Path, length: int) -> None:
+    """Raise DataError where a page goes on behind the ``length`` bytes of its file."""
     ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
     if max(ends, default=0) > length:
         raise DataError(f"{path}: cannot be decoded: the file ends early")
+
+
+def _values(page: Any, size: Size | None, path: Path, length: int) -> Values:
+    refuse_cut(page, path, length)
     try:
         stored = np.asarray(page.asarray())
     except ValueError as error:
@@ -102,13 +107,14 @@ def _values(page: Any, size: Size | None, path: Path, length: int) -> Values:
     values = stored.transpose([axes.index(axis) for axis in "YXS"])
     if page.photometric == _MIN_IS_WHITE and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    orientation = _orientation(page)
+    orientation = orientation_of(page)
     _, turn = chosen_size((values.shape[0], values.shape[1]), orientation, size, path)
     values = upright(values, orientation) if turn else values
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def _orientation(page: Any) -> int:
+def orientation_of(page: Any) -> int:
+    """The EXIF one, 1 where none is stated."""
     tag = page.tags.get(_ORIENTATION)
     return tag.value if tag is not None and isinstance(tag.value, int) else 1
 

@@ -15,7 +15,6 @@ from dsctool.coco_results import Result, coco_results
 from dsctool.data.bands import Channels
 from dsctool.data.image_files import ImageFile, find_images, number_images
 from dsctool.data.images import ImageSource, picture_of
-from dsctool.data.pictures import picture_batches
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.environment import pick_device
@@ -104,11 +103,14 @@ def predict_images(
     Raises:
         DataError: a file cannot be read, or there are no images.
     """
+    from dsctool.engine.tiles import found_in_files  # which stands on this module
+
     detector = ready(model, device)
     paths = [Path(each) for each in ([images] if isinstance(images, str | Path) else images)]
-    batches = picture_batches(number_images(find_images(paths)), detector.config.data)
+    files = number_images(find_images(paths))
     require(precision, device_of(detector))
-    for picture, found in detections(detector, batches, device=device_of(detector), precision=precision):
+    device_ = device_of(detector)
+    for picture, found in found_in_files(detector, files, detector.config.data, device=device_, precision=precision):
         yield picture.file, _instances(detector, found, picture.shown, score)
 
 
@@ -116,6 +118,11 @@ def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: fl
     """What :meth:`Detector.predict_images` gives for a list: all images are read before the first one runs."""
     channels = Channels.of(model.config.data)
     pictures = [picture_of(source, channels, name=f"image {number}") for number, source in enumerate(sources, start=1)]
+    if model.config.data.tiles is not None:
+        from dsctool.engine.tiles import found_in_pictures  # which stands on this module
+
+        found_ones = found_in_pictures(model, pictures, device=device_of(model))
+        return [_instances(model, found, shown, score) for shown, found in found_ones]
     transform, divisor = inference_transform(model.config.data), model.config.data.pad_divisor
     infos = [SampleInfo(0, (picture.shown.shape[-2], picture.shown.shape[-1]), "") for picture in pictures]
     batches: Iterator[Batch] = (
@@ -161,7 +168,7 @@ def to_results(detections: Detections, image_id: int, categories: Sequence[Categ
     results = coco_results(
         boxes=detections.boxes,
         scores=detections.scores,
-        masks=None
+        masks=detections.encoded
         if probs is None
         else encode_masks(probs, detections.boxes, detections.size, whole_pixels=whole_pixels),
         category_ids=[-1 if category is None else category.id for category in chosen],

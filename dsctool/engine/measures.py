@@ -77,40 +77,43 @@ class InstanceTable:
         unit = self.pixel_size.unit
         return [f"area_{unit}2", *(f"{name}_{unit}" for name in _LENGTHS)]
 
-    def rows(self, results: Sequence[Result], pixels: Tensor, image: str) -> list[Row]:
+    def rows(self, results: Sequence[Result], pixels: Tensor, image: str, size: Size | None = None) -> list[Row]:
         """Those of one image, in the order of its results.
 
-        pixels: ``(3, h, w)`` uint8 RGB. image: its name. What needs a mask is None without one.
+        pixels: ``(3, h, w)`` uint8 RGB. image: its name. size: ``(h, w)`` of the image where ``pixels`` may have been
+        made smaller. What needs a mask is None without one, and brightness without the pixels of full size.
         """
+        size = size or _size(pixels)
         names = {category.id: category.name for category in self.categories}
         return [
             [
                 result["image_id"], image, result["category_id"], names[result["category_id"]], result["score"],
-                *result["bbox"], *self._measured(result, pixels),
+                *result["bbox"], *self._measured(result, pixels if _size(pixels) == size else None, size),
             ]
             for result in reaching(results, self.thresholds)
         ]  # fmt: skip
 
-    def _measured(self, result: Result, pixels: Tensor) -> list[Cell]:
+    def _measured(self, result: Result, pixels: Tensor | None, size: Size) -> list[Cell]:
         """The cells behind those that say which one it is, and where."""
-        height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
         rle = result.get("segmentation")
         cut = None if rle is None else cut_out(rle)
         if cut is None:
             empty: list[Cell] = [None] * (len(self.columns) - len(_WHERE) - 1)
             x, y, wide, high = result["bbox"]
-            return [*empty, _touches((x, y, x + wide, y + high), (height, width))]
+            return [*empty, _touches((x, y, x + wide, y + high), size)]
         mask, top, left = cut
         bottom, right = top + mask.shape[0], left + mask.shape[1]
-        shown = pixels[:, top:bottom, left:right].permute(1, 2, 0).numpy()
-        found = regionprops()(mask.astype(np.uint8), shown, properties=(*_SHAPES.values(), "intensity_mean"))
+        found = regionprops()(mask.astype(np.uint8), properties=tuple(_SHAPES.values()))
         shapes = {name: float(found[own][0]) for name, own in _SHAPES.items()}
         values = list(shapes.values())
         if self.pixel_size is not None:
             side = self.pixel_size.length
             values += [shapes["area"] * side**2, *(shapes[name] * side for name in _LENGTHS)]
-        values += [float(found[f"intensity_mean-{channel}"][0]) for channel in range(len(_BRIGHTNESS))]
-        return [*map(_shortened, values), _touches((left, top, right, bottom), (height, width))]
+        if pixels is None:
+            values += [math.nan] * len(_BRIGHTNESS)
+        else:
+            values += pixels[:, top:bottom, left:right].numpy()[:, mask].mean(axis=1).tolist()
+        return [*map(_shortened, values), _touches((left, top, right, bottom), size)]
 
     def counts(self, rows: Iterable[Row], image_id: int, image: str) -> Iterator[Row]:
         """How many of each class there are: a row for every class. rows: those of the image."""
@@ -129,6 +132,10 @@ def regionprops() -> Callable[..., Mapping[str, Any]]:
             "pip install 'dsctool[measures]', or leave --table out"
         ) from None
     return regionprops_table  # type: ignore[no-any-return, unused-ignore]
+
+
+def _size(pixels: Tensor) -> Size:
+    return int(pixels.shape[-2]), int(pixels.shape[-1])
 
 
 def _touches(box: Sequence[float], size: Size) -> int:

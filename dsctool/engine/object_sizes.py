@@ -12,12 +12,12 @@ from dsctool.config.schema import Config, DataConfig
 from dsctool.data.object_sizes import (
     MANY,
     SMALL,
+    TILES_WORD,
     ObjectSizes,
     Resize,
     enlarged,
     resize_words,
     test_resize,
-    tiles_word,
     train_resize,
 )
 from dsctool.data.stats import CANVASES, SplitStats
@@ -71,7 +71,7 @@ def _note(
         f"{file}: {100 * small / instances:.0f} % of {instances} instances are smaller than {SMALL:g} pixels (square "
         f"root of the area) where images are resized to {resize[0]} x {resize[1]}{by}: they can hardly be found. For "
         f"nine of ten to reach {SMALL:g} pixels set {words}, at {times:.1f} times the pixels, memory and time"
-        f"{tiles_word()}",
+        f"{TILES_WORD}",
     )
 
 
@@ -108,5 +108,5 @@ class SmallCount:
             f"{100 * self.small / self.found:.0f} % of {self.found} instances that reach the score threshold are "
             f"smaller than {SMALL:g} pixels where the model sees them (images resized to {resize[0]} x "
             f"{resize[1]}): others may have been missed. Look twice as close: "
-            f"{resize_words(enlarged(resize, 2), training=False)}{tiles_word()}; better, train so as well",
+            f"{resize_words(enlarged(resize, 2), training=False)}{TILES_WORD}; better, train so as well",
         )

@@ -86,7 +86,7 @@ def counting(console: Console) -> Iterator[Progress]:
             nonlocal shown
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
+            bar.update(tasks[what], completed=done, total=total)
             now = time.monotonic()
             if done == total or now - shown >= BAR_INTERVAL:
                 shown = now
@@ -102,7 +102,8 @@ def _plain_lines(console: Console) -> Progress:
     def count(what: str, done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
-        first = started.setdefault(what, now)  # when the first of them was done
+        first = now if done == 1 else started.get(what, now)  # when the first of them was done
+        started[what] = first
         if now - said >= PLAIN_INTERVAL:
             said = now
             left = (now - first) / max(done - 1, 1) * (total - done)

@@ -14,14 +14,14 @@ from dsctool.coco_results import Result
 from dsctool.config.schema import DataConfig, TrainConfig
 from dsctool.data.classes import lacking, match_categories
 from dsctool.data.layout import SplitFiles, find_split
-from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
-from dsctool.engine.inference import Model, detections, device_of, ready, to_results
+from dsctool.engine.inference import Model, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
 from dsctool.engine.precision import require
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.sets import EvaluationSet, open_evaluation_set, open_part
+from dsctool.engine.tiles import found_in_set, worst_shrunk
 from dsctool.engine.views import in_views
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import Evaluation, evaluate_all, evaluate_comparison
@@ -121,7 +121,8 @@ def run_on_split(
     said = said or crowding_notes(model.config, [data.dataset], training=False)
     protocol = protocol_of(model.config.train)
     lacks = lacking(model.categories, data.dataset.categories)
-    notes = (*data.notes, *([f"{files.annotations}: {lacks}"] if lacks else []), *said)
+    shrunk = worst_shrunk(data.dataset, config)
+    notes = (*data.notes, *shrunk, *([f"{files.annotations}: {lacks}"] if lacks else []), *said)
     return SplitResults(files, data.ground_truth, results, candidates, protocol, notes)
 
 
@@ -195,10 +196,11 @@ def _collect(
     """The results over a split, and the candidates where the model keeps them, image by image in the first process."""
     results: list[list[Result]] = []
     candidates: list[list[Result]] = []
-    pin_memory = device.type == "cuda"
-    loader = eval_loader(data.dataset, config, ranks=processes.ranks, pin_memory=pin_memory, timeout=timeout)
+    stream = found_in_set(
+        model, data.dataset, config, device=device, ranks=processes.ranks, precision=precision, timeout=timeout
+    )
     with processes.together():
-        for info, found in watch(detections(model, loader, device=device, precision=precision)):
+        for info, found in watch(stream):
             results.append(to_results(found, info.image_id, categories))
             kept = found.candidates
             candidates.append([] if kept is None else to_results(kept, info.image_id, categories))

@@ -24,11 +24,11 @@ from dsctool.data.faults import Exclusions
 from dsctool.data.file_names import image_path
 from dsctool.data.image_files import ImageFile
 from dsctool.data.layout import SplitFiles, find_test_dev
-from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
-from dsctool.engine.inference import detections, device_of, to_results
+from dsctool.engine.inference import device_of, to_results
 from dsctool.engine.limits import LimitCount
 from dsctool.engine.processes import LONE, Processes
+from dsctool.engine.tiles import found_in_set
 from dsctool.engine.views import in_views
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList, WorkFile
 from dsctool.files import whole_file
@@ -101,10 +101,10 @@ def run_unannotated(
         return limits
     device = device_of(model)
     task = in_views("eval", config.tta)
-    loader = eval_loader(dataset, config, ranks=processes.ranks, pin_memory=device.type == "cuda")
+    stream = found_in_set(model, dataset, config, device=device, ranks=processes.ranks, precision=precision)
 
     def entries() -> Iterator[ImageResults]:
-        for info, found in detections(model, loader, device=device, precision=precision):
+        for info, found in stream:
             limits.add(found)
             height, width = info.original_size
             image = ImageEntry(id=info.image_id, file_name=info.file_name, height=height, width=width)

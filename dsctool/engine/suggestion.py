@@ -18,7 +18,7 @@ from dsctool.data.anchor_fit import Anchors, fit_anchors, mean_best_iou
 from dsctool.data.columns import Reading, has_segmentations, read_columns
 from dsctool.data.faults import exclusions
 from dsctool.data.layout import SplitFiles, find_split
-from dsctool.data.object_sizes import MANY, SMALL, STEP, ObjectSizes, Resize, tiles_word, train_resize
+from dsctool.data.object_sizes import MANY, SMALL, STEP, TILES_WORD, ObjectSizes, Resize, train_resize
 from dsctool.data.records import read_annotation_file
 from dsctool.data.rules import Needs
 from dsctool.data.usage import Usage
@@ -228,7 +228,7 @@ class _Builder:
         elif short < base[0]:
             why += f", and half of the images have less than {native:.0f}: more would only be interpolated"
         if share > 100 * MANY:
-            why += f"; more than {short} costs much{tiles_word() or ', so cut the images into smaller ones'}"
+            why += f"; more than {short} costs much{TILES_WORD}"
         lines = ("train_resize", "test_resize")
         for key in lines:
             yield Line(f"data.{key}.short_sides", [short], f"{spread}; {why}" if key == lines[0] else "as in training")

@@ -364,7 +364,7 @@ def pasted(found: Sequence[Detections], *, categories: Sequence[Category] = ()) 
             whole_pixels=any(each.whole_pixels for each in found),
         )
     return [
-        Instances(each.boxes, each.scores, each.labels, bitmaps, each.size, tuple(categories))
+        Instances(each.boxes, each.scores, each.labels, bitmaps, each.size, tuple(categories), encoded=each.encoded)
         for each, bitmaps in zip(found, masks, strict=True)
     ]
 

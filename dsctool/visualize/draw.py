@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
-from dsctool.rle import cut_out
+from dsctool.ops.spans import Spans
+from dsctool.rle import Rle, cut_out
 from dsctool.terms import Size
 from dsctool.visualize.colors import Color, assign_colors, class_colors
 from dsctool.visualize.labels import Entry, Tag, draw_tags, with_legend
@@ -29,6 +30,9 @@ FILL = 0.45
 
 THIN = 0.08
 """Width of an outline, of the side of a square of the mask's area: small instances have thin ones."""
+
+DECODED = 1 << 24
+"""Masks of more pixels are not decoded to be made smaller."""
 
 Mask = Union[Mapping[str, object], NDArray[np.bool_], "Tensor"]
 """COCO RLE, or ``(h, w)`` bool."""
@@ -179,8 +183,13 @@ def _band(inside: float, width: float, sigma: float, *, opacity: float) -> list[
     return [round(255 * opacity * min(max(width / 2 + 0.5 - d, 0.0), 1.0)) for d in distance]
 
 
-def _resized(mask: Mask, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """``(h, w)`` bool for a Pillow size ``(w, h)``."""
+def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
+    """For a Pillow size ``(w, h)``: ``(h, w)`` bool; encoded, where a large mask is made smaller."""
+    if isinstance(mask, Mapping):
+        rle, target = cast("Rle", mask), (size[1], size[0])
+        height, width = rle["size"]
+        if height * width > DECODED and height >= target[0] and width >= target[1]:
+            return cast("Mask", Spans.of(rle).resized((height, width), target).rle(target))
     grey = Image.fromarray(np.where(_pixels(mask), np.uint8(255), np.uint8(0)))
     return np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128
 

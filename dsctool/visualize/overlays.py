@@ -19,7 +19,7 @@ from dsctool.visualize.draw import PLAIN, Style, draw_instances
 
 
 def draw_found(found: Instances, image: ImageSource | None = None, *, style: Style = PLAIN) -> Image.Image:
-    """Instances on ``image``, or on the picture that they carry, at its size.
+    """Instances on ``image``, or on the picture that they carry, at its size; that may have been made smaller.
 
     Raises:
         DataError: there is no picture, or it cannot be used, or has another size than the instances.
@@ -29,27 +29,32 @@ def draw_found(found: Instances, image: ImageSource | None = None, *, style: Sty
         raise DataError("these instances carry no picture: give one, as in draw('photo.jpg')")
     pixels = shown_image(Path(source)) if isinstance(source, str | PathLike) else picture_of(source).shown
     size = (pixels.shape[-2], pixels.shape[-1])
-    if found.size not in (None, size):
+    smaller = image is None and found.encoded is not None and size != found.size
+    if found.size not in (None, size) and not smaller:
         raise DataError(f"the picture has {size} pixels, these instances are in {found.size} (height, width)")
     return draw_instances(
         pixels,
         boxes=found.boxes,
         names=found.names,
         scores=found.scores,
-        masks=found.masks,
+        masks=found.masks if found.encoded is None else found.encoded,
+        size=found.size if smaller else None,
         style=style,
         classes=[category.name for category in found.categories],
     )
 
 
 def save_overlay(
-    target: Path, image: Tensor, results: Sequence[Result], names: Mapping[int, str], *, style: Style = PLAIN
-) -> None:
+    target: Path, image: Tensor, results: Sequence[Result], names: Mapping[int, str], *, size: Size | None = None,
+    style: Style = PLAIN,
+) -> None:  # fmt: skip
     """Write ``image`` with its results as JPEG to ``target``, whole or not at all.
 
-    image: ``(3, h, w)`` uint8 RGB. names: of the categories, by id.
+    image: ``(3, h, w)`` uint8 RGB. names: of the categories, by id. size: ``(h, w)`` that the results are in, where the
+    image was made smaller.
     """
-    picture = draw_results(image, results, names, style=style)
+    smaller = None if size == tuple(image.shape[-2:]) else size
+    picture = draw_results(image, results, names, size=smaller, style=style)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as file:
         picture.save(file, format="JPEG", quality=92, subsampling=0)

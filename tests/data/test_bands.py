@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsctool.config.loading import load_config
-from dsctool.data.bands import PERCENTILES, RGB, Channels, Raster, chosen, for_people, remarks, rgb, to_bytes
+from dsctool.data.bands import PERCENTILES, RGB, Channels, Extremes, Raster, chosen, for_people, remarks, rgb, to_bytes
 from dsctool.errors import DataError
 
 
@@ -123,7 +123,7 @@ def test_grey_of_colours_is_pillows() -> None:
 def test_what_is_told() -> None:
     def told(found: Raster, channels: Channels = RGB) -> tuple[str, ...]:
         values = chosen(found, channels, "x")
-        return remarks(found, values, to_bytes(values, channels.span, "x"), channels)
+        return remarks(found, Extremes.of(values, to_bytes(values, channels.span, "x")), channels)
 
     assert told(Raster(np.zeros((3, 3, 3), np.uint8))) == ()
     (dim,) = told(raster(1))
