@@ -39,18 +39,26 @@ def boxes_around(masks: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2], dim=1).float()
 
 
-def settled(sample: Annotated, before: Annotated, *, min_visible: float) -> Annotated:
+def settled(
+    sample: Annotated,
+    before: Annotated,
+    *,
+    min_visible: float,
+    areas: tuple[Tensor | None, Tensor | None] | None = None,
+) -> Annotated:
     """``sample``, which shows less than ``before``, with boxes that fit and without instances that cannot be seen.
 
     sample: has all instances and crowds of ``before``, in their order; its boxes may leave the image. An instance that
     has lost nothing keeps its box as it is annotated.
-    min_visible: instances of which a smaller share of the pixels is left become ignored regions.
+    min_visible: instances of which a smaller share of the pixels is left become ignored regions. areas: pixels of the
+    instances and of the crowds before, where ``before`` does not hold their masks.
     """
-    boxes, share = _left(sample.boxes, sample.masks, before.boxes, before.masks, sample.size)
+    whole, whole_crowd = areas or (_areas(before.masks), _areas(before.crowd_masks))
+    boxes, share = _left(sample.boxes, sample.masks, before.boxes, whole, sample.size)
     kept, faint = share >= max(min_visible, 1e-9), (share > 0) & (share < min_visible)
     crowd, crowd_masks = sample.crowd, sample.crowd_masks
     if crowd is not None and before.crowd is not None:
-        around, seen = _left(crowd, crowd_masks, before.crowd, before.crowd_masks, sample.size)
+        around, seen = _left(crowd, crowd_masks, before.crowd, whole_crowd, sample.size)
         crowd = torch.cat([around[seen > 0], boxes[faint]])
         if crowd_masks is not None:
             ignored = crowd_masks[:0] if sample.masks is None else sample.masks[faint]
@@ -66,16 +74,20 @@ def settled(sample: Annotated, before: Annotated, *, min_visible: float) -> Anno
     )
 
 
+def _areas(masks: Tensor | None) -> Tensor | None:
+    return None if masks is None else mask_areas(masks)
+
+
 def _left(
-    boxes: Tensor, masks: Tensor | None, whole_boxes: Tensor, whole_masks: Tensor | None, size: Size
+    boxes: Tensor, masks: Tensor | None, whole_boxes: Tensor, whole: Tensor | None, size: Size
 ) -> tuple[Tensor, Tensor]:
     """Boxes around what is left of each, and the share that it is of the whole: of pixels, or else of boxes' areas."""
     clipped = clip_boxes(boxes, size)
     narrow = (clipped[:, 2:] - clipped[:, :2]).amin(dim=1) < 1
-    if masks is None or whole_masks is None:
+    if masks is None or whole is None:
         share = box_area(clipped) / box_area(whole_boxes).clamp(min=1e-6)
         return clipped, torch.where(narrow, 0, share)
-    areas, whole = mask_areas(masks), mask_areas(whole_masks)
+    areas = mask_areas(masks)
     anew = (areas < whole) | narrow
     return torch.where(anew[:, None], boxes_around(masks), clipped), areas / whole.clamp(min=1)
 

@@ -7,20 +7,21 @@ no mask. Category ids may have gaps: class ``i`` is the category with the i-th s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dsctool.config.model_schema import GeometryName
 from dsctool.config.schema import DataConfig
-from dsctool.data.augment import train_transform
+from dsctool.config.tiles_schema import TilesConfig
+from dsctool.data.arrays import Images, Instances
+from dsctool.data.augment import settled, train_transform
 from dsctool.data.bands import RGB, Channels
-from dsctool.data.columns import Annotations, Reading, read_columns
+from dsctool.data.columns import Reading, read_columns
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.file_names import image_path
 from dsctool.data.images import read_image
@@ -30,7 +31,7 @@ from dsctool.data.repeats import Repeats, read_weights, repeats_by_class
 from dsctool.data.rules import Needs
 from dsctool.data.samplers import SampleKey
 from dsctool.data.semantic import read_semantic_map
-from dsctool.data.shapes import Shapes
+from dsctool.data.tiles import fits, most_in_a_tile, random_window, tiles_of
 from dsctool.data.transforms import (
     Annotated,
     Sample,
@@ -40,10 +41,11 @@ from dsctool.data.transforms import (
     inference_transform,
 )
 from dsctool.data.usage import Usage
+from dsctool.data.windows import read_window
 from dsctool.errors import ConfigError, DataError
-from dsctool.rle import Bools, Ints
+from dsctool.ops.spans import Window
+from dsctool.rle import Bools
 from dsctool.structures import mask_areas
-from dsctool.terms import Size
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
@@ -56,7 +58,7 @@ class CocoDataset(Dataset[Sample]):
     asked for.
 
     categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
-    most_instances: of them, the most in one image.
+    most_instances: of them, the most in one image, or in one tile of ``data.tiles``.
     repeats: how often each image is trained on in an epoch, on average; None: once.
     notes: what is not used, for people.
     """
@@ -72,7 +74,10 @@ class CocoDataset(Dataset[Sample]):
         keep_empty: bool,
         exclude: Exclusions,
         channels: Channels = RGB,
+        tiles: TilesConfig | None = None,
+        cut: bool = False,
     ) -> None:
+        """tiles: by which the detector looks at images. cut: give a random one of them in place of a larger image."""
         _check_semantic(files, semantic)
         self.files = files
         self.transform = transform
@@ -97,8 +102,11 @@ class CocoDataset(Dataset[Sample]):
         self.notes = (f"{files.annotations}: {usage.note}",) if usage.note else ()
         chosen = np.flatnonzero(kept)
         self._filled = torch.from_numpy(np.flatnonzero(usage.instances[kept]))
-        self._images = _Images.of([reading.images[row] for row in chosen.tolist()])
-        self._instances = _Instances.of(reading.annotations, usage.used, chosen, masks=masks)
+        self._images = Images.of([reading.images[row] for row in chosen.tolist()])
+        self._instances = Instances.of(reading.annotations, usage.used, chosen, masks=masks)
+        self.tiles = tiles if cut else None
+        if tiles is not None:
+            self.most_instances = self._most_in_a_tile(tiles)
 
     @classmethod
     def for_training(
@@ -138,6 +146,8 @@ class CocoDataset(Dataset[Sample]):
             keep_empty=config.keep_empty,
             exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
             channels=Channels.of(config),
+            tiles=config.tiles,
+            cut=True,
         )
         if not dataset.num_instances:
             reason = Usage.of(reading).reason or "no image with instances is left"
@@ -168,6 +178,7 @@ class CocoDataset(Dataset[Sample]):
             keep_empty=True,
             exclude=exclusions(reading.faults, config.on_error) if exclude is None else exclude,
             channels=Channels.of(config),
+            tiles=config.tiles,
         )
 
     def __len__(self) -> int:
@@ -182,15 +193,29 @@ class CocoDataset(Dataset[Sample]):
         return self._instances.annotations(index)
 
     def _repeats(self, reading: Reading, threshold: float | None) -> Repeats | None:
-        if threshold is None and self.files.weights is None:
+        tiles = [1] * len(self) if self.tiles is None else self._tiles_of_images(self.tiles)
+        if threshold is None and self.files.weights is None and max(tiles) == 1:
             return None
-        repeats = np.ones(len(self))
+        repeats = np.asarray(tiles, dtype=np.float64)
         if threshold is not None:
-            repeats = repeats_by_class(*self._instances.shown(), count=len(self), threshold=threshold)
+            repeats *= repeats_by_class(*self._instances.shown(), count=len(self), threshold=threshold)
         if self.files.weights is not None:
             weights = read_weights(self.files.weights, [info.file_name for info in reading.images])
             repeats *= [weights.get(self.image_info(index).file_name, 1.0) for index in range(len(self))]
         return repeats
+
+    def _tiles_of_images(self, tiles: TilesConfig) -> list[int]:
+        return [len(tiles_of(self.image_info(index).size, tiles)) for index in range(len(self))]
+
+    def _most_in_a_tile(self, tiles: TilesConfig) -> int:
+        """Instances, of all images."""
+        most = 0
+        for index in range(len(self)):
+            rows = self._instances.rows(index)
+            boxes = self._instances.corners[rows[~self._instances.crowd[rows]]]
+            size = self.image_info(index).size
+            most = max(most, len(boxes) if fits(size, tiles) else most_in_a_tile(size, tiles, boxes))
+        return most
 
     @property
     def landscape(self) -> Bools:
@@ -233,6 +258,9 @@ class CocoDataset(Dataset[Sample]):
         rows = self._instances.rows(index)
         crowd = self._instances.crowd[rows]
         instances, crowds = rows[~crowd], rows[crowd]
+        if self.tiles is not None and not fits(size, self.tiles):
+            window = random_window(size, self.tiles, self._instances.corners[instances])
+            return self._in_window(info, window, instances, crowds, self.tiles.min_visible)
         sample = Annotated(
             image=read_image(image_path(self.files.images, info.file_name), size, self.channels),
             boxes=self._instances.corners[instances],
@@ -251,6 +279,38 @@ class CocoDataset(Dataset[Sample]):
             return replace(sample, semantic=read_semantic_map(self.files.semantic_maps, info, classes=classes))
         return sample
 
+    def _in_window(
+        self, info: ImageInfo, window: Window, instances: Tensor, crowds: Tensor, min_visible: float
+    ) -> Annotated:
+        """A part of an image, with what there is in it; no mask is drawn larger than the part."""
+        drawn = self._instances
+        instances, crowds = (rows[drawn.meet(rows, window)] for rows in (instances, crowds))
+        masks = areas = crowd_masks = crowd_areas = None
+        if self.masks:
+            masks, areas = drawn.parts(instances, info.size, window)
+        if self.semantic == "instances" and self.masks:
+            crowd_masks, crowd_areas = drawn.parts(crowds, info.size, window)
+        semantic = None
+        if self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
+            whole = read_semantic_map(self.files.semantic_maps, info, classes=self.files.semantic_classes)
+            semantic = whole[window.y1 : window.y2, window.x1 : window.x2].contiguous()
+        image = read_window(image_path(self.files.images, info.file_name), window, info.size, self.channels)
+        corner = torch.tensor([window.x1, window.y1] * 2)
+        whole_boxes = [drawn.corners[rows] for rows in (instances, crowds)]
+        part = Annotated(
+            image=image,
+            boxes=whole_boxes[0] - corner,
+            labels=drawn.label[instances].long(),
+            masks=masks,
+            crowd=whole_boxes[1] - corner,
+            crowd_masks=crowd_masks,
+            semantic=semantic,
+            background=len(self.categories) if crowd_masks is not None else None,
+            areas=areas if crowd_masks is not None else None,
+        )
+        before = replace(part, boxes=whole_boxes[0], crowd=whole_boxes[1])
+        return settled(part, before, min_visible=min_visible, areas=(areas, crowd_areas))
+
 
 def _check_semantic(files: SplitFiles, semantic: str) -> None:
     if semantic == "stuffthingmaps" and files.semantic_maps is None:
@@ -263,103 +323,3 @@ def _check_semantic(files: SplitFiles, semantic: str) -> None:
 
 def _read(files: SplitFiles, masks: bool) -> Reading:
     return read_columns(read_annotation_file(files.annotations), Needs(masks=masks))
-
-
-# --- flat arrays ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Images in arrays: tensors, which processes share however they are started. ends: of the names in ``text``."""
-
-    id: Tensor
-    height: Tensor
-    width: Tensor
-    text: Tensor
-    ends: Tensor
-
-    @classmethod
-    def of(cls, infos: list[ImageInfo]) -> Self:
-        names = [info.file_name.encode(errors="surrogatepass") for info in infos]
-        return cls(
-            id=torch.tensor([info.id for info in infos]),
-            height=torch.tensor([info.height for info in infos]),
-            width=torch.tensor([info.width for info in infos]),
-            text=torch.frombuffer(bytearray(b"".join(names)), dtype=torch.uint8),
-            ends=torch.tensor([len(name) for name in names]).cumsum(0),
-        )
-
-    def __len__(self) -> int:
-        return len(self.id)
-
-    def info(self, index: int) -> ImageInfo:
-        index = range(len(self))[index]
-        first = int(self.ends[index - 1]) if index else 0
-        name = self.text[first : int(self.ends[index])].numpy().tobytes().decode(errors="surrogatepass")
-        return ImageInfo(int(self.id[index]), name, int(self.width[index]), int(self.height[index]))
-
-
-@dataclass(frozen=True)
-class _Instances:
-    """Annotations in arrays, as :class:`Annotations` has them. order: the used ones, image by image. ends: of each
-    image in ``order``. corners: ``(m, 4)``, x1, y1, x2, y2. shapes: the arrays of :class:`Shapes`."""
-
-    order: Tensor
-    ends: Tensor
-    id: Tensor
-    label: Tensor
-    corners: Tensor
-    crowd: Tensor
-    shapes: tuple[Tensor, ...]
-
-    @classmethod
-    def of(cls, annotations: Annotations, used: Bools, images: Ints, *, masks: bool) -> Self:
-        """images: ``(k,)``, rows of the reading's images that are kept."""
-        number = np.full(annotations.image.max(initial=-1) + 1, -1)
-        number[images[images < len(number)]] = np.flatnonzero(images < len(number))
-        image = number[annotations.image]
-        rows = np.flatnonzero(used & (image >= 0))
-        order = rows[np.argsort(image[rows], kind="stable")]
-        ends = np.searchsorted(image[order], np.arange(len(images)), side="right")
-        start, extent = annotations.box[:, :2], annotations.box[:, 2:]
-        corners = np.concatenate([start, start + extent], axis=1).astype(np.float32)
-        shapes = [getattr(annotations.shapes, each.name) for each in fields(Shapes)] if masks else []
-        return cls(
-            order=torch.from_numpy(order),
-            ends=torch.from_numpy(ends),
-            id=torch.from_numpy(annotations.id),
-            label=torch.from_numpy(annotations.label),
-            corners=torch.from_numpy(corners),
-            crowd=torch.from_numpy(annotations.crowd),
-            shapes=tuple(torch.from_numpy(_writable(each)) for each in shapes),
-        )
-
-    def rows(self, image: int) -> Tensor:
-        """The annotations of an image, in the order of the file."""
-        first = int(self.ends[image - 1]) if image else 0
-        return self.order[first : int(self.ends[image])]
-
-    def shown(self) -> tuple[Ints, Ints]:
-        """The image and the class of every instance that is no crowd."""
-        images = np.repeat(np.arange(len(self.ends)), np.diff(self.ends.numpy(), prepend=0))
-        instances = ~self.crowd[self.order].numpy()
-        return images[instances], self.label[self.order].numpy()[instances].astype(np.int64)
-
-    def annotations(self, image: int) -> list[Annotation]:
-        """The same, one by one."""
-        rows = self.rows(image)
-        columns = (self.id, self.label, self.corners, self.crowd)
-        values = zip(*(column[rows].tolist() for column in columns), strict=True)
-        return [Annotation(id_, label, tuple(box), crowd) for id_, label, box, crowd in values]
-
-    def bitmaps(self, rows: Tensor, size: Size) -> Tensor:
-        """``(G, h, w)`` uint8."""
-        shapes = Shapes(*(each.numpy() for each in self.shapes))
-        bitmaps = torch.zeros((len(rows), *size), dtype=torch.uint8)
-        for bitmap, row in zip(bitmaps, rows.tolist(), strict=True):
-            bitmap.copy_(torch.from_numpy(shapes.bitmap(row, size)))
-        return bitmaps
-
-
-def _writable(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    return array if array.flags.writeable else array.copy()

@@ -36,6 +36,15 @@ def fits(size: Size, config: TilesConfig) -> bool:
     return max(size) <= config.size
 
 
+def most_in_a_tile(size: Size, config: TilesConfig, boxes: torch.Tensor) -> int:
+    """How many of the boxes ``(n, 4)`` in an image of ``size`` the fullest of its windows has, whole or in part."""
+    most = 0
+    for window in tiles_of(size, config):
+        meet = (boxes[:, :2] < torch.tensor(window[2:])) & (boxes[:, 2:] > torch.tensor(window[:2]))
+        most = max(most, int(meet.all(dim=1).sum()))
+    return most
+
+
 def random_window(size: Size, config: TilesConfig, boxes: Sequence[Sequence[float]] | torch.Tensor) -> Window:
     """A window in an image of ``size`` for training, by torch's global generator: around one of its instances, or not.
 

@@ -18,7 +18,7 @@ from dsctool.engine.precision import require
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.split_results import open_split
 from dsctool.engine.views import in_views
-from dsctool.errors import DataError
+from dsctool.errors import DataError, DsctoolError
 from dsctool.evaluation.panoptic import Matching, PanopticQuality, pair_result, quality_of
 from dsctool.models.detector import Detector
 from dsctool.terms import Precision, Progress, Role
@@ -51,6 +51,8 @@ def panoptic_on_split(
     device = device_of(model)
     require(precision, device)
     config = model.config.data
+    if config.tiles is not None:
+        raise DsctoolError("panoptic results are of whole images: set data.tiles=null")
     files, data = open_split(model, root, split, progress=progress, processes=processes)
     infos = [data.dataset.image_info(index) for index in range(len(data.dataset))]
     images = [ImageFile(image_path(files.images, info.file_name), info.id, info.size) for info in infos]

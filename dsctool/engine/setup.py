@@ -277,6 +277,7 @@ def _feeding(setup: Setup) -> dict[str, str]:
     if repeats is not None:
         reasons = [f"repeat_factor {data.repeat_factor:g}"] if data.repeat_factor else []
         reasons += [data.train.weights] if data.train.weights else []
+        reasons += [f"tiles of {data.tiles.size} pixels"] if data.tiles is not None else []
         lines["sampling"] = (
             f"{repeats.sum():.0f} images an epoch, each {repeats.min():.3g} to {repeats.max():.3g} times"
         )
@@ -289,7 +290,8 @@ def _feeding(setup: Setup) -> dict[str, str]:
 def augmentations(data: DataConfig) -> str:
     """What training does to images besides resizing and flipping, in one line; empty where it does nothing."""
     blocks = {"jitter": data.jitter, "crop": data.crop, "color": data.color, "copy_paste": data.copy_paste}
-    return ", ".join(f"{name} ({_values(block)})" for name, block in blocks.items() if block is not None)
+    parts = [] if data.tiles is None else [f"windows of {data.tiles.size} pixels"]
+    return ", ".join([*parts, *(f"{name} ({_values(block)})" for name, block in blocks.items() if block is not None)])
 
 
 def _values(block: Block) -> str:

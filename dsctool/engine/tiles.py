@@ -164,7 +164,7 @@ class Tiling:
             detections(self.model, batches, device=self.device, precision=self.precision), start=1
         ):
             place = places[info.number]
-            pieces += _pieces(found, info.number, place)
+            pieces += pieces_of(found, info.number, place)
             reached |= found.reached
             masks = masks or found.mask_probs is not None
             if found.candidates is not None:
@@ -190,8 +190,8 @@ class Tiling:
             yield pad_images(images, self.config.pad_divisor), [], infos
 
 
-def _pieces(found: Detections, number: int, place: Window) -> list[Piece]:
-    """The detections of a tile."""
+def pieces_of(found: Detections, number: int, place: Window) -> list[Piece]:
+    """The detections of the tile at a place, in the pixels of its image. number: which tile."""
     boxes, scores, labels = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
     if found.mask_probs is None:
         masks = [Spans.rectangle(Window(round(x1), round(y1), round(x2), round(y2))) for x1, y1, x2, y2 in boxes]
