@@ -23,7 +23,7 @@ from tests.benchmarks.tiles import (
     outcomes,
     seen_by_an_oracle,
     side_of,
-)  # fmt: skip
+)
 
 
 def test_stitched_mosaics(tmp_path: Path) -> None:
