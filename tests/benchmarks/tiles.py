@@ -10,7 +10,8 @@ Results of at least 0.3 are compared with the truth, class by class. An instance
 of 0.5 with it, twice where several have; cut where none has, but some lie in it for the most part; fused where none
 has, but one covers most of it; else lost. Fragments are results that lie in an instance, and are not it.
 
-``memory CHECKPOINT [--sizes 2000x2000 ...]``: the peak of ``dsctool predict --tiles`` in a process of its own.
+``memory CHECKPOINT [--sizes 2000x2000 ...]``: the peak of ``dsctool predict --tiles`` in a process of its own. Without
+a checkpoint, of everything but a network: twenty instances of 40 to 200 pixels are given to every tile.
 """
 
 from __future__ import annotations
@@ -300,7 +301,7 @@ def _show(totals: dict[str, Counter[str]], count: int) -> None:
 # --- memory -------------------------------------------------------------------------------------------
 
 
-def memory(checkpoint: Path, sizes: Sequence[str]) -> None:
+def memory(checkpoint: Path | None, sizes: Sequence[str]) -> None:
     """Print seconds and the peak of runs over pictures of these sizes, ``WIDTHxHEIGHT[:TILE[:SUFFIX]]``."""
     import sys
 
@@ -312,11 +313,44 @@ def memory(checkpoint: Path, sizes: Sequence[str]) -> None:
             width, height = map(int, size.split("x"))
             path = Path(name) / f"{size}.{suffix}"
             measured([sys.executable, "-m", "tests.benchmarks.tiles", "picture", path, width, height])
-            words = ["predict", checkpoint, path, "--tiles", tile, "--output", Path(name) / f"out{text}"]
-            usage = measured([sys.executable, "-m", "dsctool", *words, "--device", "cpu"])
-            said = next(line for line in usage.output.splitlines() if "results for" in line).rsplit(": ", 1)[1]
+            words: list[object] = ["tests.benchmarks.tiles", "without", path, tile]
+            if checkpoint is not None:
+                output = Path(name) / f"out{text}"
+                words = ["dsctool", "predict", checkpoint, path, "--tiles", tile, "--output", output, "--device", "cpu"]
+            usage = measured([sys.executable, "-m", *words])
+            said = next(line for line in usage.output.splitlines() if "results for" in line).rsplit(": ", 1)[-1]
             print(f"{size} {suffix}, tiles of {tile}: {usage.peak:.0f} MiB, {usage.seconds:.0f} s, {said}", flush=True)
             path.unlink()
+
+
+def without_a_network(path: Path, tile: int) -> None:
+    """Look at a picture by tiles, and draw what they are given; the results go the way of real ones."""
+    import torch
+
+    from dsctool.config.schema import DataConfig
+    from dsctool.data.image_files import ImageFile
+    from dsctool.engine.inference import to_results
+    from dsctool.engine.tiles import found_in_files
+    from dsctool.structures import Detections
+    from dsctool.visualize.overlays import save_overlay
+
+    class Given(torch.nn.Module):
+        def detect(self, images: Any, sizes: Any, originals: Any, **more: Any) -> list[Detections]:
+            corners = torch.rand(20, 2) * (tile - 40)
+            boxes = torch.cat([corners, (corners + 40 + 160 * torch.rand(20, 2)).clamp(max=tile)], dim=1)
+            probs = torch.rand(20, 28, 28) * 0.4 + 0.4
+            return [Detections(boxes, torch.rand(20), torch.zeros(20).long(), probs, size) for size in originals]
+
+    sides = {"short_sides": [192], "long_side": 192}
+    data = DataConfig.model_validate({"tiles": {"size": tile}, "test_resize": sides})
+    files = [ImageFile(path, 1)]
+    ((seen, found),) = found_in_files(Given(), files, data, device=torch.device("cpu"))
+    from dsctool.data.records import Category
+
+    results = to_results(found, 1, [Category(1, "thing")])
+    target = path.with_suffix(".overlay.jpg")
+    save_overlay(target, seen.pixels, results, {1: "thing"}, threshold=0.9, size=seen.original_size)
+    print(f"{len(results)} results for 1 images")
 
 
 def picture(path: Path, width: int, height: int) -> None:
@@ -331,8 +365,7 @@ def picture(path: Path, width: int, height: int) -> None:
         block = np.tile(tile, (2, 2, 1))[:256, :256]
         blocks = (block for _ in range(-(-height // 256) * -(-width // 256)))
         tifffile.imwrite(
-            path, blocks, shape=(height, width, 3), dtype=np.uint8, tile=(256, 256), photometric="rgb",
-            compression="zlib", bigtiff=True,
+            path, blocks, shape=(height, width, 3), dtype=np.uint8, tile=(256, 256), photometric="rgb", bigtiff=True
         )  # fmt: skip
         return
     row = np.tile(tile, (1, -(-width // 192), 1))[:, :width]
@@ -346,8 +379,11 @@ if __name__ == "__main__":
     seams_parser.add_argument("--mosaics", type=int, default=200)
     seams_parser.add_argument("--checkpoint", type=Path)
     memory_parser = commands.add_parser("memory")
-    memory_parser.add_argument("checkpoint", type=Path)
+    memory_parser.add_argument("checkpoint", type=Path, nargs="?")
     memory_parser.add_argument("--sizes", nargs="+", default=["2000x2000", "8000x6000", "30000x20000:2048"])
+    without_parser = commands.add_parser("without")
+    without_parser.add_argument("path", type=Path)
+    without_parser.add_argument("tile", type=int)
     picture_parser = commands.add_parser("picture")
     picture_parser.add_argument("path", type=Path)
     picture_parser.add_argument("width", type=int)
@@ -358,5 +394,7 @@ if __name__ == "__main__":
             seams(given.mosaics, given.checkpoint)
         case "memory":
             memory(given.checkpoint, given.sizes)
+        case "without":
+            without_a_network(given.path, given.tile)
         case _:
             picture(given.path, given.width, given.height)
