@@ -128,8 +128,8 @@ def _run(
     progress: Progress,
 ) -> FoundInImages:
     """What a model finds, in images that can be read; what scores less than ``floor`` is dropped at once."""
-    from dsctool.data.pictures import picture_batches
-    from dsctool.engine.inference import detections, to_results
+    from dsctool.engine.inference import to_results
+    from dsctool.engine.tiles import found_in_files
     from dsctool.evaluation.image_ranking import FoundInImages
     from dsctool.interop.checkpoint import load_model
     from dsctool.ops.exchange import rows_where
@@ -138,8 +138,8 @@ def _run(
     model = load_model(checkpoint, overrides=overrides, device=chosen)
     images: list[dict[str, Any]] = []
     results: list[Any] = []
-    batches = picture_batches(files, model.config.data, on_fault=report)
-    for number, (picture, found) in enumerate(detections(model, batches, device=chosen), start=1):
+    stream = found_in_files(model, files, model.config.data, device=chosen, on_fault=report, preview=False)
+    for number, (picture, found) in enumerate(stream, start=1):
         height, width = picture.original_size
         images.append({"id": picture.image_id, "file_name": picture.file_name, "height": height, "width": width})
         (rows,) = rows_where([found.scores >= floor])

@@ -332,6 +332,8 @@ def _entries(
             entry["panoptic"] = segments
         if measured is not None:
             entry["measures"] = measured.rows(results, picture.shown, picture.file_name, picture.original_size)
+            if tuple(picture.shown.shape[-2:]) != picture.original_size:
+                remarks.tell(picture, "is kept smaller by --tiles: --table has no mean red, green and blue of it")
         yield entry
 
 

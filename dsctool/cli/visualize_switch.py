@@ -79,8 +79,8 @@ def visualize_switch(
         raise typer.BadParameter("give IMAGE_OR_DIR... and --output DIR, or --list")
     chosen = pick_device(device)
     files, objects = ([], None) if list_layers else _inputs(paths, ground_truth)
-    # A switch is looked at in one view of an image, also where a checkpoint is set to be tested in several.
-    model = load_model(checkpoint, overrides=[*overrides, "data.tta=null"], device=chosen)
+    # A switch is looked at in one view of a whole image, also where a checkpoint is set to be tested otherwise.
+    model = load_model(checkpoint, overrides=[*overrides, "data.tta=null", "data.tiles=null"], device=chosen)
     names = switch_layers(model)
     if not names:
         raise DsctoolError(f"{checkpoint}: has no switchable atrous convolution (its model.backbone.sac is null)")

@@ -24,7 +24,7 @@ from dsctool.errors import DataError, DsctoolError, WorkerError, memory_for
 
 _LESS = (
     "Lower data.workers, train.batch_size or the size that images are brought to (data.train_resize, "
-    "data.jitter.size, data.test_resize), or cut large images into smaller ones."
+    "data.jitter.size, data.test_resize), or use windows of large images (data.tiles)."
 )
 
 

@@ -41,7 +41,11 @@ class Remarks:
     def add(self, picture: Picture) -> None:
         """What is told of it."""
         for remark in picture.remarks:
-            self._files.setdefault(remark, []).append(picture.file_name)
+            self.tell(picture, remark)
+
+    def tell(self, picture: Picture, remark: str) -> None:
+        """One thing more."""
+        self._files.setdefault(remark, []).append(picture.file_name)
 
     def take(self, parts: Iterable[Remarks]) -> None:
         """All that ``parts`` have, and nothing else."""

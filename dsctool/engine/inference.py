@@ -74,7 +74,7 @@ def detections(
         for images, _, infos in batches:
             height, width = images.tensor.shape[-2:]
             task = f"detecting in {', '.join(info.file_name for info in infos)} on {width} x {height} pixels"
-            remedy = "Lower data.test_resize, or cut large images into smaller ones."
+            remedy = "Lower data.test_resize, or look at large images by tiles (--tiles, data.tiles)."
             with memory_for(task, remedy=remedy), computing_in(precision, device):
                 originals = [info.original_size for info in infos]
                 if isinstance(model, Detector) and model.config.data.tta is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from dsctool.config.limits import keep_limits
 from dsctool.config.schema import Config, DataConfig
 from dsctool.data.classes import match_categories
 from dsctool.data.coco import CocoDataset
-from dsctool.data.loader import eval_loader
 from dsctool.data.records import Category
-from dsctool.engine.inference import Model, detections, to_results
+from dsctool.engine.inference import Model, to_results
 from dsctool.engine.sets import EvaluationSet, RunData, semantic_channels
+from dsctool.engine.tiles import found_in_set
 from dsctool.errors import CheckpointError, ConfigError, DamagedError, DataError
 from dsctool.interop.checkpoint import Checkpoint, load_checkpoint
 from dsctool.terms import Progress
@@ -169,9 +170,9 @@ def try_detection(
     model: on ``device``; it is left as it came, and so are the generators of random numbers.
     """
     here = config.model_copy(update={"workers": 0})  # processes would load more than these images
-    tried = detections(model, islice(eval_loader(data.dataset, here), TRIED), device=device)
-    for number, (info, found) in enumerate(tried, start=1):
-        highest = max(found.labels.tolist(), default=-1)
-        to_results(found, info.image_id, [Category(label, "") for label in range(highest + 1)])
-        if progress is not None:
-            progress("validation images tried", number, min(TRIED, len(data.dataset)))
+    with closing(found_in_set(model, data.dataset, here, device=device)) as stream:
+        for number, (info, found) in enumerate(islice(stream, TRIED), start=1):
+            highest = max(found.labels.tolist(), default=-1)
+            to_results(found, info.image_id, [Category(label, "") for label in range(highest + 1)])
+            if progress is not None:
+                progress("validation images tried", number, min(TRIED, len(data.dataset)))

@@ -18,7 +18,7 @@ from dsctool.data.object_sizes import ObjectSizes
 from dsctool.data.records import Category
 from dsctool.engine.object_sizes import small_objects_note
 from dsctool.engine.processes import LONE, Processes
-from dsctool.errors import DataError
+from dsctool.errors import ConfigError, DataError
 from dsctool.evaluation.sources import GroundTruth
 from dsctool.terms import Progress, Role
 
@@ -83,6 +83,8 @@ def open_data(config: Config, root: Path, progress: Progress | None = None) -> R
 def check_sets(config: Config, root: Path, progress: Progress | None = None) -> CheckedSets:
     """The first half of :func:`open_data`, for one process: it may look at every pixel."""
     masks, data = config.model.cascade.has_masks, _used_by_model(config)
+    if data.tiles is not None and config.train.val_losses:
+        raise ConfigError("train.val_losses is of whole images: set train.val_losses=false, or data.tiles=null")
     files = find_split(root, data.train, "train")
     if (channels := semantic_channels(config)) is not None:
         files = replace(files, semantic_classes=channels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +97,7 @@ def found_in_set(
     ranks: Ranks = ALONE,
     precision: Precision = "float32",
     timeout: float = 0,
-) -> Iterator[tuple[SampleInfo, Detections]]:
+) -> Generator[tuple[SampleInfo, Detections], None, None]:
     """What ``model`` finds in the images of a data set, which loads them; those of this process, in their order.
 
     By tiles, images are read as they are looked at. Arguments as for :func:`~dsctool.data.loader.eval_loader` and

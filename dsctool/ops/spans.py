@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from dsctool.coco_results import Rle
 from dsctool.rle import Bools, Ints, decompress_runs
 from dsctool.rle import Rle as AnyRle
 from dsctool.terms import Size
+
+if TYPE_CHECKING:  # masks of results files are drawn without torch
+    from dsctool.coco_results import Rle
 
 _STRIDE = 1 << 32
 """Between the places of two columns: more than any image is high."""
@@ -185,7 +187,7 @@ class Spans:
         ends = ends[ends < height * width]  # as COCO's own encoder, which ends with a run that has pixels
         counts = np.diff(ends, prepend=0, append=height * width)
         rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-        return Rle(size=[height, width], counts=rle["counts"].decode("ascii"))
+        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def _ends(apart: Bools, count: int) -> tuple[Bools, Bools]:

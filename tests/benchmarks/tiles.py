@@ -349,7 +349,8 @@ def without_a_network(path: Path, tile: int) -> None:
 
     results = to_results(found, 1, [Category(1, "thing")])
     target = path.with_suffix(".overlay.jpg")
-    save_overlay(target, seen.pixels, results, {1: "thing"}, threshold=0.9, size=seen.original_size)
+    shown = [each for each in results if each["score"] >= 0.9]
+    save_overlay(target, seen.shown, shown, {1: "thing"}, size=seen.original_size)
     print(f"{len(results)} results for 1 images")
 
 

@@ -15,11 +15,14 @@ from pycocotools import mask as coco_mask
 from dsctool.config.loading import load_config, override_config
 from dsctool.config.schema import Config
 from dsctool.data.coco import CocoDataset
+from dsctool.data.images import read_image
 from dsctool.data.loader import TrainLoader
 from dsctool.data.samplers import SampleKey
 from dsctool.data.tiles import tiles_of
-from dsctool.engine.sets import open_data
+from dsctool.engine.sets import check_sets, open_data
 from dsctool.engine.setup import augmentations
+from dsctool.errors import ConfigError
+from dsctool.ops.spans import Window
 
 HEIGHT, WIDTH, SIDE = 90, 200, 64
 
@@ -165,6 +168,23 @@ def test_windows_of_boxes_alone(root: Path) -> None:
         assert targets.masks is None
         assert (targets.boxes >= 0).all()
         assert (targets.boxes <= 64).all()
+
+
+@pytest.mark.parametrize("span", ["percentile", "minmax", "[20,90]"])
+def test_windows_have_the_range_of_the_whole_image(root: Path, span: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(30, 10, 30 + SIDE, 10 + SIDE)
+    monkeypatch.setattr("dsctool.data.coco.random_window", lambda *_: window)
+    grey = ["model.backbone.in_channels=1", "data.mean=[114]", "data.std=[58]", "data.channels=[1]"]
+    dataset = opened(root, *TILES, f"data.image_range={span}", *grey)
+    whole = read_image(root / "train" / "1.png", (HEIGHT, WIDTH), dataset.channels)
+    assert torch.equal(dataset._annotated(0).image, whole[:, 10 : 10 + SIDE, 30 : 30 + SIDE])
+    assert whole.shape[0] == 1
+    assert not torch.equal(whole, read_image(root / "train" / "1.png")[:1])
+
+
+def test_losses_of_whole_images_are_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.val_losses=false, or data\.tiles=null"):
+        check_sets(configured(*TILES, "train.val_losses=true", "train.eval_interval=1"), root)
 
 
 def test_it_is_said_what_training_does() -> None:
