@@ -154,6 +154,7 @@ def test_mask_logits_on_recorded_proposals(case: tuple[Detector, Recorded, torch
         torch.testing.assert_close(one_class, cascade.mask_heads[t].predict(feature)[labels, labels])
 
 
+@pytest.mark.parametrize("case", [*OF_EACH_CASCADE, "htc_r50_fpn_1x_coco"], indirect=True)
 def test_detections(case: tuple[Detector, Recorded, torch.Tensor]) -> None:
     model, recorded, image = case
     check_detections(model.predict(image)[0], recorded, "final")
