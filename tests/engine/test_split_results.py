@@ -13,7 +13,8 @@ import torch
 
 import dsctool
 from dsctool.data.image_files import find_images
-from dsctool.engine.inference import detections, keep_candidates, picture_batches, to_results
+from dsctool.data.pictures import picture_batches
+from dsctool.engine.inference import detections, keep_candidates, to_results
 from dsctool.engine.split_results import run_on_split
 from dsctool.errors import DataError
 from dsctool.evaluation.coco import evaluate_all
