@@ -50,6 +50,7 @@ ImageSource = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor
 and ``(h, w, 4)`` with alpha), or a ``(3, h, w)`` uint8 tensor. OpenCV's arrays are BGR: give ``array[..., ::-1]``.
 Models of other channels take as many; uint16 and, where ``data.image_range`` says what they mean, other types too."""
 
+_PIECE = 1 << 20  # pixels
 _PAGED = ("TIFF", "GIF", "PNG", "WEBP")
 _SUBFILE_TYPE, _BITS, _PLANES, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 284, 277, 339  # TIFF tags
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -280,9 +281,7 @@ def _values(image: Image.Image, channels: Channels, *, halved: bool, kind: type[
         values = np.array(image)
         return Raster(values.astype(kind or values.dtype.newbyteorder("="), copy=False)[:, :, None])
     if channels.plain:
-        if mode in ("P", "PA"):
-            image = image.convert("RGBA")
-        return Raster(np.array(image.convert("RGB")), halved=halved)
+        return Raster(_as_rgb(image), halved=halved)
     if mode == "1":
         image = image.convert("L")
     elif mode not in _AS_THEY_ARE:
@@ -291,6 +290,16 @@ def _values(image: Image.Image, channels: Channels, *, halved: bool, kind: type[
     values = np.array(image)
     values = values if values.ndim == 3 else values[:, :, None]
     return Raster(values, extra=int(image.mode in ("LA", "RGBA", "RGBX")), halved=halved)
+
+
+def _as_rgb(image: Image.Image) -> Values:
+    """Piece by piece: Pillow would hold large images four times."""
+    values = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    rows = max(1, _PIECE // image.width)
+    for top in range(0, image.height, rows):
+        piece = image if rows >= image.height else image.crop((0, top, image.width, min(top + rows, image.height)))
+        values[top : top + rows] = (piece.convert("RGBA") if image.mode in ("P", "PA") else piece).convert("RGB")
+    return values
 
 
 def _deep_png(path: Path) -> Raster:

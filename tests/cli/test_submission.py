@@ -106,16 +106,16 @@ def test_a_run_that_was_stopped_goes_on(
     """By Ctrl-C after two images, then by a kill in the middle of a line, then while the files are written."""
     output = tmp_path / "upload"
     going = words(checkpoint, coco, output, *TTA)
-    detections = engine.detections
+    found = engine.found_in_set
 
     def two(*args: Any, **options: Any) -> Iterator[Any]:
-        for number, each in enumerate(detections(*args, **options)):
+        for number, each in enumerate(found(*args, **options)):
             if number == 2:
                 raise KeyboardInterrupt
             yield each
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "detections", two)
+        patch.setattr(engine, "found_in_set", two)
         stopped = run(*going)
     assert stopped.exit_code == 130
     assert "2 of 4 images are done; go on by --resume" in stopped.stderr

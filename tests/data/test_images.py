@@ -54,6 +54,17 @@ def test_palette_with_transparency_is_looked_up(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "image.png").permute(1, 2, 0).numpy() == np.asarray(palette.convert("RGB"))).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "CMYK", "YCbCr"])
+def test_large_pictures_are_converted_piece_by_piece(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ("x.jpg" if mode in ("CMYK", "YCbCr") else "x.png")
+    Image.fromarray(RGB).convert(mode).save(path)
+    whole = read_image(path)
+    monkeypatch.setattr("dsctool.data.images._PIECE", 7 * RGB.shape[1] + 1)
+    assert torch.equal(read_image(path), whole)
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_alpha_is_dropped_without_blending(tmp_path: Path, channels: int) -> None:
     pixels = np.concatenate([RGB[..., : channels - 1], np.full((24, 40, 1), 10, np.uint8)], axis=-1)
