@@ -298,7 +298,9 @@ def _as_rgb(image: Image.Image) -> Values:
     rows = max(1, _PIECE // image.width)
     for top in range(0, image.height, rows):
         piece = image if rows >= image.height else image.crop((0, top, image.width, min(top + rows, image.height)))
-        values[top : top + rows] = (piece.convert("RGBA") if image.mode in ("P", "PA") else piece).convert("RGB")
+        values[top : top + rows] = np.asarray(
+            (piece.convert("RGBA") if image.mode in ("P", "PA") else piece).convert("RGB")
+        )
     return values
 
 
