@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from dsctool.config.tiles_schema import TilesConfig
+from dsctool.data.records import Category
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.tiles import tiles_of
+from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
 from dsctool.ops.spans import Spans, Window
 from dsctool.ops.stitching import Piece
 from tests.benchmarks.tiles import (
@@ -16,6 +18,7 @@ from tests.benchmarks.tiles import (
     SIDE,
     TILE,
     Mosaic,
+    Seen,
     by_boxes,
     by_masks,
     cut_truth,
@@ -24,6 +27,7 @@ from tests.benchmarks.tiles import (
     seen_by_an_oracle,
     side_of,
 )
+from tests.models.tiny import tiny_detector
 
 
 def test_stitched_mosaics(tmp_path: Path) -> None:
@@ -43,6 +47,20 @@ def test_stitched_mosaics(tmp_path: Path) -> None:
             counts = outcomes(mosaic, by_masks(cut_truth(mosaic.masks, mosaic.labels, windows), windows), windows)
             assert counts["once"] >= 0.97 * counts["on seams"] > 20
     assert lost["by_masks"] < 0.3 * lost["by_boxes"]
+
+
+def test_a_model_looks_at_tiles_and_at_the_whole(tmp_path: Path) -> None:
+    model = tiny_detector("cascade_mask_rcnn_tiny", ["postprocess.score_threshold=0.0", "postprocess.max_per_image=5"])
+    categories = tuple(Category(number, f"kind {number}") for number in range(1, model.num_classes + 1))
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, Checkpoint(config=model.config, categories=categories, model=model.state_dict()))
+    side = side_of(OVERLAPS[-1])
+    mosaic = Mosaic(np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8), [], [])
+    windows = tiles_of(mosaic.size, TilesConfig(size=TILE, overlap=OVERLAPS[-1]))[:2]
+    seen = Seen(path)
+    pieces = seen.pieces(mosaic, windows, np.random.default_rng(0))
+    assert {piece.window for piece in pieces} == {0, 1}
+    assert seen.whole(mosaic)
 
 
 def test_outcomes() -> None:

@@ -163,14 +163,14 @@ class Seen:
     def pieces(self, mosaic: Mosaic, windows: Sequence[Window], random: np.random.Generator) -> list[Piece]:
         import torch
 
-        from dsctool.data.windows import InMemory
         from dsctool.engine.tiles import pieces_of
 
         del random
         found = []
+        picture = torch.from_numpy(mosaic.pixels).permute(2, 0, 1)
         with torch.no_grad():
             for number, window in enumerate(windows):
-                pixels = InMemory(torch.from_numpy(mosaic.pixels).permute(2, 0, 1)).read(window)
+                pixels = picture[:, window.y1 : window.y2, window.x1 : window.x2]
                 found += pieces_of(self._detect(self._tile, pixels), number, window)
         return found
 
