@@ -17,7 +17,6 @@ import pytest
 from tests.cli.test_predict import checkpoint_of, read, run, save_image
 from tests.cli.test_predict_resume import contents, lines_of
 
-pytest.importorskip("skimage")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -41,7 +41,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_everything_at_once(made: Path, tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
     deep, out = made.parent / "deep.png", tmp_path / "out"
     words = [made, deep, "--tiles", "64", "data.image_range=minmax", "--output", out, "--score-threshold", "auto"]
     more = ["--table", out / "t.csv", "--for-editing", tmp_path / "edit", "--color", "class", "--no-labels"]
@@ -71,7 +70,6 @@ def test_everything_at_once(made: Path, tmp_path: Path) -> None:
 
 def test_what_is_kept_smaller_has_no_brightness(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is drawn in any style; what is nearly black is said, of all windows together."""
-    pytest.importorskip("skimage")
     monkeypatch.setattr("dsctool.data.windows.Preview.__init__.__kwdefaults__", {"longest": 50}, raising=False)
     monkeypatch.setattr("dsctool.visualize.draw.DECODED", 100)
     deep, out = made.parent / "deep.png", tmp_path / "out"

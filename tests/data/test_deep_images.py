@@ -32,7 +32,8 @@ def pixels(path: Path, channels: Channels = Channels()) -> NDArray[np.uint8]:  #
 
 def write_tiff(path: Path, values: NDArray[Any], **options: Any) -> Path:
     """By tifffile, of whatever bands; ``(h, w, bands)``."""
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     if options.get("planarconfig") == "separate":
         values = values.transpose(2, 0, 1)
     planes = {"planarconfig": "contig"} if values.ndim > 2 else {}
@@ -182,7 +183,8 @@ def test_pages_of_deep_bands(tmp_path: Path) -> None:
 
 
 def test_smaller_copies_of_a_page_are_none(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
         file.write(BYTES[..., 0], photometric="minisblack")
         file.write(BYTES[::2, ::2, 0], photometric="minisblack", subfiletype=1)

@@ -94,7 +94,8 @@ def test_windows_of_tiffs(name: str, compression: str, tmp_path: Path) -> None:
 
 
 def test_windows_of_a_tiff_stored_in_tiles(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     path = tmp_path / "tiled.tif"
     tifffile.imwrite(path, pixels, tile=(16, 32), photometric="rgb", compression="zlib")
@@ -126,7 +127,8 @@ RANGES = ("full", "minmax", "percentile", (100.0, 3000.0))
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
 def test_windows_of_other_bands_and_ranges(bands: int, dtype: str, span: Any, tmp_path: Path) -> None:
     """A range that follows from the picture is that of the whole, wherever the window lies."""
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     top = 256 if dtype == "uint8" else 4096
     values = np.random.default_rng(0).integers(0, top, (50, 70, bands)).astype(dtype)
     values[:25] //= 3  # the ranges of windows differ
@@ -148,7 +150,8 @@ def test_windows_of_other_bands_and_ranges(bands: int, dtype: str, span: Any, tm
 
 
 def test_windows_of_what_says_no_value(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     values = np.random.default_rng(0).integers(0, 50, (50, 70)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", values, extratags=[(42113, "s", 0, "7", True)])
     for span in RANGES:
@@ -157,7 +160,8 @@ def test_windows_of_what_says_no_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [None, 1, 2, "stack"])
 def test_windows_of_pages(page: Any, tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     values = np.random.default_rng(0).integers(0, 256, (2, 50, 70), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack")
     assert_parts(tmp_path / "x.tif", Channels(2 if page == "stack" else 1, page=page), streamed=page != "stack")
@@ -171,7 +175,8 @@ def test_windows_of_pages(page: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["1", "LA", "L;4", "multiplied"])
 def test_windows_of_kinds_that_are_left_to_the_whole_reading(mode: str, tmp_path: Path) -> None:
     """Fewer bits, alpha that colours are multiplied by: never streamed to other pixels than Pillow gives."""
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     random, path = np.random.default_rng(0), tmp_path / "x.tif"
     if mode == "multiplied":
         pixels = random.integers(0, 256, (50, 70, 4), dtype=np.uint8)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -22,8 +23,6 @@ from dsctool.engine.step import optimizer_step
 from dsctool.errors import DataError
 from dsctool.interop.checkpoint import Checkpoint, load_model, save_checkpoint
 from tests.models.tiny import SMALL, tiny_detector
-
-tifffile = pytest.importorskip("tifffile")
 
 BANDS = 5
 WORDS = (

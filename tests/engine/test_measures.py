@@ -42,7 +42,8 @@ def table(threshold: float = 0.3, pixel_size: PixelSize | None = None) -> Instan
 
 def test_against_scikit_image_on_the_whole_picture(picture: torch.Tensor) -> None:
     """Overlapping, with a hole, in two parts, cut by the border, of one pixel."""
-    measure = pytest.importorskip("skimage.measure")
+    from skimage import measure
+
     hole = ellipse(20, 20, 12, 9) & ~ellipse(20, 20, 4, 4)
     parts = ellipse(10, 40, 4, 4) | ellipse(30, 50, 5, 6)
     masks = [hole, parts, ellipse(18, 24, 9, 14), ellipse(-2, 30, 9, 8), ellipse(5, 5, 0.5, 0.5)]
@@ -72,7 +73,6 @@ def test_against_scikit_image_on_the_whole_picture(picture: torch.Tensor) -> Non
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (1, 1)])
 def test_a_mask_that_fills_the_picture(size: tuple[int, int]) -> None:
-    pytest.importorskip("skimage")
     pixels = torch.full((3, *size), 7, dtype=torch.uint8)
     (row,) = table().rows([result(np.ones(size, dtype=bool))], pixels, "a")
     cells = dict(zip(table().columns, row, strict=True))
@@ -85,7 +85,6 @@ def test_a_mask_that_fills_the_picture(size: tuple[int, int]) -> None:
 
 
 def test_physical_units(picture: torch.Tensor) -> None:
-    pytest.importorskip("skimage")
     own = table(pixel_size=PixelSize(0.5, "um"))
     (row,) = own.rows([result(ellipse(20, 20, 8, 6))], picture, "a")
     cells = dict(zip(own.columns, row, strict=True))
