@@ -102,30 +102,15 @@ class Instances:
         values = zip(*(column[rows].tolist() for column in columns), strict=True)
         return [Annotation(id_, label, tuple(box), crowd) for id_, label, box, crowd in values]
 
-    def bitmaps(self, rows: Tensor, size: Size) -> Tensor:
-        """``(G, h, w)`` uint8."""
+    def masks(self, rows: Tensor, size: Size) -> list[Spans]:
+        """Their masks, in an image of ``size``."""
         shapes = Shapes(*(each.numpy() for each in self.shapes))
-        bitmaps = torch.zeros((len(rows), *size), dtype=torch.uint8)
-        for bitmap, row in zip(bitmaps, rows.tolist(), strict=True):
-            bitmap.copy_(torch.from_numpy(shapes.bitmap(row, size)))
-        return bitmaps
+        return [Spans.of(shapes.rle(row, size)) for row in rows.tolist()]
 
     def meet(self, rows: Tensor, window: Window) -> Tensor:
         """``(G,)`` bool: whose boxes reach into a window."""
         boxes, place = self.corners[rows], torch.tensor(window)
         return ((boxes[:, :2] < place[2:]) & (boxes[:, 2:] > place[:2])).all(dim=1)
-
-    def parts(self, rows: Tensor, size: Size, window: Window) -> tuple[Tensor, Tensor]:
-        """``(G, h, w)`` uint8, what a window shows of masks in an image of ``size``; ``(G,)``, their whole areas."""
-        shapes = Shapes(*(each.numpy() for each in self.shapes))
-        bitmaps = torch.zeros((len(rows), *window.size), dtype=torch.uint8)
-        areas = []
-        for bitmap, row in zip(bitmaps, rows.tolist(), strict=True):
-            mask = Spans.of(shapes.rle(row, size))
-            areas.append(mask.area)
-            pixels, box = mask.inside(window).moved(-window.x1, -window.y1).bitmap()
-            bitmap[box.y1 : box.y2, box.x1 : box.x2] = torch.from_numpy(pixels)
-        return bitmaps, torch.tensor(areas, dtype=torch.int64)
 
 
 def _writable(array: NDArray[np.generic]) -> NDArray[np.generic]:

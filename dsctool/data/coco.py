@@ -22,6 +22,7 @@ from dsctool.data.arrays import Images, Instances
 from dsctool.data.augment import settled, train_transform
 from dsctool.data.bands import RGB, Channels
 from dsctool.data.columns import Reading, read_columns
+from dsctool.data.drawing import Undrawn, areas_of, bitmaps
 from dsctool.data.faults import Exclusions, exclusions
 from dsctool.data.file_names import image_path
 from dsctool.data.images import read_image
@@ -45,7 +46,6 @@ from dsctool.data.windows import read_window
 from dsctool.errors import ConfigError, DataError
 from dsctool.ops.spans import Window
 from dsctool.rle import Bools
-from dsctool.structures import mask_areas
 
 MIN_SIDE = 32
 """With ``keep_empty: false``, images with a shorter side are dropped too, in pixels."""
@@ -265,15 +265,14 @@ class CocoDataset(Dataset[Sample]):
             image=read_image(image_path(self.files.images, info.file_name), size, self.channels),
             boxes=self._instances.corners[instances],
             labels=self._instances.label[instances].long(),
-            masks=self._instances.bitmaps(instances, size) if self.masks else None,
             crowd=self._instances.corners[crowds],
         )
-        if self.semantic == "instances" and sample.masks is not None:
-            areas = mask_areas(sample.masks)
-            background = len(self.categories)
-            return replace(
-                sample, crowd_masks=self._instances.bitmaps(crowds, size), background=background, areas=areas
-            )
+        if self.masks:
+            masks = self._instances.masks(instances, size)
+            if self.semantic == "instances":
+                undrawn = Undrawn(masks, self._instances.masks(crowds, size), size)
+                return replace(sample, undrawn=undrawn, background=len(self.categories), areas=areas_of(masks))
+            sample = replace(sample, undrawn=Undrawn(masks, None, size))
         if self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
             classes = self.files.semantic_classes
             return replace(sample, semantic=read_semantic_map(self.files.semantic_maps, info, classes=classes))
@@ -283,24 +282,31 @@ class CocoDataset(Dataset[Sample]):
         self, info: ImageInfo, window: Window, instances: Tensor, crowds: Tensor, min_visible: float
     ) -> Annotated:
         """A part of an image, with what there is in it; no mask is drawn larger than the part."""
-        drawn = self._instances
-        instances, crowds = (rows[drawn.meet(rows, window)] for rows in (instances, crowds))
+        known = self._instances
+        instances, crowds = (rows[known.meet(rows, window)] for rows in (instances, crowds))
+
+        def drawn(rows: Tensor) -> tuple[Tensor, Tensor]:
+            """What the window shows of masks, and their whole areas."""
+            masks = known.masks(rows, info.size)
+            inside = [mask.inside(window).moved(-window.x1, -window.y1) for mask in masks]
+            return bitmaps(inside, window.size), areas_of(masks)
+
         masks = areas = crowd_masks = crowd_areas = None
         if self.masks:
-            masks, areas = drawn.parts(instances, info.size, window)
+            masks, areas = drawn(instances)
         if self.semantic == "instances" and self.masks:
-            crowd_masks, crowd_areas = drawn.parts(crowds, info.size, window)
+            crowd_masks, crowd_areas = drawn(crowds)
         semantic = None
         if self.semantic == "stuffthingmaps" and self.files.semantic_maps is not None:
             whole = read_semantic_map(self.files.semantic_maps, info, classes=self.files.semantic_classes)
             semantic = whole[window.y1 : window.y2, window.x1 : window.x2].contiguous()
         image = read_window(image_path(self.files.images, info.file_name), window, info.size, self.channels)
         corner = torch.tensor([window.x1, window.y1] * 2)
-        whole_boxes = [drawn.corners[rows] for rows in (instances, crowds)]
+        whole_boxes = [known.corners[rows] for rows in (instances, crowds)]
         part = Annotated(
             image=image,
             boxes=whole_boxes[0] - corner,
-            labels=drawn.label[instances].long(),
+            labels=known.label[instances].long(),
             masks=masks,
             crowd=whole_boxes[1] - corner,
             crowd_masks=crowd_masks,

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import TVTensor
 
 from dsctool.config.schema import DataConfig, ResizeConfig
+from dsctool.data.drawing import Undrawn
 from dsctool.data.semantic import SEMANTIC_IGNORED, SEMANTIC_STRIDE, draw_semantic_map
 from dsctool.ops.boxes import clip_boxes
 from dsctool.ops.geometry import Mmdet1Geometry, resize_factor, resized
@@ -38,6 +39,7 @@ class Annotated:
     semantic: ``(h, w)`` uint8 class of every pixel as a file has it, 255 = ignored; or None.
     background: class of the pixels without an instance, where a semantic map is drawn from the masks; None draws none.
     areas: ``(G,)`` pixels of the masks, of which the smaller is drawn over the larger; None counts those that are left.
+    undrawn: instead of ``masks`` and ``crowd_masks``, which the first resizing draws, at the size it makes.
     """
 
     image: Tensor
@@ -49,6 +51,7 @@ class Annotated:
     semantic: Tensor | None = None
     background: int | None = None
     areas: Tensor | None = None
+    undrawn: Undrawn | None = None
 
     @property
     def size(self) -> Size:
@@ -61,6 +64,14 @@ class Annotated:
         for name, part in self._parts().items():
             changes[name] = move(part).as_subclass(Tensor)
         return replace(self, **changes)
+
+    def resized(self, size: Size) -> Annotated:
+        """To ``(h, w)``, masks by the nearest pixel."""
+        sample = self.moved(lambda part: functional.resize(part, list(size), antialias=False))
+        if self.undrawn is None:
+            return sample
+        masks, crowd_masks = self.undrawn.at(size)
+        return replace(sample, masks=masks, crowd_masks=crowd_masks, undrawn=None)
 
     def _parts(self) -> dict[str, TVTensor]:
         """By field, as torchvision knows them."""
@@ -78,6 +89,8 @@ class Annotated:
 
         Cell ``(i, j)`` of the map is pixel ``(8i, 8j)``.
         """
+        if self.undrawn is not None:
+            return self.resized(self.size).targets()
         return Targets(
             boxes=clip_boxes(self.boxes, self.size),
             labels=self.labels,
@@ -141,8 +154,7 @@ class Resize:
         return self._to(sample, self._draw_short_side())
 
     def _to(self, sample: Annotated, short_side: int) -> Annotated:
-        size = resized(sample.size, short_side, self.config.long_side)
-        return sample.moved(lambda part: functional.resize(part, list(size), antialias=False))
+        return sample.resized(resized(sample.size, short_side, self.config.long_side))
 
     def _draw_short_side(self) -> int:
         sides = self.config.short_sides
@@ -249,4 +261,6 @@ def collate(samples: Sequence[Sample], pad_divisor: int, *, least: int = 0) -> B
 
 def _padded(tensor: Tensor, size: Size, value: int) -> Tensor:
     height, width = tensor.shape[-2:]
+    if (height, width) == size:
+        return tensor  # which may be all masks of a crowd
     return pad(tensor, (0, size[1] - width, 0, size[0] - height), value=value)

@@ -158,16 +158,21 @@ class Spans:
         return counted
 
     def resized(self, source: Size, target: Size) -> Spans:
-        """The mask of an image of size ``source`` where that was made smaller to ``target``: the nearest pixels."""
-        columns = np.arange(target[1])
-        nearest = ((columns + 0.5) * (source[1] / target[1])).astype(np.int64).clip(max=source[1] - 1)
-        first, last = (np.searchsorted(self.column, nearest, side=side) for side in ("left", "right"))
+        """The mask of an image of ``source`` resized to ``target``: the pixels nearest to the new ones' centres."""
+        rows, columns = (
+            ((np.arange(new) + 0.5) * (old / new)).astype(np.int64).clip(max=old - 1)
+            for old, new in zip(source, target, strict=True)
+        )
+        return self.sampled(rows, columns)
+
+    def sampled(self, rows: Ints, columns: Ints) -> Spans:
+        """The mask of an image made of these rows and columns of the mask's; ascending, and they may repeat."""
+        first, last = (np.searchsorted(self.column, columns, side=side) for side in ("left", "right"))
         count = last - first
-        rows = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
-        factor = target[0] / source[0]
-        top, bottom = (np.ceil(each[rows] * factor - 0.5).astype(np.int64) for each in (self.top, self.bottom))
-        small = Spans(np.repeat(columns, count), top, bottom)._only(bottom > top)
-        return Spans.union([small, small._only(np.zeros(len(small.column), dtype=np.bool_))])
+        piece = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        top, bottom = (np.searchsorted(rows, each[piece]) for each in (self.top, self.bottom))
+        picked = Spans(np.repeat(np.arange(len(columns)), count), top, bottom)._only(bottom > top)
+        return Spans.union([picked, picked._only(np.zeros(len(picked.column), dtype=np.bool_))])
 
     def bitmap(self) -> tuple[Bools, Window]:
         """The pixels inside its box, ``(h, w)``, and the box."""
