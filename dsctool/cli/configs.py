@@ -47,6 +47,27 @@ def list_(
         print_table(["name", "description"], [[config.name, config.description] for config in configs])
 
 
+@app.command("grids")
+def grids(json_file: JsonFile = None) -> None:
+    """List the shipped grids of ablations, for dsctool ablate.
+
+    Example:
+
+        dsctool configs grids
+    """
+    from dsctool.config.grid import grid_names, load_grid
+
+    found = [load_grid(name) for name in grid_names()]
+    as_json = [
+        {"name": grid.name, "description": grid.description, "rows": {row.name: row.title for row in grid.rows}}
+        for grid in found
+    ]
+    _write(json_file, as_json)
+    with beside(json_file):
+        rows = [[grid.name, ", ".join(row.name for row in grid.rows), grid.description] for grid in found]
+        print_table(["name", "rows", "description"], rows)
+
+
 def _list_published(json_file: Path | None) -> None:
     from dsctool.config.loading import load_config
     from dsctool.config.published import PUBLISHED

@@ -12,6 +12,8 @@ from dsctool.config.reading import read_file
 from dsctool.config.tree import Leaf
 from dsctool.errors import ConfigError
 
+GRIDS = "ablations"
+"""The folder of grids, which are no configurations."""
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -45,7 +47,7 @@ def config_root() -> Path:
 def shipped_paths() -> dict[str, Path]:
     """Name to file of every shipped configuration, sorted by folder and name; ``_base_`` files have no name."""
     root = config_root()
-    files = sorted(path for path in root.rglob("*.yaml") if "_base_" not in path.relative_to(root).parts)
+    files = sorted(path for path in root.rglob("*.yaml") if path.relative_to(root).parts[0] not in ("_base_", GRIDS))
     return {path.stem: path for path in files}
 
 

@@ -87,7 +87,7 @@ def run(
         folder, count = Path(name), 1
         subjects: dict[str, Subject] = {}
         for model in models:
-            subjects[model.name], count = plan.subject(model, folder)
+            subjects[model.title or model.name], count = plan.subject(model, folder)
         if yardstick:
             first = subjects[models[0].name]
             measure = mask_rcnn(plan.size or YARDSTICK_SIZE, device)

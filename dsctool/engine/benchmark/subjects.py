@@ -41,10 +41,14 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Named:
-    """A model on the command line. A shipped configuration or a YAML file has random weights, a checkpoint its own."""
+    """A model on the command line. A shipped configuration or a YAML file has random weights, a checkpoint its own.
+
+    title: that it is measured under, where one checkpoint is measured several times; empty: its name.
+    """
 
     name: str
     overrides: tuple[str, ...]
+    title: str = ""
 
     @property
     def has_weights(self) -> bool:

@@ -1,0 +1,1 @@
+"""An ablation as tables and as a page."""
