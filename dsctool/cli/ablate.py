@@ -239,9 +239,11 @@ def _report(
     write_text(folder / "table.tex", as_latex(report))
     page = ablation_page(report, command=_command(), histories=histories(trials), folder=folder)
     write_text(folder / "report.html", page)
-    print_table(*means_table(report))
+    for kind in report.kinds:
+        print_table(*means_table(report, kind))
+        typer.echo()
     if report.compared:
-        typer.echo(f"\nminus {report.reference}, with intervals of 95 %:")
+        typer.echo(f"minus {report.reference}, with intervals of 95 %:")
         print_table(*differences_table(report))
     typer.echo(f"\n{folder / 'report.html'}")
 

@@ -75,13 +75,12 @@ def test_rows_are_compared_over_the_seeds_that_both_have(report: AblationReport)
 
 
 def test_tables(report: AblationReport) -> None:
-    header, body = means_table(report)
-    assert header[:3] == ["row", "seeds", "box AP"]
-    assert header[-1] == "ms"
+    header, body = means_table(report, "segm")
+    assert header == ["mask", "seeds", *NUMBERS, "ms"]
     assert [line[1] for line in body] == ["3", "3", "2", "0"]
     assert re.fullmatch(r"3\d\.\d ± \d\.\d", body[1][2])
     assert body[0][7] == "-"  # no large instances
-    assert body[3][2:] == ["-"] * 13
+    assert body[3][2:] == ["-"] * 7
     _, changes = differences_table(report)
     assert [line[0] for line in changes] == ["+ A & B_1", "<other>"]
     assert re.fullmatch(rf"\+\d\.\d \([+{MINUS}]\d\.\d to \+\d+\.\d\)", changes[0][1])

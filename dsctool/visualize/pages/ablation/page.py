@@ -43,7 +43,7 @@ def ablation_page(
         "reference": next(row.title for row in report.rows if row.name == report.reference),
         "summary": _summary(report),
         "sentences": [sentence(row, changes[kinds[-1]]["AP"], kinds[-1], report) for row, changes in report.compared],
-        "means": means_table(report),
+        "means": [means_table(report, kind) for kind in kinds],
         "differences": scaled([_changes(report, kind) for kind in kinds]) if report.compared else [],
         "cells": scaled([_cells(row, kind, report) for row, _ in report.compared for kind in kinds]),
         "charts": [_losses(report, histories)] if histories else [],

@@ -16,14 +16,14 @@ from dsctool.terms import KIND_NAMES, Kind
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
-def means_table(report: AblationReport) -> Table:
-    """Every row's numbers, mean and standard deviation over the seeds, in points of 100."""
-    header = ["row", "seeds", *(f"{KIND_NAMES[kind]} {name}" for kind in report.kinds for name in NUMBERS)]
+def means_table(report: AblationReport, kind: Kind) -> Table:
+    """Every row's numbers, mean and standard deviation over the seeds, in points of 100; and times, in milliseconds."""
+    header = [f"{KIND_NAMES[kind]}", "seeds", *NUMBERS]
     body = []
     for row in report.rows:
-        cells = ["-"] * len(report.kinds) * len(NUMBERS)
+        cells = ["-"] * len(NUMBERS)
         if row.estimates is not None:
-            cells = [_mean(row, kind, name) for kind in report.kinds for name in NUMBERS]
+            cells = [_mean(row, kind, name) for name in NUMBERS]
         body.append([row.title, str(len(row.estimates.seeds) if row.estimates is not None else 0), *cells])
     return (header, body) if not _has_times(report) else _with_times(report, header, body)
 
