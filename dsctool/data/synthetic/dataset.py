@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from dsctool.cores import on_all_cores
 from dsctool.data.panoptic import PanopticCategory, category_entries, ids_picture, segment_entries
 from dsctool.data.stuff import category_color
+from dsctool.data.synthetic.presets import DESCRIPTION, Preset
 from dsctool.data.synthetic.scenes import CLASSES, STUFF, Scene, prepare
 from dsctool.data.synthetic.variety import Variety
 from dsctool.errors import DataError
@@ -28,8 +29,6 @@ from dsctool.terms import Progress, Size
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 4096
 """Limits of an image's sides, in pixels."""
-
-DESCRIPTION = "Generated scenes of sea animals, shells and pebbles that hide each other"
 
 _SPLITS = ("train", "val")
 _TOGETHER = 64  # images between two words of progress
@@ -70,6 +69,15 @@ def synthesize(
     labels = sorted({CLASSES.index(name) for name in classes})
     variety = Variety(size=size, huddle=(huddle, huddle), labels=labels)
     _write_set(output, variety, (images, val_images), seed, {"description": DESCRIPTION}, progress)
+
+
+def synthesize_preset(output: Path, preset: Preset, *, progress: Progress | None = None) -> None:
+    """Write a published set, or a :meth:`~dsctool.data.synthetic.presets.Preset.changed` one; ``info`` says which.
+
+    Raises:
+        DataError: as :func:`synthesize`.
+    """
+    _write_set(output, preset.variety, (preset.images, preset.val_images), preset.seed, preset.info, progress)
 
 
 def _check(size: Size | None, huddle: float, classes: Sequence[str]) -> None:

@@ -160,10 +160,10 @@ def test_some_are_cut_in_two_and_sizes_range_widely(tmp_path: Path) -> None:
 def test_huddle_is_the_share_that_overlaps_its_own_kind(tmp_path: Path) -> None:
     shares = []
     for huddle in (0.0, 0.5, 1.0):
-        synthesize(tmp_path / str(huddle), images=12, seed=3, size=(128, 128), huddle=huddle)
+        synthesize(tmp_path / str(huddle), images=7, seed=3, size=(128, 128), huddle=huddle)
         (stats,) = map(describe, find_splits(tmp_path / str(huddle)))
         shares.append(stats.overlapping_same_class[OVERLAPS.index(0.3)] / stats.instances)
-        assert stats.instances > 60
+        assert stats.instances > 40
         assert check_data(tmp_path / str(huddle)) == []
     assert shares[0] <= 0.02
     assert 0.2 < shares[1] < shares[2]
