@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from dsctool.cli.data_import import export, import_
 from dsctool.cli.data_merge import merge
 from dsctool.cli.data_rank import rank
 from dsctool.cli.data_suggest import suggest
+from dsctool.cli.data_synth import synth
 from dsctool.cli.options import ConfigName, DataRoot, JsonFile, Overrides
 from dsctool.cli.output import beside, counting, prepare_file, write_json
 from dsctool.cli.tables import print_table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dsctool.data.stats import ClassCount, SplitStats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Check, describe and make data sets.")
-for _command in (suggest, merge, diff, rank):
+for _command in (suggest, merge, diff, rank, synth):
     app.command()(_command)
 
 app.command("import")(import_)
@@ -162,46 +162,6 @@ def stats(root: Root, overrides: DataOverrides = None, json_file: JsonFile = Non
         write_json(json_file, content | {"panoptic": [asdict(each) for each in panoptic]}, indent=2)
 
 
-@app.command()
-def synth(
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="A new folder.")],
-    train_images: Annotated[int, typer.Option("--train-images", min=1, help="Training images.")] = 64,
-    val_images: Annotated[int, typer.Option("--val-images", min=0, help="Validation images.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data set.")] = 0,
-    size: Annotated[
-        str | None, typer.Option("--size", metavar="HxW", help="Height and width in pixels; if not given, they vary.")
-    ] = None,
-    huddle: Annotated[
-        float, typer.Option("--huddle", min=0, max=1, help="From 0, all apart, to 1, all in heaps of their class.")
-    ] = 0.5,
-    classes: Annotated[
-        str | None,
-        typer.Option("--classes", metavar="NAME,..", help="Only these of crab, eel, fish, pebble, shell and starfish."),
-    ] = None,
-    images: Annotated[int | None, typer.Option("--images", min=1, hidden=True)] = None,
-) -> None:
-    """Make a data set of sea animals, shells and pebbles that hide each other, in COCO's format and layout.
-
-    Masks are exact and hold visible pixels only. Stuff maps are made as well (data.semantic=stuffthingmaps).
-
-    Example:
-
-        dsctool data synth --output shapes --train-images 64 --val-images 16 --seed 1 --huddle 0.8
-    """
-    from dsctool.data.synthetic.dataset import synthesize
-    from dsctool.data.synthetic.scenes import CLASSES
-
-    names = CLASSES if classes is None else tuple(name.strip() for name in classes.split(","))
-    sides = None if size is None else _size(size)
-    count = train_images if images is None else images
-    with counting() as progress:
-        synthesize(
-            output, images=count, seed=seed, val_images=val_images, size=sides, huddle=huddle, classes=names,
-            progress=progress,
-        )  # fmt: skip
-    typer.echo(f"{output}: {count} training and {val_images} validation images")
-
-
 @app.command("from-panoptic")
 def from_panoptic(root: Root) -> None:
     """Make what training reads of panoptic truth: instances, and stuff maps with the names of their values.
@@ -283,13 +243,6 @@ def _data_config(words: Sequence[str] | None) -> DataConfig:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count > 1 else ''}"
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise typer.BadParameter(f"'{text}' is not height x width in pixels, such as 192x256", param_hint="--size")
-    return int(match[1]), int(match[2])
 
 
 def _summary_rows(

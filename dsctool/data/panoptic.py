@@ -222,10 +222,14 @@ def read_ids(path: Path, size: Size | None = None) -> Ids:
 
 def write_ids(path: Path, ids: NDArray[np.integer[Any]]) -> None:
     """Write ids, ``(h, w)`` from 0 to :data:`LARGEST_SEGMENT`, as a panoptic PNG, whole or not at all."""
-    height, width = ids.shape
-    image = Image.frombytes("RGB", (width, height), ids.astype("<i4").tobytes(), "raw", "RGBX")
     with whole_file(path) as file:
-        image.save(file, "png")
+        ids_picture(ids).save(file, "png")
+
+
+def ids_picture(ids: NDArray[np.integer[Any]]) -> Image.Image:
+    """Ids, ``(h, w)`` from 0 to :data:`LARGEST_SEGMENT`, as the picture that a panoptic PNG holds."""
+    height, width = ids.shape
+    return Image.frombytes("RGB", (width, height), ids.astype("<i4").tobytes(), "raw", "RGBX")
 
 
 def run_starts(*maps: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -142,6 +142,21 @@ def test_synth_has_a_size_a_huddle_and_classes(tmp_path: Path) -> None:
     assert _run("synth", "--output", tmp_path / "other", "--huddle", 2).exit_code == 2
 
 
+def test_synth_makes_a_published_set_or_says_that_it_is_another(tmp_path: Path) -> None:
+    words = ("synth", "--preset", "huddles", "--output", tmp_path / "set")
+    run = _run(*words, "--train-images", 1, "--val-images", 0)
+    assert run.exit_code == 0, run.output
+    said = "not huddles-1 as published, but with 1 training images, 0 validation images"
+    assert run.stdout == f"{tmp_path / 'set'}: 1 training and 0 validation images: {said}\n"
+    info = json.loads((tmp_path / "set/annotations/instances_train.json").read_text())["info"]
+    assert (info["version"], info["seed"]) == ("huddles-1 with changes", 1)
+    for fixed in (("--size", "64x64"), ("--huddle", 0.5), ("--classes", "fish")):
+        refused = _run(*words, *fixed)
+        assert refused.exit_code == 2
+        assert f"'{fixed[0]}': fixed by --preset huddles; leave out one or the other" in refused.stderr
+    assert _run("synth", "--preset", "huddle", "--output", tmp_path / "other").exit_code == 2
+
+
 def _json(folder: Path, *words: object) -> str:
     assert _run(*words, "--json", folder / "out.json").exit_code == 0
     return (folder / "out.json").read_text()

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dsctool.data.panoptic import PanopticCategory, PanopticWriter
+from dsctool.cores import on_all_cores
+from dsctool.data.panoptic import PanopticCategory, category_entries, ids_picture, segment_entries
 from dsctool.data.stuff import category_color
-from dsctool.data.synthetic.scenes import CLASSES, STUFF, Scene, draw_scene
+from dsctool.data.synthetic.presets import DESCRIPTION, Preset
+from dsctool.data.synthetic.scenes import CLASSES, STUFF, Scene, prepare
+from dsctool.data.synthetic.variety import Variety
 from dsctool.errors import DataError
-from dsctool.terms import Size
+from dsctool.terms import Progress, Size
 
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 4096
 """Limits of an image's sides, in pixels."""
 
 _SPLITS = ("train", "val")
+_TOGETHER = 64  # images between two words of progress
+_WORTH = 4  # images for which a further process pays
 
 
 def synthesize(
@@ -36,7 +44,7 @@ def synthesize(
     size: Size | None = None,
     huddle: float = 0.5,
     classes: Sequence[str] = CLASSES,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a data set of the standard layout: splits ``train``, and ``val`` where asked for.
 
@@ -57,28 +65,22 @@ def synthesize(
     Raises:
         DataError: ``output`` is a file or a folder that is not empty, or cannot be written; or a value is out of range.
     """
-    _check(output, size, huddle, classes)
+    _check(size, huddle, classes)
     labels = sorted({CLASSES.index(name) for name in classes})
-    partial = output.parent / f".{output.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-        for number, (split, count) in enumerate(zip(_SPLITS, (images, val_images), strict=True)):
-            if count > 0:
-                _write_split(partial, split, count, (seed, number), size, huddle, labels, progress)
-        names = "".join(f"{value}: {name}\n" for value, name in _values(labels).items())
-        (partial / "stuffthingmaps" / "labels.txt").write_text(names, encoding="utf-8")
-        partial.replace(output)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    variety = Variety(size=size, huddle=(huddle, huddle), labels=labels)
+    _write_set(output, variety, (images, val_images), seed, {"description": DESCRIPTION}, progress)
 
 
-def _check(output: Path, size: Size | None, huddle: float, classes: Sequence[str]) -> None:
-    if output.is_dir() and any(output.iterdir()):
-        raise DataError(f"{output}: is not empty; name a new folder")
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; name a new folder")
+def synthesize_preset(output: Path, preset: Preset, *, progress: Progress | None = None) -> None:
+    """Write a published set, or a :meth:`~dsctool.data.synthetic.presets.Preset.changed` one; ``info`` says which.
+
+    Raises:
+        DataError: as :func:`synthesize`.
+    """
+    _write_set(output, preset.variety, (preset.images, preset.val_images), preset.seed, preset.info, progress)
+
+
+def _check(size: Size | None, huddle: float, classes: Sequence[str]) -> None:
     if size is not None and not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
         raise DataError(
             f"size {size[0]}x{size[1]} (height x width): each side must have from {SMALLEST_SIDE} to "
@@ -91,51 +93,90 @@ def _check(output: Path, size: Size | None, huddle: float, classes: Sequence[str
         raise DataError(f"classes {', '.join(unknown) or 'none'}: name one or more of {', '.join(CLASSES)}")
 
 
-def _write_split(
-    root: Path,
-    split: str,
-    count: int,
-    seed: tuple[int, int],
-    size: Size | None,
-    huddle: float,
-    labels: Sequence[int],
-    progress: Callable[[str, int, int], None] | None,
+# --- writing ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """What the annotation files say of an image; the instances have no ids yet."""
+
+    image: dict[str, Any]
+    instances: list[dict[str, Any]]
+    segments: list[dict[str, Any]]
+
+
+def _write_set(
+    output: Path,
+    variety: Variety,
+    counts: tuple[int, int],
+    seed: int,
+    info: dict[str, Any],
+    progress: Progress | None,
 ) -> None:
-    folder, maps = root / split, root / "stuffthingmaps" / split
-    folder.mkdir()
-    maps.mkdir(parents=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    with PanopticWriter(root / "annotations" / f"panoptic_{split}.json", _panoptic_categories(labels)) as panoptic:
-        for image_id in range(1, count + 1):
-            rng = np.random.default_rng((*seed, image_id))
-            scene = draw_scene(rng, size or _any_size(rng, upright=image_id % 4 == 0), huddle, labels)
-            name = f"{image_id:06d}"
-            scene.image.save(folder / f"{name}.jpg", quality=93, subsampling=0)
-            Image.fromarray(scene.semantic).save(maps / f"{name}.png")
-            width, height = scene.image.size
-            images.append({"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height})
-            annotations += _annotations(scene, image_id, first_id=len(annotations) + 1)
-            panoptic.add(image_id, f"{name}.jpg", *_segments(scene))
-            if progress is not None:
-                progress(f"drawing {split}", image_id, count)
-    _write_annotations(root / "annotations" / f"instances_{split}.json", images, annotations, labels)
+    """counts: of the images of every split."""
+    if output.is_dir() and any(output.iterdir()):
+        raise DataError(f"{output}: is not empty; name a new folder")
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output}: is a file; name a new folder")
+    partial_set = output.parent / f".{output.name}.partial-{os.getpid()}"
+    try:
+        (partial_set / "annotations").mkdir(parents=True)
+        prepare()
+        for number, (split, count) in enumerate(zip(_SPLITS, counts, strict=True)):
+            if count > 0:
+                drawn = _write_images(partial_set, split, count, partial(variety.draw, (seed, number)), progress)
+                _write_annotations(partial_set / "annotations", split, drawn, variety.labels, info)
+        names = "".join(f"{value}: {name}\n" for value, name in _values(variety.labels).items())
+        (partial_set / "stuffthingmaps" / "labels.txt").write_text(names, encoding="utf-8")
+        partial_set.replace(output)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial_set, ignore_errors=True)
 
 
-def _any_size(rng: np.random.Generator, *, upright: bool) -> Size:
-    short, long = int(rng.integers(152, 185)), int(rng.integers(200, 257))
-    return (long, short) if upright else (short, long)
+def _write_images(
+    root: Path, split: str, count: int, draw: Callable[[int], Scene], progress: Progress | None
+) -> list[_Entries]:
+    """On all cores: every image and its maps; ``draw`` makes the scene of an image id."""
+    for folder in (root / split, root / "stuffthingmaps" / split, root / "annotations" / f"panoptic_{split}"):
+        folder.mkdir(parents=True)
+    drawn: list[_Entries] = []
+    while len(drawn) < count:
+        some = min(count - len(drawn), _TOGETHER)
+        write = partial(_write_some, root, split, draw, len(drawn) + 1)
+        drawn += chain.from_iterable(on_all_cores(write, some, worth=_WORTH))
+        if progress is not None:
+            progress(f"drawing {split}", len(drawn), count)
+    return drawn
 
 
-def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
+def _write_some(root: Path, split: str, draw: Callable[[int], Scene], first: int, part: slice) -> list[_Entries]:
+    """``part``: of the images from the id ``first`` on."""
+    return [_write_image(root, split, draw(image_id), image_id) for image_id in range(first, first + part.stop)[part]]
+
+
+def _write_image(root: Path, split: str, scene: Scene, image_id: int) -> _Entries:
+    name = f"{image_id:06d}"
+    scene.image.save(root / split / f"{name}.jpg", quality=93, subsampling=0)
+    Image.fromarray(scene.semantic).save(root / "stuffthingmaps" / split / f"{name}.png")
+    ids, segments = _segments(scene)
+    ids_picture(ids).save(root / "annotations" / f"panoptic_{split}" / f"{name}.png")
+    return _Entries(
+        {"id": image_id, "file_name": f"{name}.jpg", "width": scene.image.width, "height": scene.image.height},
+        _instances(scene, image_id),
+        segment_entries(ids, segments, where=f"image {image_id}:"),
+    )
+
+
+def _instances(scene: Scene, image_id: int) -> list[dict[str, Any]]:
     masks = scene.owner[..., None] == np.arange(len(scene.labels))
-    annotations = []
-    for offset, rle in enumerate(coco_mask.encode(np.asfortranarray(masks, dtype=np.uint8))):
-        annotations.append(
+    instances = []
+    for label, rle in zip(scene.labels, coco_mask.encode(np.asfortranarray(masks, dtype=np.uint8)), strict=True):
+        instances.append(
             {
-                "id": first_id + offset,
                 "image_id": image_id,
-                "category_id": scene.labels[offset] + 1,
+                "category_id": label + 1,
                 "segmentation": {
                     "size": [int(side) for side in rle["size"]],
                     "counts": rle["counts"].decode("ascii"),
@@ -145,7 +186,7 @@ def _annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, A
                 "iscrowd": 0,
             }
         )
-    return annotations
+    return instances
 
 
 def _values(labels: Sequence[int]) -> dict[int, str]:
@@ -169,13 +210,28 @@ def _segments(scene: Scene) -> tuple[NDArray[np.int32], list[tuple[int, int]]]:
 
 
 def _write_annotations(
-    file: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], labels: Sequence[int]
+    folder: Path, split: str, drawn: Sequence[_Entries], labels: Sequence[int], info: dict[str, Any]
 ) -> None:
-    content = {
-        "info": {"description": "Generated scenes of sea animals, shells and pebbles that hide each other"},
-        "images": images,
-        "annotations": annotations,
+    instances = {
+        "info": info,
+        "images": [each.image for each in drawn],
+        "annotations": [
+            {"id": number, **instance}
+            for number, instance in enumerate(chain.from_iterable(each.instances for each in drawn), start=1)
+        ],
         "categories": [{"id": label + 1, "name": CLASSES[label], "supercategory": "sea"} for label in labels],
     }
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content), encoding="utf-8")
+    panoptic = {
+        "images": [{key: each.image[key] for key in ("id", "file_name", "height", "width")} for each in drawn],
+        "annotations": [
+            {
+                "image_id": each.image["id"],
+                "file_name": str(Path(each.image["file_name"]).with_suffix(".png")),
+                "segments_info": each.segments,
+            }
+            for each in drawn
+        ],
+        "categories": category_entries(_panoptic_categories(labels)),
+    }
+    for kind, content in (("instances", instances), ("panoptic", panoptic)):
+        (folder / f"{kind}_{split}.json").write_text(json.dumps(content), encoding="utf-8")

@@ -118,7 +118,7 @@ def _sand(rng: np.random.Generator, size: Size, unit: float) -> Picture:
 
 def _gravel(rng: np.random.Generator, size: Size) -> Picture:
     base = colour(_GRAVEL[int(rng.integers(len(_GRAVEL)))])
-    height, tone = (tiled(plane, rng.integers(len(plane), size=2).tolist(), size) for plane in _stones())
+    height, tone = (tiled(plane, rng.integers(len(plane), size=2).tolist(), size) for plane in stones())
     albedo = base * (0.92 + 0.2 * tone + 0.06 * grain(rng, size, 1))
     return lit(albedo, height, gloss=0.03)
 
@@ -132,7 +132,7 @@ def _rock(rng: np.random.Generator, size: Size, rise: Plane, unit: float) -> Pic
 
 
 @lru_cache(maxsize=1)
-def _stones() -> tuple[Plane, Plane]:
+def stones() -> tuple[Plane, Plane]:
     """Height in pixels, and tone from -1 to 1, of a bed of small stones that repeats without a seam."""
     rng, side = np.random.default_rng(21), 192
     height, tone = np.zeros((side, side), np.float32), np.zeros((side, side), np.float32)

@@ -15,7 +15,9 @@ from dsctool.terms import Size
 SMALLEST_PX = 20
 """Objects are never drawn for a smaller box than a square of this side."""
 
-_SIZES = (0.105, 0.54)  # of objects, as shares of the image's shorter side
+SIZES = (0.105, 0.54)
+"""Of the smallest and the largest objects, as shares of the image's shorter side."""
+
 _CANDIDATES = 48  # places tried for an object
 _COVER = 1.25  # the boxes of all objects, as a share of the image
 _GROUP_COVER = 0.6  # the boxes of a group, unless it is of two
@@ -35,17 +37,19 @@ class Placed:
     left: int
 
 
-def arrange(rng: np.random.Generator, size: Size, huddle: float, labels: Sequence[int]) -> list[Placed]:
+def arrange(
+    rng: np.random.Generator, size: Size, huddle: float, labels: Sequence[int], sizes: tuple[float, float]
+) -> list[Placed]:
     """Groups of one class of ``labels`` each, about equal in size within a group; from the bottom to the top.
 
     An object joins another one of its group, so that their boxes overlap, with a probability of ``huddle``;
     else it lies where it is alone, or is left out where there is no such place. Groups of large objects lie below,
-    and within a group what is lower in the picture is in front.
+    and within a group what is lower in the picture is in front. sizes: as :data:`SIZES`.
     """
     placed: list[tuple[float, Placed]] = []
     boxes = np.zeros((0, 4))
     budget = _COVER * size[0] * size[1]
-    for length, label, count in _groups(rng, size, labels):
+    for length, label, count in _groups(rng, size, labels, sizes):
         level = -math.log(length) + float(rng.normal(0, 0.25))
         angle, start = float(rng.uniform(0, 2 * math.pi)), len(boxes)
         for _ in range(count):
@@ -62,11 +66,13 @@ def arrange(rng: np.random.Generator, size: Size, huddle: float, labels: Sequenc
     return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
 
 
-def _groups(rng: np.random.Generator, size: Size, labels: Sequence[int]) -> list[tuple[float, int, int]]:
+def _groups(
+    rng: np.random.Generator, size: Size, labels: Sequence[int], sizes: tuple[float, float]
+) -> list[tuple[float, int, int]]:
     """Size in pixels, class and number of members, the largest first: a scene has something of every size."""
     count = int(rng.integers(4, 7))
     steps = (np.arange(count) + rng.uniform(0, 1, count)) / count
-    low, high = (share * min(size) for share in _SIZES)
+    low, high = (share * min(size) for share in sizes)
     low = max(low, SMALLEST_PX)
     groups = []
     for step in sorted((steps**1.2).tolist(), reverse=True):

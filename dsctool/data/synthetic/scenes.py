@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dsctool.data.synthetic.figures import CLASSES, Figure
-from dsctool.data.synthetic.ground import STUFF, draw_ground, draw_weed, grit
-from dsctool.data.synthetic.layout import Placed, arrange
-from dsctool.data.synthetic.textures import Picture, Window, blurred, caustics, colour, grain, mixed
+from dsctool.data.synthetic.ground import STUFF, draw_ground, draw_weed, grit, stones
+from dsctool.data.synthetic.layout import SIZES, Placed, arrange
+from dsctool.data.synthetic.textures import Picture, Window, blurred, caustics, colour, grain, mixed, tiles
 from dsctool.terms import Size
 
 __all__ = ["CLASSES", "MIN_VISIBLE_PX", "MIN_VISIBLE_SHARE", "STUFF", "Scene", "draw_scene"]
@@ -45,18 +45,22 @@ class Scene:
 
 
 def draw_scene(
-    rng: np.random.Generator, size: Size, huddle: float, labels: Sequence[int] = range(len(CLASSES))
+    rng: np.random.Generator,
+    size: Size,
+    huddle: float,
+    labels: Sequence[int] = range(len(CLASSES)),
+    sizes: tuple[float, float] = SIZES,
 ) -> Scene:
     """A scene of ``size`` (height, width in pixels); ``huddle`` from 0 (all apart) to 1 (all in heaps).
 
-    labels: the classes that may occur.
+    labels: the classes that may occur. sizes: of the smallest and the largest objects, as shares of the shorter side.
     """
     ground = draw_ground(rng, size)
     kinds = grit(round(_unit(size), 1))
     strewn = _scattered(rng, size, [kinds[kind] for kind in rng.integers(len(kinds), size=_CRUMBS).tolist()])
     below = _weeds(rng, size, int(rng.integers(1, 5)))
     above = _weeds(rng, size, int(rng.integers(0, 3)))
-    objects = _visible_enough(arrange(rng, size, huddle, labels), above, size)
+    objects = _visible_enough(arrange(rng, size, huddle, labels, sizes), above, size)
     picture = ground.picture * (0.94 + 0.26 * caustics(rng, size, 44 * _unit(size)))
     for placed in (*strewn, *below, *objects, *above):
         _paint(picture, placed)
@@ -67,6 +71,12 @@ def draw_scene(
     labels = [placed.figure.label for placed in objects]
     semantic = np.where(owner >= 0, np.array([*labels, 0], np.uint8)[owner], semantic)
     return Scene(_under_water(rng, picture), labels, owner, semantic)
+
+
+def prepare() -> None:
+    """Work out now what all scenes have in common, before processes begin that would each do it again."""
+    tiles()
+    stones()
 
 
 def _unit(size: Size) -> float:

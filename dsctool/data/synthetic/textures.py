@@ -67,7 +67,7 @@ def clouds(rng: np.random.Generator, size: Size, cell: float, octaves: int = 2) 
 
 def grain(rng: np.random.Generator, size: Size, tile: int = 0) -> Plane:
     """Fine noise of about -1 to 1: tile 0 is sharp, 1 and 2 are softer and softer."""
-    return tiled(_tiles()[tile], rng.integers(_TILE, size=2).tolist(), size)
+    return tiled(tiles()[tile], rng.integers(_TILE, size=2).tolist(), size)
 
 
 def tiled(plane: Plane, corner: Sequence[int], size: Size) -> Plane:
@@ -78,7 +78,7 @@ def tiled(plane: Plane, corner: Sequence[int], size: Size) -> Plane:
 
 def grain_at(x: Plane, y: Plane, tile: int) -> Plane:
     """Fine noise that turns with an object: ``x``, ``y`` in pixels of the tile."""
-    return _tiles()[tile][y.astype(np.int32) % _TILE, x.astype(np.int32) % _TILE]
+    return tiles()[tile][y.astype(np.int32) % _TILE, x.astype(np.int32) % _TILE]
 
 
 def caustics(rng: np.random.Generator, size: Size, cell: float) -> Plane:
@@ -117,7 +117,7 @@ def resized(values: Plane, size: Size) -> Plane:
 
 
 @lru_cache(maxsize=1)
-def _tiles() -> tuple[Plane, Plane, Plane]:
+def tiles() -> tuple[Plane, Plane, Plane]:
     """Noise that repeats without a seam; the same in every data set."""
     white = np.random.default_rng(20).normal(0, 1, (_TILE, _TILE)).astype(np.float32)
     soft = _smoothed(white)

@@ -85,11 +85,12 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     ]
 
 
-def test_another_process_gives_the_same_files(tmp_path: Path) -> None:
-    words = ["synth", "--output", "other", "--images", "2", "--val-images", "1", "--seed", "4", "--size", "96x128"]
+def test_several_processes_give_the_same_files(tmp_path: Path) -> None:
+    """The command shares images out to all cores; this process has torch, and draws them alone."""
+    words = ["synth", "--output", "other", "--images", "9", "--val-images", "1", "--seed", "4", "--size", "64x80"]
     command = [sys.executable, "-m", "dsctool", "data", *words]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    synthesize(tmp_path / "here", images=2, val_images=1, seed=4, size=(96, 128))
+    synthesize(tmp_path / "here", images=9, val_images=1, seed=4, size=(64, 80))
     here, other = _files(tmp_path / "here"), _files(tmp_path / "other")
     assert here == other
     assert not [name for name, data in here.items() if str(tmp_path).encode() in data], "no file names its place"
@@ -159,10 +160,10 @@ def test_some_are_cut_in_two_and_sizes_range_widely(tmp_path: Path) -> None:
 def test_huddle_is_the_share_that_overlaps_its_own_kind(tmp_path: Path) -> None:
     shares = []
     for huddle in (0.0, 0.5, 1.0):
-        synthesize(tmp_path / str(huddle), images=12, seed=3, size=(128, 128), huddle=huddle)
+        synthesize(tmp_path / str(huddle), images=7, seed=3, size=(128, 128), huddle=huddle)
         (stats,) = map(describe, find_splits(tmp_path / str(huddle)))
         shares.append(stats.overlapping_same_class[OVERLAPS.index(0.3)] / stats.instances)
-        assert stats.instances > 60
+        assert stats.instances > 40
         assert check_data(tmp_path / str(huddle)) == []
     assert shares[0] <= 0.02
     assert 0.2 < shares[1] < shares[2]

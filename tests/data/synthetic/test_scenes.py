@@ -9,7 +9,7 @@ import pytest
 
 from dsctool.data.synthetic import layout
 from dsctool.data.synthetic.figures import CLASSES, Figure, draw_figure
-from dsctool.data.synthetic.layout import Placed, arrange
+from dsctool.data.synthetic.layout import SIZES, Placed, arrange
 from dsctool.data.synthetic.scenes import MIN_VISIBLE_PX, draw_scene
 from dsctool.data.synthetic.shapes import Frame, blob, joined, tube
 
@@ -26,7 +26,7 @@ def test_the_owner_of_a_pixel_is_what_was_painted_last(monkeypatch: pytest.Monke
         Placed(_figure(side, red), 20, left) for side, red, left in ((40, 1.0, 10), (20, 0.0, 40), (30, 0.5, 36))
     )
     monkeypatch.setattr(
-        "dsctool.data.synthetic.scenes.arrange", lambda rng, size, huddle, labels: [below, hidden, above]
+        "dsctool.data.synthetic.scenes.arrange", lambda rng, size, huddle, labels, sizes: [below, hidden, above]
     )
     monkeypatch.setattr("dsctool.data.synthetic.scenes._weeds", lambda rng, size, count: [])
     scene = draw_scene(np.random.default_rng(0), (96, 96), 0.5)
@@ -39,8 +39,8 @@ def test_the_owner_of_a_pixel_is_what_was_painted_last(monkeypatch: pytest.Monke
 
 def test_what_is_lower_in_the_picture_is_in_front_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [(40.0, CLASSES.index("shell"), 4), (12.0, CLASSES.index("fish"), 5)]
-    monkeypatch.setattr(layout, "_groups", lambda rng, size, labels: groups)
-    placed = arrange(np.random.default_rng(5), (256, 256), 1.0, range(len(CLASSES)))
+    monkeypatch.setattr(layout, "_groups", lambda rng, size, labels, sizes: groups)
+    placed = arrange(np.random.default_rng(5), (256, 256), 1.0, range(len(CLASSES)), SIZES)
     assert [each.figure.label for each in placed] == [4] * 4 + [2] * 5, "large ones lie below"
     for group in (placed[:4], placed[4:]):
         bottoms = [each.top + each.figure.coverage.shape[0] for each in group]
