@@ -4,7 +4,7 @@ The seeds of one row of an ablation (``dsctool ablate``) are dealt out to two ro
 repeat: intervals of their difference should hold 0 in 19 of 20. Seeds of different trainings have nothing in common, so
 these are the intervals without pairs; with an even number of seeds, pairs are made at random as well.
 
-Beside it: by how much the errors of pairs (``RUNS/ROW`` against every row beside it that has the same seeds) are smaller.
+Beside it: by how much errors of pairs (``RUNS/ROW`` against every row beside it that has the same seeds) are smaller.
 """
 
 from __future__ import annotations
