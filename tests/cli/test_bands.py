@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
 import dsctool
@@ -74,6 +76,27 @@ def test_predicted(bands: Path, tmp_path: Path) -> None:
     for folder in ("stages", "overlays", "panoptic"):
         assert len(list((out / folder).iterdir())) == 4, folder
     assert len((out / "t.csv").read_text().splitlines()) == 1 + len(json.loads((out / "predictions.json").read_text()))
+
+
+def test_tiles_in_half_precision(bands: Path, tmp_path: Path) -> None:
+    """In the table red is the first channel, whichever band that is."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        words = ["--tiles", "96", "--table", out / "t.csv", "--score-threshold", "0", "--precision", precision]
+        run("predict", bands / "best.pt", bands / "val" / "000001.png", "--output", out, *words, "--no-overlays")
+        results = found[precision] = json.loads((out / "predictions.json").read_text())
+        rows = list(csv.DictReader((out / "t.csv").open()))
+        assert [float(row["area"]) for row in rows] == [coco_mask.area(each["segmentation"]) for each in results]
+        with Image.open(bands / "val" / "000001.png") as picture:
+            alpha = np.asarray(picture)[..., 3]
+        for row, each in zip(rows, results, strict=True):
+            mask = coco_mask.decode(each["segmentation"]).astype(bool)
+            assert float(row["mean_red"]) == pytest.approx(alpha[mask].mean(), rel=1e-5), "of the first channel"
+    scores = [[each["score"] for each in results] for results in found.values()]
+    assert len(scores[0]) > 10
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
 
 
 def test_the_fourth_band_is_seen(bands: Path) -> None:
