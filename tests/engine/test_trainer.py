@@ -113,8 +113,9 @@ def test_resuming_by_tiles(tmp_path: Path, run: Callable[..., str], during: str)
     def count(model: FakeDetector) -> None:
         model.on_losses = model.on_detect = lambda _: calls.update(model.calls)
 
-    run(tmp_path / "whole", config, prepare=count)
+    shown = run(tmp_path / "whole", config, prepare=count)
     steps = calls["losses"]
+    assert " windows an epoch, " in shown
     assert steps > 2 * 4, "more than twice the steps of whole images"
     call = {"losses": 7, "detect": calls["detect"] - 2}[during]
     with pytest.raises(RunInterruptedError):
