@@ -72,9 +72,9 @@ def run(*words: str | Path) -> str:
 def test_predicted(bands: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--stages", "--panoptic", "--table", out / "t.csv", "--score-threshold", "0", "--precision", "bfloat16"]
-    run("predict", bands / "best.pt", bands / "val", "--output", out, *words)
+    run("predict", bands / "best.pt", bands / "val" / "000001.png", "--output", out, *words)
     for folder in ("stages", "overlays", "panoptic"):
-        assert len(list((out / folder).iterdir())) == 4, folder
+        assert [path.stem for path in (out / folder).iterdir()] == ["000001"], folder
     assert len((out / "t.csv").read_text().splitlines()) == 1 + len(json.loads((out / "predictions.json").read_text()))
 
 
@@ -83,7 +83,7 @@ def test_tiles_in_half_precision(bands: Path, tmp_path: Path) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):
         out = tmp_path / precision
-        words = ["--tiles", "96", "--table", out / "t.csv", "--score-threshold", "0", "--precision", precision]
+        words = ["--tiles", "120", "--table", out / "t.csv", "--score-threshold", "0", "--precision", precision]
         run("predict", bands / "best.pt", bands / "val" / "000001.png", "--output", out, *words, "--no-overlays")
         results = found[precision] = json.loads((out / "predictions.json").read_text())
         rows = list(csv.DictReader((out / "t.csv").open()))
@@ -110,7 +110,8 @@ def test_the_fourth_band_is_seen(bands: Path) -> None:
 def test_measured(bands: Path, tmp_path: Path) -> None:
     said = run("eval", bands / "best.pt", "--data", bands, "--panoptic", "--device", "cpu")
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["all", "things", "stuff"]
-    run("visualize-switch", bands / "best.pt", bands / "val" / "000001.png", "--output", tmp_path / "switch")
+    words = [bands / "val" / "000001.png", "data.tiles.size=96", "--output", tmp_path / "switch", "--layers", "rfp.*"]
+    assert "switches are drawn over whole images" in run("visualize-switch", bands / "best.pt", *words)
     assert (tmp_path / "switch" / "sheets" / "000001.png").is_file()
     assert "2 images" in run("data", "rank", bands / "best.pt", *sorted((bands / "val").iterdir())[:2])
 
