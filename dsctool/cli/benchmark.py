@@ -41,7 +41,9 @@ def benchmark(
             "generated picture.  [default: as configured, of a picture of 480x640]",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Pictures at once; by tiles always one.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, metavar="N", help="Pictures at once; by tiles always one.")
+    ] = 1,
     train: Annotated[
         bool, typer.Option("--train", help="Training steps in place of inference, on the training split of --data.")
     ] = False,
