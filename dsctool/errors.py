@@ -31,6 +31,10 @@ class DiskFullError(DsctoolError):
     """A file that there is no room for; what has its name is what had it before."""
 
 
+class PictureWarning(UserWarning):
+    """Pictures that are read or seen in a way in which things may be missed; the message says what to set."""
+
+
 class TrainingError(DsctoolError):
     """A run that cannot go on; what it has written so far is sound."""
 

@@ -37,10 +37,13 @@ def benchmark(
         typer.Option(
             "--size",
             metavar="HxW",
-            help="Pixels that the models see, as in 480x640.  [default: as configured, of a picture of 480x640]",
+            help="Pixels that the models see, as in 480x640; of those that look by tiles (data.tiles), pixels of the "
+            "generated picture.  [default: as configured, of a picture of 480x640]",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Pictures at once.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, metavar="N", help="Pictures at once; by tiles always one.")
+    ] = 1,
     train: Annotated[
         bool, typer.Option("--train", help="Training steps in place of inference, on the training split of --data.")
     ] = False,
@@ -74,7 +77,8 @@ def benchmark(
     are medians over the rounds, ratios are taken within each round, as machines change speed. GFLOP are the
     operations of convolutions and matrix products, and "of peak" is what share of the speed of plain matrix products,
     measured in the same rounds, they reach. Peak memory is that of a process that runs the model alone. With random
-    weights every picture gives as many instances as may be returned.
+    weights every picture gives as many instances as may be returned. A model that looks at pictures by tiles
+    (data.tiles=...) does so here, where the picture is larger than a window.
 
     With --data, a table and a plot of precision over time.
 
@@ -178,7 +182,11 @@ def _plot(path: Path, bench: Bench, precision: dict[str, Precision]) -> None:
 def _show_stages(bench: Bench, name: str, *, train: bool) -> None:
     measured = bench.models[name]
     what = "annotated instances" if train else "instances"
-    typer.echo(f"{name}: {measured.instances:.4g} {what} in a picture")
+    look = ""
+    if measured.windows is not None:
+        windows = f"{measured.windows:.4g} window{'s' * (measured.windows != 1)}"
+        look = f", which is seen by {windows} (data.tiles{', drawn at random' if train else ''})"
+    typer.echo(f"{name}: {measured.instances:.4g} {what} in a picture{look}")
     rows = [
         (stage, *_times(seconds), *_work(measured.flops.get(stage), bench.share(name, stage)))
         for stage, seconds in measured.stages.items()

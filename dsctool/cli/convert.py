@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dsctool.cli.options import CONFIG_HELP, shipped_names
 from dsctool.cli.output import keep_apart, prepare_file
+
+if TYPE_CHECKING:
+    from dsctool.config.schema import Config
 
 
 class Target(StrEnum):
@@ -84,4 +87,25 @@ def _write_back(source: Path, output: Path, config: str | None) -> None:
     with whole_file(output) as file:
         torch.save(published, file)
     typer.echo(f"{len(published['state_dict'])} tensors by the names of mmdet 2.x and 3.x")
+    if (pictures := _other_pictures(checkpoint.config)) is not None:
+        typer.echo(f"mmdet's configuration must say how pictures become these channels: {pictures}")
     typer.echo(output)
+
+
+def _other_pictures(config: Config) -> str | None:
+    """What weights do not say of how pictures are read, where it is not red, green and blue of 8 bits."""
+    from dsctool.data.bands import Channels
+
+    data = config.data
+    if Channels.of(data).plain:
+        return None
+    values = {
+        "model.backbone.in_channels": config.model.backbone.in_channels,
+        "data.channels": data.channels,
+        "data.image_range": data.image_range,
+        "data.page": data.page,
+        "data.mean": data.mean,
+        "data.std": data.std,
+    }
+    shown = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return " ".join(f"{key}={value}" for key, value in shown.items() if value is not None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.output import prepare_folder
+from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
     from dsctool.data.records import Category
@@ -24,12 +25,14 @@ ForEditing = Annotated[
 ]
 
 
-def prepare_editing(folder: Path | None, *, overwrite: bool) -> None:
-    """Find now what is in the way of it."""
+def prepare_editing(folder: Path | None, results: Path, *, overwrite: bool, resume: bool) -> None:
+    """Find now what is in the way of it. results: the folder of the run's results."""
     from dsctool.engine.editing import refuse_edited
 
     if folder is not None:
-        refuse_edited(folder, overwrite=overwrite)
+        if folder.resolve() == results.resolve():
+            raise DsctoolError(f"{folder}: is the folder of the results; name another one for editing")
+        refuse_edited(folder, overwrite=overwrite, resume=resume)
         prepare_folder(folder)
 
 

@@ -272,6 +272,7 @@ def evaluate(
     scores = Scores.asked(
         score_threshold, counts=counts, operating_point=operating_point, best_by=best_by, store=store, output=output,
         errors=errors, model=None if ground_truth is not None or weights is not None else checkpoint, overrides=changes,
+        split=None if ground_truth is not None else split,
     )  # fmt: skip
     settings = ErrorSettings(t_o=huddled_above if t_o is None else t_o, score_threshold=scores.number)
     files = [predictions, candidates]

@@ -214,7 +214,7 @@ def predict(
         with processes.together():
             if processes.first:
                 inputs = [*paths, images_json, semantic, stuff_labels]
-                prepare_editing(for_editing, overwrite=overwrite)
+                prepare_editing(for_editing, output, overwrite=overwrite, resume=resume)
                 tables.prepare(
                     output, resume=resume, overwrite=overwrite, read=[*inputs, checkpoint], written=targets.files
                 )

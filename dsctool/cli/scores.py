@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import typer
 
 from dsctool.cli.count_tables import COUNT_FILES, POINT_FILES, counts_json, point_json, show_counts, show_point
+from dsctool.cli.options import Split
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def parse_threshold(text: str) -> Threshold:
 
 
 class Stored(NamedTuple):
-    """What a checkpoint says. thresholds: by category id. note: for people, where they were found otherwise."""
+    """What a checkpoint says. thresholds: by category id. note: for people, where they may not fit what is run now."""
 
     thresholds: dict[int, float]
     note: str | None
@@ -66,14 +67,20 @@ def stored_thresholds(
     own = loaded.categories if categories is None else match_categories(loaded.categories, categories, checkpoint)
     point = loaded.operating_point
     then, now = ([word for word in words if word.startswith(_SCORING)] for words in (point.overrides, overrides))
-    note = None
+    notes = [f"{checkpoint}: its {_LEARNT}"] if point.split == Split.TRAIN else []
     if sorted(then) != sorted(now):
-        note = (
+        notes.append(
             f"{checkpoint}: its thresholds were found with {' '.join(then) or 'nothing changed'}, now it runs with "
             f"{' '.join(now) or 'nothing changed'}: scores may mean something else"
         )
     pairs = zip(own, point.thresholds, strict=True)
-    return Stored({category.id: each for category, each in pairs if category is not None}, note)
+    return Stored({category.id: each for category, each in pairs if category is not None}, "\n".join(notes) or None)
+
+
+_LEARNT = (
+    "thresholds were found on the training images (--split train), which a model scores higher than images that it has "
+    "not learnt from: on others they may keep too little. --split val finds them on others"
+)
 
 
 _SCORING = ("model.", "postprocess.", "data.tta", "data.test_resize", "data.tiles", "data.channels", "data.image_range")
@@ -97,7 +104,8 @@ def _with_point(checkpoint: Path) -> Checkpoint:
 class Scores:
     """What ``dsctool eval`` is asked of scores. model: the checkpoint that runs, None for files and published weights.
 
-    output: folder for tables and plots. overrides: what the model's configuration is changed by.
+    split: of the data set, None for files. output: folder for tables and plots. overrides: what the model's
+    configuration is changed by.
     """
 
     threshold: Threshold
@@ -108,11 +116,12 @@ class Scores:
     output: Path | None
     model: Path | None
     overrides: Sequence[str]
+    split: Split | None
 
     @classmethod
     def asked(
         cls, threshold: str, *, counts: bool, operating_point: bool, best_by: BestBy, store: bool, output: Path | None,
-        errors: Path | None, model: Path | None, overrides: Sequence[str],
+        errors: Path | None, model: Path | None, overrides: Sequence[str], split: Split | None,
     ) -> Scores:  # fmt: skip
         """Refuses what makes no sense together, before anything runs."""
         parsed = parse_threshold(threshold)
@@ -133,7 +142,7 @@ class Scores:
             if model is None:
                 raise typer.BadParameter("--store writes into a CHECKPOINT that is run on --data DIR")
             _refuse_foreign(model)
-        return cls(parsed, counts, operating_point, best_by, store, output, model, overrides)
+        return cls(parsed, counts, operating_point, best_by, store, output, model, overrides, split)
 
     @property
     def number(self) -> float:
@@ -182,7 +191,8 @@ class Scored:
         if self.counts is not None:
             content["counts"] = counts_json(self.counts)
         if self.point is not None:
-            content["operating_point"] = point_json(self.point)
+            split = None if self.asked.split is None else self.asked.split.value
+            content["operating_point"] = {"split": split, **point_json(self.point)}
         return content
 
     def show(self) -> None:
@@ -193,6 +203,8 @@ class Scored:
         if self.point is not None:
             typer.echo()
             show_point(self.point, self.asked.output)
+            if self.asked.split is Split.TRAIN:
+                typer.echo(f"these {_LEARNT}")
             if self.asked.store:
                 _store(self.asked, self.point, self.categories)
 
@@ -202,6 +214,7 @@ def _store(asked: Scores, study: OperatingStudy, categories: Sequence[Category])
     from dsctool.interop.checkpoint import OperatingPoint, load_checkpoint, store_operating_point
 
     assert asked.model is not None
+    assert asked.split is not None
     spare = None if study.overall.at is None else study.overall.at.threshold
     if study.thresholds is None or spare is None:
         raise DsctoolError(f"{asked.model}: nothing is stored: no threshold is better than another")
@@ -214,6 +227,7 @@ def _store(asked: Scores, study: OperatingStudy, categories: Sequence[Category])
         iou=0.5,
         images=study.images,
         overrides=tuple(asked.overrides),
+        split=asked.split.value,
     )
     store_operating_point(asked.model, point)
     typer.echo(f"{asked.model}: thresholds stored, for --score-threshold auto")

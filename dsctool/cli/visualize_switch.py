@@ -80,7 +80,7 @@ def visualize_switch(
     chosen = pick_device(device)
     files, objects = ([], None) if list_layers else _inputs(paths, ground_truth)
     # A switch is looked at in one view of a whole image, also where a checkpoint is set to be tested otherwise.
-    model = load_model(checkpoint, overrides=[*overrides, "data.tta=null", "data.tiles=null"], device=chosen)
+    model = load_model(checkpoint, overrides=[*overrides, "data.tta=null"], device=chosen)
     names = switch_layers(model)
     if not names:
         raise DsctoolError(f"{checkpoint}: has no switchable atrous convolution (its model.backbone.sac is null)")
@@ -88,6 +88,8 @@ def visualize_switch(
     if list_layers or output is None:
         typer.echo("\n".join(names))
         return
+    if model.config.data.tiles is not None:
+        typer.echo("data.tiles: switches are drawn over whole images, resized as a window would be", err=True)
     prepare_folder(output)
     inputs = [file.path for file in files]
     clear_results(output, OWN, overwrite=overwrite, keep=inputs, made=partial(_drawn, output))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Self
 
 import numpy as np
 
 from dsctool.config.schema import DataConfig
+from dsctool.config.tiles_schema import TilesConfig
 from dsctool.data.columns import Reading
 from dsctool.data.usage import Usage
 from dsctool.rle import Floats
@@ -19,7 +21,7 @@ find."""
 MANY = 0.1
 """Share of small instances that is worth a word."""
 STEP = 32
-"""Short sides that are proposed are multiples of this, in pixels."""
+"""Short sides, and sides of windows, that are proposed are multiples of this, in pixels."""
 
 Resize = tuple[int, int]
 """Limits of the shorter and of the longer side, in pixels."""
@@ -30,7 +32,7 @@ class ObjectSizes:
     """``n`` instances that training uses, without crowds.
 
     side: ``(n,)`` square roots of their areas, in pixels of the image. boxes: ``(n, 2)`` width and height. image:
-    ``(n, 2)`` shorter and longer side of the image that each is in.
+    ``(n, 2)`` shorter and longer side of the image that each is in, or of the window that it is seen in.
     """
 
     side: Floats
@@ -47,6 +49,13 @@ class ObjectSizes:
 
     def __len__(self) -> int:
         return len(self.side)
+
+    def in_windows(self, tiles: TilesConfig | None) -> Self:
+        """The same where images are looked at by windows; None: they are not."""
+        return self if tiles is None else self._in_windows(tiles.size)
+
+    def _in_windows(self, size: int) -> Self:
+        return replace(self, image=np.minimum(self.image, size))
 
     def factors(self, resize: Resize) -> Floats:
         """``(n,)``: by which the image of each is resized."""
@@ -66,6 +75,15 @@ class ObjectSizes:
         tenth = float(np.quantile(self.on_canvas(resize), MANY, method="inverted_cdf")) if len(self) else SMALL
         return enlarged(resize, SMALL / tenth) if tenth < SMALL else resize
 
+    def windows_enough(self, size: int, resize: Resize) -> int | None:
+        """The largest windows below ``size``, a multiple of :data:`STEP`, in which not so many are small that it is
+        worth a word; None: there are none."""
+        sides = range(STEP, size, STEP)
+        enough = bisect_left(
+            sides, True, key=lambda side: self._in_windows(side).small(resize) >= max(MANY * len(self), 1)
+        )
+        return sides[enough - 1] if enough else None
+
 
 def enlarged(resize: Resize, factor: float) -> Resize:
     """Larger limits, the shorter one a multiple of :data:`STEP`."""
@@ -73,19 +91,15 @@ def enlarged(resize: Resize, factor: float) -> Resize:
     return short, ceil(short * resize[1] / resize[0])
 
 
-def train_resize(config: DataConfig) -> Resize | None:
-    """The limits of training images where they are largest; None where tiles decide."""
-    if config.tiles is not None:
-        return None
+def train_resize(config: DataConfig) -> Resize:
+    """The limits of training images, or windows, where they are largest."""
     if config.jitter is not None:
         return config.jitter.size, config.jitter.size
     return max(config.train_resize.short_sides), config.train_resize.long_side
 
 
-def test_resize(config: DataConfig) -> Resize | None:
-    """The same of images that a model is tested on."""
-    if config.tiles is not None:
-        return None
+def test_resize(config: DataConfig) -> Resize:
+    """The same of what a model is tested on."""
     return max(config.test_resizes)
 
 

@@ -21,6 +21,8 @@ from dsctool.rle import Rle
 
 SPLIT = "default"
 """What CVAT calls the part of a data set that has no name."""
+_CUT = ".*.tmp"
+"""Files that were being written when a run was killed."""
 Entries = Callable[[], Iterable[ImageResults]]
 """All finished images, as often as they are asked for."""
 
@@ -30,15 +32,28 @@ def annotations_of(folder: Path) -> Path:
     return folder / "annotations" / f"instances_{SPLIT}.json"
 
 
-def refuse_edited(folder: Path, *, overwrite: bool) -> None:
-    """Raise DataError where something is in ``folder``; with ``overwrite`` only where it is not of this kind."""
+def refuse_edited(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    """Raise DataError where something is in ``folder``; with ``overwrite`` only where it is not of this kind.
+
+    resume: what a run left that was stopped before it had written the annotations is in nobody's way.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     file = annotations_of(folder)
+    if resume and folder.is_dir() and _begun(folder):
+        return
     if not file.is_file():
         raise DataError(f"{folder}: is no empty folder, and holds nothing to edit; name another one for editing")
     if not overwrite:
         raise DataError(f"{file}: may have been edited since it was written; name another folder, or use --overwrite")
+
+
+def _begun(folder: Path) -> bool:
+    """Whether there are pictures alone."""
+    others = [path.name for path in folder.iterdir() if path.name != SPLIT]
+    annotations = annotations_of(folder).parent
+    written = annotations.iterdir() if annotations.is_dir() else ()
+    return others in ([], [annotations.name]) and all(path.match(_CUT) for path in written)
 
 
 def write_for_editing(
@@ -64,6 +79,9 @@ def write_for_editing(
         if not (target.exists() and target.samefile(path)):
             keep_as(path.resolve(), target)
     file, count = annotations_of(folder), 0
+    for part in (folder / SPLIT, file.parent):
+        for path in part.rglob(_CUT):
+            path.unlink()
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as stream:
         listed, annotated = JsonList(stream, head='{"images": '), JsonList(stream, head=', "annotations": ')

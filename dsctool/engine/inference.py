@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from dsctool.coco_results import Result, coco_results
 from dsctool.data.bands import Channels
 from dsctool.data.image_files import ImageFile, find_images, number_images
-from dsctool.data.images import ImageSource, picture_of
+from dsctool.data.images import Decoded, ImageSource, picture_of
 from dsctool.data.records import Category
 from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_images
 from dsctool.engine.environment import pick_device
@@ -100,31 +101,53 @@ def predict_images(
     ``auto`` for a checkpoint. precision: what the detector computes in. Instances are on the CPU, in the pixels of the
     file, turned as its EXIF data say, and keep them for :meth:`Instances.draw`.
 
+    Warns (:class:`~dsctool.errors.PictureWarning`) once of each: pictures that become black, or have pages that are not
+    looked at; that are shrunk more than fourfold; in which many instances, of those that score at least 0.3, are so
+    small that others may have been missed.
+
     Raises:
         DataError: a file cannot be read, or there are no images.
     """
     from dsctool.engine.tiles import found_in_files  # which stands on this module
+    from dsctool.engine.told import Told
 
     detector = ready(model, device)
     paths = [Path(each) for each in ([images] if isinstance(images, str | Path) else images)]
     files = number_images(find_images(paths))
     require(precision, device_of(detector))
-    device_ = device_of(detector)
+    device_, told = device_of(detector), Told(detector.config.data, above=1)
     for picture, found in found_in_files(detector, files, detector.config.data, device=device_, precision=precision):
-        yield picture.file, _instances(detector, found, picture.shown, score)
+        told.picture(picture.file_name, picture.original_size, picture.remarks)
+        instances = _instances(detector, found, picture.shown, score)
+        told.found(instances, picture.original_size)
+        yield picture.file, instances
+    told.end()
 
 
 def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: float) -> list[Instances]:
     """What :meth:`Detector.predict_images` gives for a list: all images are read before the first one runs."""
-    channels = Channels.of(model.config.data)
-    pictures = [picture_of(source, channels, name=f"image {number}") for number, source in enumerate(sources, start=1)]
+    from dsctool.engine.told import Told  # which stands on this module
+
+    channels, told = Channels.of(model.config.data), Told(model.config.data, above=2)
+    names = [str(each) if isinstance(each, str | PathLike) else f"image {n}" for n, each in enumerate(sources, start=1)]
+    pictures = [picture_of(source, channels, name=name) for source, name in zip(sources, names, strict=True)]
+    for name, picture in zip(names, pictures, strict=True):
+        told.picture(name, _size(picture.pixels), picture.remarks)
+    found = _found_in(model, pictures, score)
+    for each, picture in zip(found, pictures, strict=True):
+        told.found(each, _size(picture.pixels))
+    told.end()
+    return found
+
+
+def _found_in(model: Detector, pictures: Sequence[Decoded], score: float) -> list[Instances]:
     if model.config.data.tiles is not None:
         from dsctool.engine.tiles import found_in_pictures  # which stands on this module
 
         found_ones = found_in_pictures(model, pictures, device=device_of(model))
         return [_instances(model, found, shown, score) for shown, found in found_ones]
     transform, divisor = inference_transform(model.config.data), model.config.data.pad_divisor
-    infos = [SampleInfo(0, (picture.shown.shape[-2], picture.shown.shape[-1]), "") for picture in pictures]
+    infos = [SampleInfo(0, _size(picture.pixels), "") for picture in pictures]
     batches: Iterator[Batch] = (
         (pad_images([transform.image(picture.pixels)], divisor), [], [info])
         for picture, info in zip(pictures, infos, strict=True)
@@ -132,6 +155,10 @@ def find_instances(model: Detector, sources: Sequence[ImageSource], *, score: fl
     stream = detections(model, batches, device=device_of(model))
     found = zip(pictures, stream, strict=True)
     return [_instances(model, each, picture.shown, score) for picture, (_, each) in found]
+
+
+def _size(pixels: Tensor) -> Size:
+    return int(pixels.shape[-2]), int(pixels.shape[-1])
 
 
 def _instances(model: Detector, found: Detections, picture: Tensor, score: float) -> Instances:

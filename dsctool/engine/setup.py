@@ -278,10 +278,10 @@ def _feeding(setup: Setup) -> dict[str, str]:
         reasons = [f"repeat_factor {data.repeat_factor:g}"] if data.repeat_factor else []
         reasons += [data.train.weights] if data.train.weights else []
         reasons += [f"tiles of {data.tiles.size} pixels"] if data.tiles is not None else []
-        lines["sampling"] = (
-            f"{repeats.sum():.0f} images an epoch, each {repeats.min():.3g} to {repeats.max():.3g} times"
-        )
-        lines["sampling"] += f" ({', '.join(reasons)})"
+        low, high = f"{repeats.min():.3g}", f"{repeats.max():.3g}"
+        times = low if low == high else f"{low} to {high}"
+        what = "images" if data.tiles is None else "windows"
+        lines["sampling"] = f"{repeats.sum():.0f} {what} an epoch, {times} of each image ({', '.join(reasons)})"
     if changes := augmentations(data):
         lines["augmentation"] = changes
     return lines

@@ -210,7 +210,7 @@ class _Builder:
 
     def sides(self) -> Iterator[Line]:
         """The size to which images are resized."""
-        if train_resize(self.config.data) is None or self.config.data.jitter is not None:
+        if self.config.data.tiles is not None or self.config.data.jitter is not None:
             return
         base = (max(self.config.data.train_resize.short_sides), self.config.data.train_resize.long_side)
         images = np.sort(self.reading.sizes, axis=1).astype(float)
@@ -246,10 +246,8 @@ class _Builder:
 
     def anchors(self) -> Iterator[Line]:
         """Scale and ratios of anchors, by the boxes on the canvas."""
-        rpn, resize = self.config.model.rpn, train_resize(self.config.data)
-        if resize is None:
-            return
-        boxes = self.sizes.boxes * self.sizes.factors(resize)[:, None]
+        rpn, seen = self.config.model.rpn, self.sizes.in_windows(self.config.data.tiles)
+        boxes = seen.boxes * seen.factors(train_resize(self.config.data))[:, None]
         found = fit_anchors(boxes, rpn.anchor_scale, rpn.anchor_ratios)
         own = mean_best_iou(boxes, rpn.anchor_scale, rpn.anchor_ratios)
         yield from self._anchor_lines(found, own, float(np.median(np.sqrt(boxes.prod(axis=1)))))

@@ -84,10 +84,11 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """From which score on results count, as measured on data that were not learnt from.
+    """From which score on results count.
 
     thresholds: by label, each from 0 to 1. best: what they are best by, ``f1`` or ``count``. kind, iou: what a match
     was. images: how many they were found on. overrides: ``KEY=VALUE``, what the configuration was changed by then.
+    split: ``val``, or ``train`` for images that were learnt from.
     """
 
     thresholds: tuple[float, ...]
@@ -96,6 +97,7 @@ class OperatingPoint:
     iou: float
     images: int
     overrides: tuple[str, ...] = ()
+    split: str = "val"
 
 
 @dataclass(frozen=True)

@@ -330,7 +330,7 @@ class Detector(nn.Module):
 
         Every image is resized, normalised and padded as the configuration says, and runs by itself. Results are on
         the CPU and keep their image, so that :meth:`Instances.draw` needs none. All of a list's images and masks are
-        held at once: for thousands of files use :func:`dsctool.predict_images`.
+        held at once: for thousands of files use :func:`dsctool.predict_images`, which warns of the same.
 
         Args:
             images: a path, a Pillow image, or an ``(h, w, 3)`` uint8 array in RGB order, read by the same rules as

@@ -91,15 +91,56 @@ def test_precision_beside_time(tmp_path: Path, synthetic_root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["detectors_tiny", "fast_dsc_tiny"])
 def test_training(name: str) -> None:
-    result = run(name, "--train", "--batch", "2", "--rounds", "1", "--size", "96x96")
+    result = run(name, *NARROW, "--train", "--batch", "2", "--rounds", "1", "--size", "96x96")
     assert result.exit_code == 0, result.output
     assert "annotated instances in a picture" in result.stdout
     for stage in ("load", "backbone", "proposals", "samples, losses", "stage 1", "backward, step"):
         assert any(line.startswith(stage) for line in result.stdout.splitlines()), stage
 
 
+FOUR = ["model.backbone.in_channels=4", "data.mean=[1,2,3,4]", "data.std=[1,2,3,4]"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [FOUR, ["data.channels=[7,3,2]", "data.page=2", "data.image_range=[0, 4095]"]],
+    ids=["four", "far"],
+)
+def test_a_drawn_picture_has_the_channels_of_the_model(words: list[str]) -> None:
+    result = run("htc_tiny", *NARROW, *words, "--size", "64x64", "--rounds", "1")
+    assert result.exit_code == 0, result.output
+    assert "htc_tiny: 100 instances in a picture\n" in result.stdout
+
+
+def test_training_and_a_yardstick_of_four_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsctool.engine.benchmark import plan
+
+    monkeypatch.setattr(plan, "mask_rcnn", lambda size, device: SmallMaskRCNN())
+    words = [*NARROW, *FOUR, "--size", "64x64", "--rounds", "1", "--yardstick"]
+    for more in ([], ["--train"]):
+        result = run("htc_tiny", *words, *more)
+        assert result.exit_code == 0, result.output
+
+
+def test_by_tiles(tmp_path: Path) -> None:
+    """As many windows as cover the picture; others look at all of it."""
+    numbers = tmp_path / "numbers.json"
+    path, whole = checkpoint(tmp_path, "htc_tiny"), checkpoint(tmp_path, "cascade_mask_rcnn_tiny")
+    words = ["data.tiles.size=64", "--rounds", "1", "--json", numbers]
+    result = run(path, *words, "--size", "64x144")
+    assert result.exit_code == 0, result.output
+    assert "in a picture, which is seen by 3 windows (data.tiles)\n" in result.stdout
+    assert any(line.startswith("resize, paste, stitch") for line in result.stdout.splitlines())
+    assert json.loads(numbers.read_text())["models"][str(path)]["windows"] == 3
+    small = run(whole, *words, "--size", "48x64")
+    assert "in a picture, which is seen by 1 window (data.tiles)\n" in small.stdout
+    trained = run("htc_tiny", *NARROW, *words, "--size", "64x96", "--train")
+    assert trained.exit_code == 0, trained.output
+    assert "in a picture, which is seen by 1 window (data.tiles, drawn at random)\n" in trained.stdout
+
+
 def test_several_views(tmp_path: Path) -> None:
-    result = run("htc_tiny", "data.tta={short_sides: [64]}", "--size", "64x64", "--rounds", "1")
+    result = run("htc_tiny", *NARROW, "data.tta={short_sides: [64]}", "--size", "64x64", "--rounds", "1")
     assert result.exit_code == 0, result.output
     assert any(line.startswith("masks") for line in result.stdout.splitlines())
 

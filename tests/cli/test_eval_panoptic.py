@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from dsctool.cli.app import app
-from dsctool.config.loading import load_config
+from dsctool.config.loading import load_config, override_config
 from dsctool.data.records import Category
 from dsctool.data.synthetic.scenes import CLASSES, STUFF
 from dsctool.evaluation.panoptic import evaluate_panoptic
-from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
+from dsctool.interop.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dsctool.models.build import build_detector
 from tests.engine.several import started_together
 from tests.evaluation.panoptic_scenes import Scene, drawn, perturbed, write
@@ -198,6 +199,19 @@ def test_a_model_has_the_numbers_of_what_it_predicts(
     of_files = run("--ground-truth", truth, "--predictions", made / "panoptic.json", "--per-class")
     assert result.stdout == of_files.stdout
     assert json.loads((tmp_path / "pq.json").read_text())["stuff"]["PQ"] > 0.05, "there is something to compare"
+
+
+def test_tiles_are_refused_by_name(checkpoint: Path, synthetic_root: Path, tmp_path: Path) -> None:
+    """Also where a model was trained by them; it may look at whole images all the same."""
+    trained = tmp_path / "best.pt"
+    loaded = load_checkpoint(checkpoint)
+    save_checkpoint(trained, replace(loaded, config=override_config(loaded.config, ["data.tiles.size=64"])))
+    result = run(trained, "--data", synthetic_root)
+    assert result.exit_code == 1
+    assert "panoptic results are of whole images: set data.tiles=null" in result.stderr
+    whole = run(trained, "data.tiles=null", "--data", synthetic_root)
+    assert whole.exit_code == 0, whole.output
+    assert whole.stdout == run(checkpoint, "--data", synthetic_root).stdout
 
 
 def category_ids(truth: Path) -> dict[str, int]:

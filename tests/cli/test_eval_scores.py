@@ -125,6 +125,8 @@ def test_from_validation_to_new_pictures(synthetic_root: Path, tmp_path: Path) -
     assert after.keys() - before.keys() == {"operating_point"}
     assert all(torch.equal(value, after["model"][name]) for name, value in before["model"].items())
     told = json.loads(stats.read_text())["operating_point"]
+    assert "training images" not in result.stdout
+    assert told["split"] == "val"
     chosen = {each["name"]: each["at"]["threshold"] for each in told["per_class"]}
     point = load_checkpoint(checkpoint).operating_point
     assert point is not None
@@ -151,6 +153,24 @@ def test_from_validation_to_new_pictures(synthetic_root: Path, tmp_path: Path) -
     words = ["postprocess.nms=mask", "data.workers=0", "--no-overlays", "--score-threshold", "auto"]
     result = predict(checkpoint, images[0], *words, "--output", tmp_path / "other")
     assert "were found with nothing changed, now it runs with postprocess.nms=mask: scores may mean" in result.stderr
+
+
+def test_thresholds_of_training_images_are_said_to_be(synthetic_root: Path, tmp_path: Path) -> None:
+    checkpoint, stats = save_tiny(tmp_path / "best.pt", val_categories(synthetic_root)), tmp_path / "stats.json"
+    words = ["--operating-point", "--best-by", "count", "--store", "--device", "cpu", "--json", stats]
+    result = run(checkpoint, "--data", synthetic_root, "--split", "train", *words)
+    assert result.exit_code == 0, result.stderr
+    said = "thresholds were found on the training images (--split train), which a model scores higher than images"
+    assert f"these {said}" in result.stdout
+    assert json.loads(stats.read_text())["operating_point"]["split"] == "train"
+    point = load_checkpoint(checkpoint).operating_point
+    assert point is not None
+    assert (point.split, point.images) == ("train", 8)
+    image = synthetic_root / "val" / "000001.jpg"
+    again = ["--output", tmp_path / "out", "--no-overlays", "--score-threshold", "auto", "postprocess.nms=mask"]
+    result = predict(checkpoint, image, *again)
+    assert f"{checkpoint}: its {said}" in result.stderr
+    assert "now it runs with postprocess.nms=mask" in result.stderr, "both"
 
 
 def test_nothing_is_stored_in_files_of_other_programs(synthetic_root: Path, tmp_path: Path) -> None:

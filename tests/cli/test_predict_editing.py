@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import pytest
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
+import dsctool
 from dsctool.cli.app import app
+from dsctool.data.image_files import find_images, number_images
+from dsctool.engine.work_file import ImageResults, WorkFile, describe_run
+from dsctool.interop.checkpoint import OperatingPoint, load_checkpoint, store_operating_point
 from tests.cli.test_predict import checkpoint_of, read, run, save_image
+from tests.engine.several import started_together
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +138,87 @@ def test_images_that_come_later(made: Path, tmp_path: Path) -> None:
     assert (refused.exit_code, "may have been edited" in refused.stderr) == (1, True)
     assert run(*words, tmp_path / "all", "--resume").exit_code == 0
     assert len(read(tmp_path / "all/annotations/instances_default.json")["images"]) == 2
+
+
+# --- with thresholds of classes, in several processes, and after a stop ------------------------------
+
+FILE = "annotations/instances_default.json"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``best.pt`` with a threshold for each class, ``photos``, and what a run that nothing stopped makes of them."""
+    folder = tmp_path_factory.mktemp("whole")
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
+        save_image(folder / "photos" / name, seed=seed)
+    checkpoint = checkpoint_of(folder, "htc_tiny", "postprocess.max_per_image=30")
+    model = dsctool.load_model(checkpoint, device="cpu")
+    found = model.predict_images(folder / "photos" / "a.png", score=0)
+    cups, plates = (found.scores[found.labels == label] for label in (0, 1))
+    thresholds = (float(cups.median()), float(plates.max()))
+    store_operating_point(folder / "best.pt", OperatingPoint(thresholds, "f1", "segm", 0.5, images=2))
+    result = run(*words_of(folder), "--output", folder / "out", "--for-editing", folder / "edit")
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+def words_of(folder: Path) -> list[str | Path]:
+    return [folder / "best.pt", folder / "photos", "--no-overlays", "--score-threshold", "auto"]
+
+
+def test_every_class_has_its_own_threshold(whole: Path) -> None:
+    point = load_checkpoint(whole / "best.pt").operating_point
+    assert point is not None
+    limits = dict(zip((7, 90), point.thresholds, strict=True))
+    found = [each for each in read(whole / "out/predictions.json") if coco_mask.area(each["segmentation"])]
+    kept = [(each["image_id"], each["category_id"]) for each in found if each["score"] >= limits[each["category_id"]]]
+    assert [(each["image_id"], each["category_id"]) for each in read(whole / "edit" / FILE)["annotations"]] == kept
+    assert 0 < len(kept) < len(found)
+    assert {kind for _, kind in kept} == {7, 90}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+@pytest.mark.usefixtures("one_thread")
+def test_several_processes_make_the_same_set(whole: Path, tmp_path: Path) -> None:
+    words = [*words_of(whole), "--output", tmp_path / "out", "--for-editing", tmp_path / "edit"]
+    told = started_together(2, lambda: run(*words).exit_code)
+    assert told == [("gave", 0), ("gave", 0)]
+    assert (tmp_path / "edit" / FILE).read_bytes() == (whole / "edit" / FILE).read_bytes()
+    refused = started_together(2, lambda: run(*words, "--resume").exit_code)
+    assert refused == [("gave", 1), ("gave", 1)], "it may have been edited"
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_run_that_was_stopped(whole: Path, tmp_path: Path, images: int) -> None:
+    """Between images, or while it made the set: pictures are there, and what they show is not."""
+    out, edit = tmp_path / "out", tmp_path / "edit"
+    files = number_images(find_images([whole / "photos"]))
+    described = describe_run(
+        whole / "best.pt", files, overrides=[], threshold="auto", stages=False, overlays=False, candidates=False,
+        device="cpu",
+    )  # fmt: skip
+    out.mkdir()
+    found = read(whole / "out/predictions.json")
+    with WorkFile.begin(out / "predictions.work.jsonl", described) as work:
+        for image in read(whole / "out/images.json")["images"][:images]:
+            own = [each for each in found if each["image_id"] == image["id"]]
+            work.add(ImageResults(image=image, results=own))
+    if images == 3:
+        (edit / "annotations").mkdir(parents=True)
+        save_image(edit / "default" / "a.png")
+        (edit / "default" / ".b.png.123.tmp").write_bytes(b"half")
+        (edit / "annotations" / ".instances_default.json.123.tmp").write_text("{")
+    result = run(*words_of(whole), "--output", out, "--for-editing", edit, "--resume")
+    assert result.exit_code == 0, result.stderr
+    names = sorted(path.relative_to(edit).as_posix() for path in edit.rglob("*") if path.is_file())
+    assert names == [FILE, "default/a.png", "default/b.png", "default/c.png"]
+    for name in names:
+        assert (edit / name).read_bytes() == (whole / "edit" / name).read_bytes(), name
+
+
+def test_results_and_what_is_edited_are_apart(whole: Path, tmp_path: Path) -> None:
+    """In one folder, a run that was stopped could not go on."""
+    result = run(*words_of(whole), "--output", tmp_path / "out", "--for-editing", tmp_path / "new" / ".." / "out")
+    assert result.exit_code == 1
+    assert "is the folder of the results; name another one for editing" in result.stderr
+    assert not (tmp_path / "out" / FILE).exists()

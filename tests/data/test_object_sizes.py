@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dsctool.config.loading import load_config
+from dsctool.config.tiles_schema import TilesConfig
 from dsctool.data.columns import read_columns
 from dsctool.data.object_sizes import ObjectSizes, Resize, test_resize, train_resize
 from dsctool.data.records import read_annotation_file
@@ -43,6 +44,22 @@ def test_what_is_small_and_what_would_not_be(resize: Resize, seed: int) -> None:
     assert wanted[0] % 32 == 0
     assert small(*wanted) <= 0.1 * len(sizes)
     assert small(wanted[0] - 32, wanted[1] - 32) >= 0.1 * len(sizes), "the next smaller ones leave too many"
+
+
+@pytest.mark.parametrize(("seed", "side"), [(0, 500), (1, 200), (2, 40)])
+def test_in_windows(seed: int, side: int) -> None:
+    """Against windows that are resized one by one."""
+    sizes, resize = drawn(seed), (48, 80)
+
+    def small(side: int) -> int:
+        windows = np.minimum(sizes.image, side).astype(int).tolist()
+        rows = zip(sizes.side, windows, strict=True)
+        return sum(own * resize_factor((a, b), *resize) < 8 for own, (a, b) in rows)
+
+    assert sizes.in_windows(TilesConfig(size=side)).small(resize) == small(side)
+    assert sizes.in_windows(None) is sizes
+    expected = [closer for closer in range(32, side, 32) if small(closer) < 0.1 * len(sizes)]
+    assert sizes.windows_enough(side, resize) == max(expected, default=None)
 
 
 def test_of_a_reading_without_crowds(tmp_path: Path) -> None:

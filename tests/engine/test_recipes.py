@@ -62,7 +62,7 @@ def test_a_run_says_what_is_not_as_published(tmp_path: Path, run: Callable[..., 
     (tmp_path / "data" / "often.json").write_text('{"000001.jpg": 3}')
     config = recipe("sgd", jitter={"size": 64}, copy_paste={}, train={"weights": "often.json"})
     shown = " ".join(run(tmp_path / "run", config, data=tmp_path / "data").split())
-    assert re.search(r" sampling [12]\d images an epoch, each 1\.?\d* to [3-9]\S* times ", shown)
+    assert re.search(r" sampling [12]\d images an epoch, 1\.?\d* to [3-9]\S* of each image ", shown)
     assert "(repeat_factor 1, often.json)" in shown
     assert "jitter (scale 0.1 to 2, size 64, min_visible 0), color (brightness 0.2" in shown
     assert "copy_paste (probability 0.5, instances 1 to 20, min_visible 0.05)" in shown

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dsctool.config.limits import fit_limits
-from dsctool.config.loading import load_config
+from dsctool.config.loading import load_config, override_config
 from dsctool.engine import trainer
 from dsctool.engine.preflight import TRIED
 from dsctool.engine.recorder import Recorder
@@ -102,6 +102,30 @@ def test_stopped_during_an_evaluation(tmp_path: Path, run: Callable[..., str]) -
     run(tmp_path / "cut", resume=True)
     assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
     assert [line["kind"] for line in lines(tmp_path / "cut")].count("eval") == 2
+
+
+@pytest.mark.parametrize("during", ["losses", "detect"])
+def test_resuming_by_tiles(tmp_path: Path, run: Callable[..., str], during: str) -> None:
+    """Stopped between the windows of an image, in training and in an evaluation; with other loader processes too."""
+    config = override_config(tiny_config(epochs=1), ["data.tiles={size: 120, overlap: 0.1}", "data.jitter={size: 64}"])
+    calls = {"losses": 0, "detect": 0}
+
+    def count(model: FakeDetector) -> None:
+        model.on_losses = model.on_detect = lambda _: calls.update(model.calls)
+
+    shown = run(tmp_path / "whole", config, prepare=count)
+    steps = calls["losses"]
+    assert " windows an epoch, " in shown
+    assert steps > 2 * 4, "more than twice the steps of whole images"
+    call = {"losses": 7, "detect": calls["detect"] - 2}[during]
+    with pytest.raises(RunInterruptedError):
+        run(tmp_path / "cut", config, prepare=kill_at(call, during=during))
+    stopped = load_checkpoint(tmp_path / "cut" / "last.pt").training
+    assert stopped is not None
+    assert stopped.step == {"losses": 7, "detect": steps}[during]
+    run(tmp_path / "cut", override_config(config, ["data.workers=2"]), resume=True)
+    whole, cut = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "cut"))
+    assert_same(whole, cut)
 
 
 def test_killed_without_warning(tmp_path: Path, run: Callable[..., str]) -> None:

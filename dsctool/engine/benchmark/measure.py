@@ -37,7 +37,8 @@ class Measured:
     """What a model took, per picture.
 
     seconds: of everything. ratio: of its seconds to the first model's of the same round. stages: seconds of each.
-    flops: by stage, without those that have none. instances: found, or learnt from, per picture.
+    flops: by stage, without those that have none. instances: found, or learnt from, per picture. windows: of a picture
+    that it looked at by tiles; None: it never does.
     """
 
     seconds: Spread
@@ -45,6 +46,7 @@ class Measured:
     stages: dict[str, Spread]
     flops: dict[str, float]
     instances: float
+    windows: float | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def run_in_turns(
     first = [sum(stages.values()) for stages in next(iter(taken.values()))]
     return Bench(
         Spread.of(peaks),
-        {name: _measured(each, first, counted[name], found[name], pictures) for name, each in taken.items()},
+        {
+            name: _measured(each, first, counted[name], found[name], pictures, subjects[name].windows)
+            for name, each in taken.items()
+        },
     )
 
 
@@ -111,8 +116,9 @@ def matrix_peak(device: torch.device, repeats: int = 5) -> float:
 
 
 def _measured(
-    rounds: Sequence[dict[str, float]], first: Sequence[float], flops: dict[str, float], found: float, pictures: int
-) -> Measured:
+    rounds: Sequence[dict[str, float]], first: Sequence[float], flops: dict[str, float], found: float, pictures: int,
+    windows: float | None,
+) -> Measured:  # fmt: skip
     totals = [sum(stages.values()) for stages in rounds]
     names = list(dict.fromkeys(name for stages in rounds for name in stages))
     return Measured(
@@ -121,6 +127,7 @@ def _measured(
         stages={name: Spread.of([stages.get(name, 0.0) / pictures for stages in rounds]) for name in names},
         flops={name: value / pictures for name, value in flops.items() if value},
         instances=found,
+        windows=windows,
     )
 
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from dsctool.data.bands import Channels
 from dsctool.data.image_files import find_images
 from dsctool.engine.benchmark.measure import Bench, run_in_turns
 from dsctool.engine.benchmark.stages import Stages, WallClock
@@ -39,7 +40,8 @@ MOST_PICTURES = 8
 class Plan:
     """What every model does.
 
-    size: (h, w) that they see pictures in, or None: as configured. batch: pictures at once. pictures: in all, None for
+    size: (h, w) that they see pictures in, or that a drawn one has where they look at it by tiles; None: as configured,
+    and of a usual size. batch: pictures at once. pictures: in all, None for
     one batch, or up to ``MOST_PICTURES`` of ``images``. train: training steps instead of inference. images: a folder,
     None for a generated picture. data: for training; None for generated scenes. threads: of the CPU, None for torch's
     own number.
@@ -56,7 +58,8 @@ class Plan:
 
     def subject(self, model: Named, folder: Path) -> tuple[Subject, int]:
         """What is measured of ``model``, and over how many pictures. folder: for what is generated."""
-        detector = model.build(pick_device(self.device), self.size, training=self.train)
+        drawn = (self.data if self.train else self.images) is None
+        detector = model.build(pick_device(self.device), self.size, training=self.train, drawn=drawn)
         if self.train:
             count = self.pictures or self.batch
             dataset = training_set(folder, detector, pictures=count, size=self.size, data=self.data)
@@ -89,15 +92,17 @@ def run(
         for model in models:
             subjects[model.title or model.name], count = plan.subject(model, folder)
         if yardstick:
-            first = subjects[models[0].name]
-            measure = mask_rcnn(plan.size or YARDSTICK_SIZE, device)
-            subjects = {
-                YARDSTICK: YardstickTraining(measure, first)
-                if isinstance(first, Training)
-                else Yardstick(measure, plan.files(folder)),
-                **subjects,
-            }
+            subjects = {YARDSTICK: _yardstick(subjects[models[0].name], plan, device), **subjects}
         return run_in_turns(subjects, device, pictures=count, rounds=rounds, progress=progress)
+
+
+def _yardstick(first: Subject, plan: Plan, device: torch.device) -> Subject:
+    """What does the same as the first model."""
+    measure = mask_rcnn(plan.size or YARDSTICK_SIZE, device)
+    if isinstance(first, Training):
+        return YardstickTraining(measure, first)
+    assert isinstance(first, Inference)
+    return Yardstick(measure, first.files, Channels.of(first.model.config.data))
 
 
 def memory(model: Named, plan: Plan) -> int:

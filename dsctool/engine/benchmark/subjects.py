@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,21 +12,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from dsctool.config.loading import load_config
-from dsctool.data.bands import Channels
+from dsctool.config.loading import load_config, override_config
+from dsctool.config.schema import Config, DataConfig
+from dsctool.config.tiles_schema import TilesConfig
+from dsctool.data.bands import RGB, Channels, rgb
 from dsctool.data.coco import CocoDataset
-from dsctool.data.images import read_image
+from dsctool.data.images import image_size, read_image
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.synthetic.scenes import draw_scene
+from dsctool.data.tiles import fits, tiles_of
 from dsctool.data.transforms import Batch, SampleInfo, collate, inference_transform, pad_images
+from dsctool.data.windows import Part, Windows, open_windows
 from dsctool.engine.benchmark.stages import Stages, told_apart
 from dsctool.engine.inference import detections, device_of, to_results
 from dsctool.engine.optim import build_optimizer
 from dsctool.engine.sets import open_data
 from dsctool.engine.step import optimizer_step
-from dsctool.interop.checkpoint import load_model
+from dsctool.engine.tiles import Tiling
+from dsctool.interop.checkpoint import load_checkpoint, load_model
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
+from dsctool.ops.spans import Window
 from dsctool.terms import Size
 
 PICTURE_SIZE = (480, 640)
@@ -34,6 +41,10 @@ PICTURE_SIZE = (480, 640)
 
 class Subject(Protocol):
     """Something that is measured."""
+
+    @property
+    def windows(self) -> float | None:
+        """Of a picture that it looks at by tiles, on average; None: it never does."""
 
     def __call__(self, stages: Stages[Any]) -> int:
         """Run once, told apart by ``stages``; how many instances there were."""
@@ -55,41 +66,86 @@ class Named:
         """Whether it is a checkpoint."""
         return Path(self.name).is_file() and Path(self.name).suffix not in (".yaml", ".yml")
 
-    def build(self, device: torch.device, size: Size | None, *, training: bool = False) -> Detector:
-        """The detector on ``device``, in eval mode; size: (h, w) that pictures are resized to, within both sides.
+    def build(
+        self, device: torch.device, size: Size | None, *, training: bool = False, drawn: bool = False
+    ) -> Detector:
+        """The detector on ``device``, in eval mode.
+
+        size: (h, w) that pictures are resized to, within both sides, unless it looks at them by tiles. drawn: it gets
+        drawn pictures, of which it takes the three bands in turn for whatever channels it has.
 
         Random weights have no opinion: there every score counts, so that the masks of a full picture are worked out.
         """
-        overrides = (*self.overrides, *_sizes(size), *(("train.eval_interval=0",) if training else ()))
+        data = self._config().data
+        overrides = [*self.overrides, *(_as_drawn(data) if drawn else ()), *(["train.eval_interval=0"] * training)]
+        if size is not None and data.tiles is None:
+            overrides += _sizes(size)
         if self.has_weights:
             return load_model(self.name, overrides=overrides, device=device)
-        model = build_detector(load_config(self.name, list(overrides)))
+        model = build_detector(load_config(self.name, overrides))
         model.postprocess = replace(model.postprocess, score_threshold=0.0)
         return model.eval().to(device)
 
+    def _config(self) -> Config:
+        if self.has_weights:
+            return override_config(load_checkpoint(self.name).config, self.overrides, source=self.name)
+        return load_config(self.name, self.overrides)
 
-def _sizes(size: Size | None) -> tuple[str, ...]:
-    if size is None:
-        return ()
+
+def _sizes(size: Size) -> list[str]:
     keys = ("data.test_resize", "data.train_resize")
-    return tuple(f"{key}={{short_sides: [{min(size)}], long_side: {max(size)}}}" for key in keys)
+    return [f"{key}={{short_sides: [{min(size)}], long_side: {max(size)}}}" for key in keys]
+
+
+def _as_drawn(data: DataConfig) -> list[str]:
+    """How a file of red, green and blue of 8 bits becomes the channels."""
+    count = len(data.mean)
+    bands = "null" if count in (1, 3) else str([1 + channel % 3 for channel in range(count)])
+    span = ["data.image_range=[0, 255]"] if isinstance(data.image_range, tuple) else []
+    return [f"data.channels={bands}", "data.page=null", *span]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """From image files to COCO results, ``batch`` pictures at a time."""
+    """From image files to COCO results, ``batch`` pictures at a time; by tiles one by one."""
 
     model: Detector
     files: Sequence[Path]
     batch: int
 
+    @property
+    def windows(self) -> float | None:
+        """As :class:`Subject`."""
+        tiles = self.model.config.data.tiles
+        if tiles is None:
+            return None
+        return sum(len(tiles_of(image_size(file), tiles)) for file in self.files) / len(self.files)
+
     def __call__(self, stages: Stages[Any]) -> int:
         """As :class:`Subject`."""
-        count = 0
+        count, tiles = 0, self.model.config.data.tiles
         with told_apart(self.model, stages):
+            if tiles is not None:
+                for file in self.files:
+                    if fits(image_size(file), tiles):
+                        count += self._infer([file], stages)
+                    else:
+                        count += self._by_tiles(file, tiles, stages)
+                return count
             for start in range(0, len(self.files), self.batch):
                 count += self._infer(self.files[start : start + self.batch], stages)
         return count
+
+    def _by_tiles(self, file: Path, tiles: TilesConfig, stages: Stages[Any]) -> int:
+        config = self.model.config.data
+        with ExitStack() as stack:
+            with stages.stage("decode"):
+                windows = stack.enter_context(open_windows(file, channels=Channels.of(config)))
+            tiling = Tiling(self.model, config, tiles, device_of(self.model))
+            with stages.stage("resize, paste, stitch"):
+                found = tiling.detect(_Decoding(windows, stages), file.name)
+            with stages.stage("encode"):
+                return len(to_results(found, 0, self.model.categories))
 
     def _infer(self, files: Sequence[Path], stages: Stages[Any]) -> int:
         config = self.model.config.data
@@ -109,6 +165,18 @@ class Inference:
         return sum(len(each) for each in results)
 
 
+class _Decoding:
+    """Windows whose reading is a stage."""
+
+    def __init__(self, windows: Windows, stages: Stages[Any]) -> None:
+        self.size, self._windows, self._stages = windows.size, windows, stages
+
+    def read(self, window: Window) -> Part:
+        """What is there."""
+        with self._stages.stage("decode"):
+            return self._windows.read(window)
+
+
 class Training:
     """Optimiser steps with a learning rate of 0, so that every one does the same work, ``batch`` images at a time."""
 
@@ -116,6 +184,11 @@ class Training:
         self.model, self.dataset, self.batch = model.train(), dataset, batch
         self.indices = [index % len(dataset) for index in range(pictures)]
         self.optimizer = build_optimizer(model, model.config.optim)
+
+    @property
+    def windows(self) -> float | None:
+        """As :class:`Subject`; training takes one."""
+        return None if self.model.config.data.tiles is None else 1.0
 
     def __call__(self, stages: Stages[Any]) -> int:
         """As :class:`Subject`."""
@@ -140,10 +213,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """Inference of torchvision's Mask R-CNN R-50, with random weights: a measure that others know."""
+    """Inference of torchvision's Mask R-CNN R-50, with random weights: a measure that others know.
+
+    channels: how the files are read; of these the first three are seen.
+    """
 
     model: nn.Module
     files: Sequence[Path]
+    channels: Channels = RGB
+    windows: float | None = None
 
     @torch.no_grad()
     def __call__(self, stages: Stages[Any]) -> int:
@@ -151,7 +229,7 @@ class Yardstick:
         count = 0
         for file in self.files:
             with stages.stage("decode"):
-                picture = read_image(file)
+                picture = rgb(read_image(file, channels=self.channels))
             with stages.stage("all of it"):
                 count += len(self.model.eval()([picture.to(device_of(self.model)) / 255])[0]["boxes"])
         return count
@@ -163,6 +241,7 @@ class YardstickTraining:
 
     model: nn.Module
     like: Training
+    windows: float | None = None
 
     def __call__(self, stages: Stages[Any]) -> int:
         """As :class:`Subject`."""
@@ -173,9 +252,10 @@ class YardstickTraining:
                 for t in targets
                 if t.masks is not None
             ]
+            pictures = [rgb(image) for image in images.tensor.to(device)]
             with stages.stage("all of it"):
                 self.model.zero_grad()
-                torch.stack(list(self.model.train()(list(images.tensor.to(device)), truth).values())).sum().backward()
+                torch.stack(list(self.model.train()(pictures, truth).values())).sum().backward()
             count += sum(len(target.boxes) for target in targets)
         return count
 

@@ -17,6 +17,8 @@ CPU = torch.device("cpu")
 class Fixed:
     """Takes the seconds that it is given, in the one stage ``work``; multiplies a matrix each time."""
 
+    windows = None
+
     def __init__(self, log: list[str], name: str, side: int = 8) -> None:
         self.log, self.name, self.matrix = log, name, torch.rand(side, side)
 
