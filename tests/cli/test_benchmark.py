@@ -91,7 +91,7 @@ def test_precision_beside_time(tmp_path: Path, synthetic_root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["detectors_tiny", "fast_dsc_tiny"])
 def test_training(name: str) -> None:
-    result = run(name, "--train", "--batch", "2", "--rounds", "1", "--size", "96x96")
+    result = run(name, *NARROW, "--train", "--batch", "2", "--rounds", "1", "--size", "96x96")
     assert result.exit_code == 0, result.output
     assert "annotated instances in a picture" in result.stdout
     for stage in ("load", "backbone", "proposals", "samples, losses", "stage 1", "backward, step"):
