@@ -51,7 +51,7 @@ def _filled(name: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @cache
 def _filled_once(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Three quarters of all numbers of a model, 270 MiB, and the same in most models."""
+    """Most numbers of a model, and the same in most models: half a gigabyte in all, until they are forgotten."""
     return fill.fill(key, shape)
 
 
