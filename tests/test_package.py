@@ -135,39 +135,44 @@ def test_shipped_configs_are_found_in_the_source_tree() -> None:
     assert config_root().resolve() == REPOSITORY / "configs"
 
 
-@pytest.mark.parametrize(
-    ("command", "imported"),
-    [
-        ("eval --huddle --per-class", []),
-        ("eval --counts --operating-point", []),
-        ("eval --huddle --errors errors", ["matplotlib"]),
-        ("huddle-report --output report", ["matplotlib"]),
-        ("huddle-report --output report --baseline dt.json --bootstrap 20", ["matplotlib"]),
-    ],
-)
-def test_comparing_files_waits_for_no_torch(tmp_path: Path, command: str, imported: list[str]) -> None:
+COMPARING = {
+    "eval --huddle --per-class": [],
+    "eval --counts --operating-point": [],
+    "eval --panoptic --per-class": [],
+    "eval --huddle --errors errors": ["matplotlib"],
+    "huddle-report --output report": ["matplotlib"],
+    "huddle-report --output other --baseline instances/dt.json --bootstrap 20": ["matplotlib"],
+}
+"""Commands, and what is imported when they have run one after the other."""
+PROGRAM = """
+import json, sys
+from dsctool.cli.app import main
+
+for command in json.loads(sys.argv[1]):
+    folder = "panoptic" if "--panoptic" in command else "instances"
+    sys.argv[1:] = f"{command} --ground-truth {folder}/gt.json --predictions {folder}/dt.json".split()
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, command
+    imported = [name for name in ("torch", "matplotlib", "pycocotools.coco") if name in sys.modules]
+    print("", json.dumps([command, imported]), sep="\\n")
+"""
+
+
+def test_comparing_files_waits_for_no_torch(tmp_path: Path) -> None:
     """Its import alone takes longer than all of a small evaluation, and with it no work is shared out."""
+    for folder in ("instances", "panoptic"):
+        (tmp_path / folder).mkdir()
     truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "pea"}], "annotations": []}
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
-    (tmp_path / "dt.json").write_text("[]")
-    _check_what_comparing_imports(tmp_path, command, imported)
-
-
-def test_comparing_panoptic_files_waits_for_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "instances/gt.json").write_text(json.dumps(truth))
+    (tmp_path / "instances/dt.json").write_text("[]")
     for name in ("gt.json", "dt.json"):
-        write(tmp_path / name, [Scene(np.full((4, 4), 5), {5: 1})])
-    _check_what_comparing_imports(tmp_path, "eval --panoptic --per-class", [])
-
-
-def _check_what_comparing_imports(folder: Path, command: str, imported: list[str]) -> None:
-    program = (
-        "import sys\nfrom dsctool.cli.app import main\n"
-        f"sys.argv[1:] = '{command} --ground-truth gt.json --predictions dt.json'.split()\n"
-        "try:\n    main()\nfinally:\n"
-        "    print([name for name in ('torch', 'matplotlib', 'pycocotools.coco') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == [str(imported)], done.stdout + done.stderr
+        write(tmp_path / "panoptic" / name, [Scene(np.full((4, 4), 5), {5: 1})])
+    command = [sys.executable, "-c", PROGRAM, json.dumps(list(COMPARING))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')) == COMPARING
 
 
 def test_what_is_imported_is_installed() -> None:

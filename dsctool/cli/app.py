@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 import warnings
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -136,7 +137,11 @@ for _name, _command in COMMANDS.items():
 def load_command(name: str) -> Any:
     """The Typer command or group behind a subcommand's name, imported now."""
     home = COMMANDS[name]
-    target = getattr(import_module(f"dsctool.cli.{home.module}"), home.attribute)
+    return _made(name, getattr(import_module(f"dsctool.cli.{home.module}"), home.attribute))
+
+
+@cache  # for programs that call it several times
+def _made(name: str, target: Any) -> Any:
     if isinstance(target, typer.Typer):
         target.rich_markup_mode = None
         command: Any = get_group(target)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -93,12 +94,12 @@ def _recognised(unified: Unified, classes: int, path: Path) -> str:
     """The configuration that the weights fit: the one that the file is published for; else, of those with the geometry
     of the file's program where there are some, the one that it is named by."""
     ours = {rename(name): tuple(value.shape) for name, value in unified.state.items()}
-    candidates = {each.name: load_config(each.name, [f"model.num_classes={classes}"]) for each in list_configs()}
+    candidates = {each.name: _of_classes(each.name, classes) for each in list_configs()}
     alike: dict[str, list[str]] = {}
     for name, config in candidates.items():
         if _has_same_parts(config, unified.state):
             alike.setdefault(_as_run(config), []).append(name)
-    fitting = [names for names in alike.values() if _fits(candidates[names[0]], classes, ours)]
+    fitting = [names for names in alike.values() if _fits(names[0], classes, ours)]
     if not fitting:
         raise CheckpointError(
             f"{path}: the weights fit none of the shipped configurations. Name the nearest one with --config NAME to "
@@ -137,8 +138,13 @@ def _has_same_parts(config: Config, state: Mapping[str, Tensor]) -> bool:
     return all(one == other for one, other in sides)
 
 
-def _fits(config: Config, classes: int, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    own = {name: tuple(value.shape) for name, value in _expected(config, classes).items()}
+@cache  # for programs that convert several files
+def _of_classes(name: str, classes: int) -> Config:
+    return load_config(name, [f"model.num_classes={classes}"])
+
+
+def _fits(config_name: str, classes: int, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    own = _expected(config_name, classes)
     counters = {name for name in {**own, **shapes} if name.endswith("num_batches_tracked")}
     return all(own.get(name) == shapes.get(name) for name in {**own, **shapes} if name not in counters)
 
@@ -154,12 +160,14 @@ def _as_run(config: Config) -> str:
 _SEEN = ("semantic", "test_resize", "pad_divisor", "mean", "std")
 
 
-def _expected(config: Config, classes: int) -> dict[str, Tensor]:
-    """The model's entries, without memory behind them."""
+@cache
+def _expected(config_name: str, classes: int) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of the model's entries."""
     from dsctool.models.build import build_detector
 
     with torch.device("meta"):
-        return dict(build_detector(config, num_classes=classes).state_dict())
+        state = build_detector(_of_classes(config_name, classes), num_classes=classes).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def _fitted(config: Config, classes: int, unified: Unified, path: Path, name: str) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def test_a_published_file_predicts_as_its_checkpoint(own: Path, synthetic_root: 
     found = []
     for source in (own, published):
         output = own.with_name(f"found-{source.stem}")
-        run("predict", source, image, "--output", output, "--device", "cpu")
+        run("predict", source, image, "data.test_resize.short_sides=[96]", "--output", output, "--device", "cpu")
         found.append(json.loads((output / "predictions.json").read_text()))
     assert found[0] == found[1]
     assert found[0]

@@ -38,6 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         patch.setattr(demo_module, "QUICK", Budget(scenes=4, val_scenes=3, side=96, epochs=1))
         patch.setattr(demo_module, "SHOWN", 2)
         patch.setattr(plan_module, "call", in_this_process)
+        patch.setattr("dsctool.visualize.pages.huddle.files.save_figures", lambda folder, figures: None)
         result = run(folder, "--quick")
         assert result.exit_code == 0, result.output
         again = run(folder, "--quick")

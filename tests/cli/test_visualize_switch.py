@@ -73,6 +73,18 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of one pixel, for tests of numbers and names: to draw them takes longer than all else."""
+
+    def save(target: Path, *arguments: object, **options: object) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (1, 1)).save(target)
+
+    for name in ("save_sheet", "save_layer"):
+        monkeypatch.setattr(f"dsctool.visualize.switch.files.{name}", save)
+
+
 def row(output: str, name: str) -> list[str]:
     return next(line for line in output.splitlines() if line.startswith(name))[len(name) :].split()
 
@@ -102,6 +114,7 @@ def test_a_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert [(image["height"], image["width"]) for image in numbers["images"]] == [(133, 201), (90, 40)]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("threshold", ["0", "1"])
 def test_detected_objects(checkpoint: Path, tmp_path: Path, threshold: str) -> None:
     words = ("--score-threshold", threshold, "--output", tmp_path / "out", "--json", tmp_path / "numbers.json")
@@ -118,6 +131,7 @@ def test_detected_objects(checkpoint: Path, tmp_path: Path, threshold: str) -> N
     assert row(result.stdout, "detected objects") == [str(count) for count in counts]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_annotated_objects(checkpoint: Path, tmp_path: Path) -> None:
     image = save_image(tmp_path / "a.png")
     truth = annotate(tmp_path / "truth.json", "a.png")
@@ -161,6 +175,7 @@ def test_list(checkpoint: Path) -> None:
     assert run(checkpoint, "--list", "--layers", "layer3.*").stdout.splitlines() == LAYERS[2:4]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_recursive_pyramid_with_plain_sampling(tmp_path: Path) -> None:
     model = save_model(tmp_path / "best.pt", *SAC, "model.backbone.sac.deformable=false", "model.neck.rfp={}")
     result = run(model, save_image(tmp_path / "a.png", width=97, height=131), "--output", tmp_path / "out")
@@ -170,6 +185,7 @@ def test_a_recursive_pyramid_with_plain_sampling(tmp_path: Path) -> None:
         assert len(maps) == 14
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_of_boxes(tmp_path: Path) -> None:
     boxes = ["model.cascade.mask_head=null"]
     config = load_config("cascade_mask_rcnn_tiny", [*boxes, *SAC, *(o for o in SMALL if "mask_head" not in o)])
@@ -206,6 +222,7 @@ def test_wrong_usage(checkpoint: Path, words: list[str]) -> None:
     assert "--output DIR" in result.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_unreadable_image_is_reported_and_the_others_go_on(checkpoint: Path, tmp_path: Path) -> None:
     save_image(tmp_path / "photos" / "good.png")
     (tmp_path / "photos" / "cut.jpg").write_bytes(save_image(tmp_path / "whole.jpg").read_bytes()[:2000])
@@ -225,6 +242,7 @@ def test_no_readable_image(checkpoint: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "numbers.json").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_in_the_output_folder_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     image = save_image(tmp_path / "a.png")
     before = image.read_bytes()
@@ -248,6 +266,7 @@ def test_stretching_changes_the_drawing_only(tmp_path: Path) -> None:
     assert (plain != stretched).any()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_earlier_run_is_not_mixed_with_a_new_one(checkpoint: Path, tmp_path: Path) -> None:
     one, two, out = save_image(tmp_path / "one.png"), save_image(tmp_path / "two.png"), tmp_path / "out"
     assert run(checkpoint, one, "--output", out, "--per-layer").exit_code == 0
@@ -272,6 +291,7 @@ def test_pictures_of_no_run_stay(checkpoint: Path, tmp_path: Path) -> None:
     assert mine.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_overrides(checkpoint: Path, tmp_path: Path) -> None:
     words = [save_image(tmp_path / "a.png"), "data.test_resize.short_sides=[64]", "--output", tmp_path / "out"]
     assert run(checkpoint, *words).exit_code == 0

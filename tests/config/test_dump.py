@@ -37,7 +37,7 @@ def test_every_shipped_config_survives_the_round_trip(name: str, tmp_path: Path)
     dsc=st.booleans(),
     rfp=st.none() | st.builds(RfpConfig, steps=st.integers(2, 9)),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_values_survive_the_round_trip(
     tmp_path: Path, description: str, weights: str, lr: float, dsc: bool, rfp: RfpConfig | None
 ) -> None:

@@ -338,7 +338,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), value=json_values)
 def test_no_value_anywhere_crashes_check_or_training(tmp_path: Path, data: st.DataObject, value: object) -> None:
     """Whatever replaces whichever value: a fault, or a data set that loads."""

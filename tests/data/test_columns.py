@@ -83,7 +83,7 @@ def changed(data: st.DataObject) -> dict[str, Any]:
     return content
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), needs=st.sampled_from(NEEDS))
 def test_many_at_once_are_read_as_one_by_one(data: st.DataObject, needs: Needs) -> None:
     content = changed(data)

@@ -164,7 +164,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), value=json_values)
 def test_no_value_anywhere_crashes_and_mending_twice_changes_nothing_more(
     tmp_path: Path, data: st.DataObject, value: object

@@ -102,7 +102,8 @@ def test_torchrun_and_a_signal_to_one_process(tmp_path: Path, synthetic_root: Pa
     words = [
         "htc_tiny",
         *SMALL,
-        "train.epochs=3",
+        "train.epochs=2",
+        "train.eval_interval=0",
         "train.batch_size=1",
         "data.workers=0",
         "--data",

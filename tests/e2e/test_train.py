@@ -194,9 +194,9 @@ def test_a_run_that_goes_on_in_less_memory(tmp_path: Path, synthetic_root: Path,
     def train(output: Path, *more: str) -> None:
         dsctool("train", name, *SMALL, *words, "--data", synthetic_root, "--output", output, *more)
 
-    train(whole, "train.epochs=2")
-    train(cut, "train.epochs=1")
-    train(cut, "train.epochs=2", "train.checkpoint_activations=true", "--resume")
+    train(whole, "train.steps=4")
+    train(cut, "train.steps=2")
+    train(cut, "train.steps=4", "train.checkpoint_activations=true", "--resume")
     labels = load_checkpoint(cut / "last.pt").config.panoptic.labels
     assert labels is not None
     assert labels[-1] == "seaweed", "names of stuff go on with the run"

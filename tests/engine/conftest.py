@@ -15,7 +15,7 @@ from dsctool.engine.processes import LONE, Processes
 from tests.engine.fakes import Build, FakeDetector, tiny_config
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run(synthetic_root: Path) -> Callable[..., str]:
     """Trains a fake detector in a folder and returns what was shown; ``prepare`` sees the detector first."""
 

@@ -7,16 +7,14 @@ import copy
 import pytest
 import torch
 
-from dsctool.config.loading import load_config
 from dsctool.engine.averaging import moving_average
-from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
+from tests.models.tiny import tiny_detector
 
 
 @pytest.fixture
 def model() -> Detector:
-    torch.manual_seed(0)
-    return build_detector(load_config("dsc_tiny", ["model.num_classes=2"]))
+    return tiny_detector("dsc_tiny")
 
 
 def changed(model: Detector, seed: int) -> None:

@@ -20,7 +20,7 @@ from dsctool.engine.environment import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(8):
         torch.ones(10_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
@@ -29,7 +29,7 @@ keep_freed_memory(torch.device("cpu"))
 faults()
 print(before, faults())
 """
-"""Pages that are mapped anew for twenty arrays of 40 MB, one after the other."""
+"""Pages that are mapped anew for eight arrays of 40 MB, one after the other."""
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -44,21 +45,33 @@ def flip(path: Path, member: str = "data/0") -> None:
     path.write_bytes(content)
 
 
+EVERY_STEP = tiny_config(checkpoint_interval=1, log_interval=3)
+"""A run that saves after each step."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """Such a run, undisturbed. Not to be written to."""
+    folder = tmp_path_factory.mktemp("every-step") / "whole"
+    run(folder, EVERY_STEP)
+    return folder
+
+
 @pytest.mark.parametrize("member", ["data/0", "data.pkl", "data/3", "end"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, run: Run, member: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+    tmp_path: Path, run: Run, whole: Path, member: str
+) -> None:
     """Wherever the byte is that changed; also in numbers, which PyTorch would read as they are."""
-    config = tiny_config(checkpoint_interval=1, log_interval=3)
-    run(tmp_path / "whole", config)
-    run(tmp_path / "cut", config)
+    shutil.copytree(whole, tmp_path / "cut")
     last, previous = (tmp_path / "cut" / name for name in ("last.pt", "previous.pt"))
     before = load_checkpoint(previous).training
     assert before is not None
     flip(last, member)
-    said = run(tmp_path / "cut", config, resume=True)
+    said = run(tmp_path / "cut", EVERY_STEP, resume=True)
     assert f"{last}: damaged" in said
     assert f"The run goes on from {previous}, the checkpoint before it, at step {before.step}." in said
-    assert_same(*(load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "cut")))
-    assert recorded(tmp_path / "whole") == recorded(tmp_path / "cut")
+    assert_same(*(load_checkpoint(folder / "last.pt") for folder in (whole, tmp_path / "cut")))
+    assert recorded(whole) == recorded(tmp_path / "cut")
 
 
 def test_two_damaged_checkpoints_are_an_error(tmp_path: Path, run: Run) -> None:
@@ -106,11 +119,9 @@ def full(*arguments: object, **options: object) -> NoReturn:
 
 @pytest.mark.parametrize("saves", [1, 2, 3])
 def test_a_full_disk_stops_the_run_with_what_is_needed(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, saves: int
+    tmp_path: Path, run: Run, whole: Path, monkeypatch: pytest.MonkeyPatch, saves: int
 ) -> None:
     """In any write of a checkpoint: the last good one is whole, and the run goes on from it."""
-    config = tiny_config(checkpoint_interval=1)
-    run(tmp_path / "whole", config)
     left, save = saves, torch.save
 
     def failing(content: object, file: Any) -> None:
@@ -123,12 +134,12 @@ def test_a_full_disk_stops_the_run_with_what_is_needed(
 
     monkeypatch.setattr(torch, "save", failing)
     with pytest.raises(TrainingError, match=r"last\.pt: the disk is full: 0\.\d MiB are needed; \d.* MiB are free\."):
-        run(tmp_path / "cut", config)
+        run(tmp_path / "cut", EVERY_STEP)
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "cut" / "last.pt").training.step == saves - 1  # type: ignore[union-attr]
     assert [path.name for path in (tmp_path / "cut").glob(".*")] == []
-    run(tmp_path / "cut", config, resume=True)
-    assert_same(*(load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "cut")))
+    run(tmp_path / "cut", EVERY_STEP, resume=True)
+    assert_same(*(load_checkpoint(folder / "last.pt") for folder in (whole, tmp_path / "cut")))
 
 
 def test_a_disk_that_is_full_for_the_numbers(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from dsctool.config.limits import fit_limits
 from dsctool.config.loading import load_config, override_config
+from dsctool.config.schema import Config
 from dsctool.engine import trainer
 from dsctool.engine.preflight import TRIED
 from dsctool.engine.recorder import Recorder
@@ -61,26 +62,32 @@ def assert_same(left: Checkpoint, right: Checkpoint) -> None:
     assert left.metrics == right.metrics
 
 
+Whole = tuple[Path, Config]
 TIMES = {"time", "elapsed", "data_time", "data_share", "step_time", "images_per_s", "memory"}
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.fixture(scope="module", params=[1, 3], ids=["1 batch a step", "3 batches a step"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: Callable[..., str]) -> Whole:
+    """A run that nothing stopped, and its configuration."""
+    folder, config = tmp_path_factory.mktemp("whole"), tiny_config(accumulate=request.param)
+    run(folder, config)
+    return folder, config
+
+
 @pytest.mark.parametrize("call", range(1, 9))
-def test_resuming_is_as_never_having_stopped(
-    tmp_path: Path, run: Callable[..., str], call: int, accumulate: int
-) -> None:
+def test_resuming_is_as_never_having_stopped(tmp_path: Path, run: Callable[..., str], call: int, whole: Whole) -> None:
     """Stopped in any forward pass of two epochs of four batches, in the middle and at the end of an epoch."""
-    config = tiny_config(accumulate=accumulate)
-    run(tmp_path / "whole", config)
+    undisturbed, config = whole
     with pytest.raises(RunInterruptedError, match=r"SIGTERM.*last\.pt.*--resume"):
         run(tmp_path / "cut", config, prepare=kill_at(call))
     run(tmp_path / "cut", config, resume=True)
-    assert_same(load_checkpoint(tmp_path / "whole" / "last.pt"), load_checkpoint(tmp_path / "cut" / "last.pt"))
-    best = [load_checkpoint(tmp_path / name / "best.pt").model for name in ("whole", "cut")]
+    folders = undisturbed, tmp_path / "cut"
+    assert_same(*(load_checkpoint(folder / "last.pt") for folder in folders))
+    best = [load_checkpoint(folder / "best.pt").model for folder in folders]
     assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())
     recorded = [
-        [{key: value for key, value in line.items() if key not in TIMES} for line in lines(tmp_path / name)]
-        for name in ("whole", "cut")
+        [{key: value for key, value in line.items() if key not in TIMES} for line in lines(folder)]
+        for folder in folders
     ]
     assert recorded[0] == recorded[1]
 

@@ -41,7 +41,7 @@ def differences(evaluation: Evaluation, truth: Any, results: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_every_number_is_pycocotools(name: str, seed: int) -> None:
     truth, results = adversarial_set(seed)

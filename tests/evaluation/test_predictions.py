@@ -56,7 +56,7 @@ def _read(results: object, *, from_file: bool) -> object:
     return [column.tolist() for column in columns], boxes, masks, None if found.areas is None else found.areas.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_many_at_once_are_read_as_one_by_one(data: st.DataObject) -> None:
     results = copy.deepcopy(RESULTS)

@@ -16,6 +16,7 @@ from dsctool.models.conv3x3 import Conv3x3
 from dsctool.models.detector import Detector
 from dsctool.ops import winograd
 from dsctool.structures import Detections, Targets
+from tests.models.tiny import NARROW
 
 MODELS = ("cascade_mask_rcnn_tiny", "htc_tiny", "detectors_tiny", "fast_dsc_tiny", "dsc_tiny", "dsc_detectors_tiny")
 
@@ -123,7 +124,7 @@ def test_detectors_by_either_way_while_they_train(name: str, optimizer: str, mon
     """Every cascade, after each of some steps, whose evaluations keep filters."""
     torch.manual_seed(0)
     model = build_detector(
-        load_config(name, ["model.num_classes=3", f"optim.kind={optimizer}", "optim.lr=0.0005", *FEW])
+        load_config(name, ["model.num_classes=3", f"optim.kind={optimizer}", "optim.lr=0.0005", *NARROW, *FEW])
     )
     steps = build_optimizer(model, model.config.optim)
     box, mask = torch.tensor([[8.0, 8, 60, 70]]), torch.zeros(1, 96, 96, dtype=torch.bool)

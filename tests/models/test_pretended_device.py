@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,13 +28,63 @@ DRAWS = {"cascade_mask_rcnn_tiny": 4, "htc_tiny": 7, "detectors_tiny": 7}
 """How often samples are drawn, which is done on the CPU; in DSC's families twice."""
 
 
+STATEMENTS = {
+    "there.sum().item()": (1, 0, 0),
+    "bool((there > 2).all())": (1, 0, 0),
+    "there.tolist()": (1, 0, 0),
+    "there.cpu()": (1, 0, 0),
+    "there[there > 2]": (1, 0, 0),
+    "there.long().bincount()": (1, 0, 0),
+    "there.repeat_interleave(there.long())": (1, 0, 0),
+    "there.repeat_interleave(2)": (0, 0, 0),
+    "there.masked_fill(there > 2, 0) + torch.arange(6, device=DEVICE)": (0, 0, 0),
+    "torch.tensor([1.0], device=DEVICE)": (0, 1, 1),
+    "there.new_tensor([1.0])": (0, 1, 1),
+    "here.to(DEVICE)": (0, 1, 1),
+    "here.to(DEVICE, non_blocking=True)": (0, 1, 0),
+    "there[torch.tensor([0, 1])]": (0, 1, 1),
+    "there + torch.tensor(1.0)": (0, 0, 0),
+    "there + here": "tensors on two devices",
+    "torch.cat([there, here])": "tensors on two devices",
+}
+"""Reads, uploads, and uploads that are waited for; or what is wrong. There are tensors ``here`` and ``there``."""
+PROGRAM = """
+import json, sys, torch
+from tests.models.pretended_runs import main
+from tests.pretended_device import DEVICE, pretend
+
+found = {}
+for statement in json.loads(sys.argv.pop()):
+    with pretend():
+        here = torch.arange(6.0)
+        there = here.to(DEVICE)
+    with pretend() as traffic:
+        try:
+            eval(statement)
+        except RuntimeError as error:
+            found[statement] = str(error)
+        else:
+            found[statement] = [sum(x.values()) for x in (traffic.reads, traffic.uploads, traffic.waiting)]
+print(json.dumps(found))
+main()
+"""
+
+Told = tuple[dict[str, Any], dict[str, Run]]
+
+
 @pytest.fixture(scope="module")
-def runs() -> dict[str, Run]:
-    """Every run by its name: the device is there in a process of its own."""
-    command = [sys.executable, "-m", "tests.models.pretended_runs"]
+def told() -> Told:
+    """What each statement counts as, and every run by its name: the device is there in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(list(STATEMENTS))]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return {name: Run(**values) for name, values in json.loads(done.stdout).items()}
+    counted, runs = map(json.loads, done.stdout.splitlines())
+    return counted, {name: Run(**values) for name, values in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def runs(told: Told) -> dict[str, Run]:
+    return told[1]
 
 
 def checked(run: Run, *, reads: int, uploads: int) -> None:
@@ -81,50 +132,8 @@ def test_views(runs: dict[str, Run], family: str, kind: str) -> None:
     checked(runs[f"{family} {kind}"], reads=of_image + VIEWS * of_view, uploads=3 * VIEWS + 2 + 2)
 
 
-STATEMENTS = {
-    "there.sum().item()": (1, 0, 0),
-    "bool((there > 2).all())": (1, 0, 0),
-    "there.tolist()": (1, 0, 0),
-    "there.cpu()": (1, 0, 0),
-    "there[there > 2]": (1, 0, 0),
-    "there.long().bincount()": (1, 0, 0),
-    "there.repeat_interleave(there.long())": (1, 0, 0),
-    "there.repeat_interleave(2)": (0, 0, 0),
-    "there.masked_fill(there > 2, 0) + torch.arange(6, device=DEVICE)": (0, 0, 0),
-    "torch.tensor([1.0], device=DEVICE)": (0, 1, 1),
-    "there.new_tensor([1.0])": (0, 1, 1),
-    "here.to(DEVICE)": (0, 1, 1),
-    "here.to(DEVICE, non_blocking=True)": (0, 1, 0),
-    "there[torch.tensor([0, 1])]": (0, 1, 1),
-    "there + torch.tensor(1.0)": (0, 0, 0),
-    "there + here": "tensors on two devices",
-    "torch.cat([there, here])": "tensors on two devices",
-}
-"""Reads, uploads, and uploads that are waited for; or what is wrong. There are tensors ``here`` and ``there``."""
-PROGRAM = """
-import json, sys, torch
-from tests.pretended_device import DEVICE, pretend
-
-found = {}
-for statement in json.loads(sys.argv[1]):
-    with pretend():
-        here = torch.arange(6.0)
-        there = here.to(DEVICE)
-    with pretend() as traffic:
-        try:
-            eval(statement)
-        except RuntimeError as error:
-            found[statement] = str(error)
-        else:
-            found[statement] = [sum(x.values()) for x in (traffic.reads, traffic.uploads, traffic.waiting)]
-print(json.dumps(found))
-"""
-
-
-def test_what_counts() -> None:
-    command = [sys.executable, "-c", PROGRAM, json.dumps(list(STATEMENTS))]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for statement, counts in json.loads(done.stdout).items():
+def test_what_counts(told: Told) -> None:
+    counted, _ = told
+    for statement, counts in counted.items():
         expected = STATEMENTS[statement]
         assert counts.startswith(expected) if isinstance(expected, str) else tuple(counts) == expected, statement

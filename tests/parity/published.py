@@ -39,19 +39,25 @@ def filled_model(name: str, overrides: Sequence[str] = ()) -> Detector:
     """The shipped configuration ``name`` with the recorded weights, loaded under their published names."""
     with undrawn_weights():
         model = build_detector(load_config(name, overrides))
-    state = {key: torch.from_numpy(_filled(key, shape)) for key, shape in published_keys(name).items()}
+    state = {key: torch.from_numpy(_filled(name, key, shape)) for key, shape in published_keys(name).items()}
     dsctool.interop.load_published(model, state)
     return model.eval()
 
 
-def _filled(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    return _filled_once(key, shape) if key.startswith("roi_head.bbox_head.") else fill.fill(key, shape)
+def _filled(name: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    shared = key.startswith("roi_head.bbox_head.") or ("r50" in name and key.startswith(("backbone.", "neck.")))
+    return _filled_once(key, shape) if shared else fill.fill(key, shape)
 
 
 @cache
 def _filled_once(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Half of all numbers of a model, 160 MiB, and the same in most models."""
+    """Most numbers of a model, and the same in most models: half a gigabyte in all, until they are forgotten."""
     return fill.fill(key, shape)
+
+
+def forget_weights() -> None:
+    """Free what :func:`filled_model` keeps."""
+    _filled_once.cache_clear()
 
 
 def recording(name: str) -> dict[str, np.ndarray]:

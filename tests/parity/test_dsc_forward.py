@@ -40,6 +40,16 @@ class Found(NamedTuple):
     kept: Selected
 
 
+class Staged(NamedTuple):
+    """refined: the RoIs of the stage, moved by its deltas."""
+
+    rois: Tensor
+    guidance: Guidance
+    logits: Tensor
+    deltas: Tensor
+    refined: Tensor
+
+
 @dataclass(frozen=True)
 class Case:
     """One recorded model, its image and what it gives on the way to the proposals."""
@@ -93,16 +103,26 @@ class Case:
 
     @cached_property
     def taken(self) -> Tensor:
-        """Rows of the proposals that ``e2e`` takes: all of F-DSC's. DSC's would take half a minute.
+        """Rows of the proposals that ``e2e`` takes: all of them would take half a minute.
 
-        Hence those that the recorded detections came from, and every sixteenth: what any other is detected as has no
-        place among the best 100, nor does it suppress what has.
+        Hence those that the recorded detections came from, and every sixteenth of DSC's, every fourth of F-DSC's: what
+        any other is detected as has no place among the best 100, nor does it suppress what has.
         """
-        count = len(self.proposals.boxes)
-        if self.cascade.mask_roi_size < 14:
-            return torch.arange(count)
+        every = 4 if self.cascade.mask_roi_size < 14 else 16
         ours = match_proposals(self.proposals, self.arrays["rpn_proposals"]).ours
-        return torch.cat([ours[self.arrays["e2e.det_roi_inds"]], torch.arange(0, count, 16)]).unique()
+        others = torch.arange(0, len(self.proposals.boxes), every)
+        return torch.cat([ours[self.arrays["e2e.det_roi_inds"]], others]).unique()
+
+    @cached_property
+    def stages(self) -> list[Staged]:
+        """What the box stages make of the recorded proposals."""
+        boxes, previous, found = [torch.from_numpy(self.arrays["fixed_proposals"])], None, []
+        for t, stage in enumerate(self.cascade.box_stages):
+            rois = boxes_to_rois(boxes)
+            guidance, logits, deltas = self.cascade.stage(t, self.features, self.semantic, rois, previous)
+            boxes, previous = stage.refine(boxes, deltas, [(160, 192)]), guidance
+            found.append(Staged(rois, guidance, logits, deltas, boxes_to_rois(boxes)))
+        return found
 
     def gap(self, ours: Tensor, name: str) -> float:
         """Largest difference on the recorded part, relative to the whole array's maximum."""
@@ -164,19 +184,14 @@ def test_proposals(case: Case) -> None:
 
 
 def test_stages(case: Case) -> None:
-    cascade = case.cascade
-    boxes = [torch.from_numpy(case.arrays["fixed_proposals"])]
     previous: Guidance | None = None
     gaps: dict[str, float] = {}
-    for t, stage in enumerate(cascade.box_stages):
-        rois = boxes_to_rois(boxes)
-        guidance, logits, deltas = cascade.stage(t, case.features, case.semantic, rois, previous)
+    for t, (rois, guidance, logits, deltas, refined) in enumerate(case.stages):
         pieces = stage_pieces(case, t, rois, guidance, previous)
         pieces |= {"mpn_logits": guidance.mask_logits[:, None], "mpn_feat": guidance.feature}
         pieces |= {"cls_score": logits, "bbox_pred": deltas}
-        boxes = stage.refine(boxes, deltas, [(160, 192)])
         if t < 2:
-            pieces["refined_rois"] = boxes_to_rois(boxes)
+            pieces["refined_rois"] = refined
         levels = roi_levels(pieces["bbox_enlarged_rois"][:, 1:], num_levels=4)
         assert levels.tolist() == case.arrays[f"s{t}.sg_levels"].tolist()
         gaps |= {f"s{t}.{name}": case.gap(x, f"s{t}.{name}") for name, x in pieces.items()}
@@ -261,14 +276,9 @@ def test_kept_rois(case: Case, prefix: str) -> None:
 
 def test_final_mask_stage(case: Case) -> None:
     cascade = case.cascade
-    boxes, previous = [torch.from_numpy(case.arrays["fixed_proposals"])], None
-    for t, stage in enumerate(cascade.box_stages):
-        previous, _, deltas = cascade.stage(t, case.features, case.semantic, boxes_to_rois(boxes), previous)
-        boxes = stage.refine(boxes, deltas, [(160, 192)])
-    assert previous is not None
     rows = torch.from_numpy(case.arrays["fixed.det_roi_inds"])
     rois = torch.from_numpy(case.arrays["fixed.mask_rois"])
-    guidance = previous[rows]
+    guidance = case.stages[-1].guidance[rows]
     x = roi_feature(case.features, None, rois, output_size=14)
     aligned = relative_roi_align(guidance.feature, guidance.rois, rois, output_size=cascade.mask_roi_size)
     mask_input = x + semantic_roi_feature(case.semantic, rois, output_size=14)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,25 +184,3 @@ def check_mask_targets(iteration: Iteration, prefix: str, samples: list[Samples]
     different = int((ours.numpy() != theirs).sum())
     print(f"{prefix}: {different} of {theirs.size} target cells differ")
     assert different <= 3
-
-
-def test_a_batch_without_instances_leaves_the_mask_heads_statistics() -> None:
-    model = filled_model("fast_dsc_r50_fpn_1x_coco", ["model.rpn.train_max_proposals=50"]).train()
-    before = copy.deepcopy(model.state_dict())
-    empty = Targets(
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        masks=torch.zeros(0, 96, 128, dtype=torch.bool),
-        semantic=torch.full((12, 16), 255),
-    )
-    losses = model.losses(torch.from_numpy(fill.image(0, 96, 128)), [empty])
-    torch.stack(list(losses.values())).sum().backward()
-    after = model.state_dict()
-    for name in before:
-        if name.startswith("cascade.mask_head.fusion.norm"):
-            torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all(), name
-    assert all(not parameter.grad.any() for parameter in model.cascade.mask_head.parameters())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -160,9 +161,12 @@ def _draw_histogram(paper: _Paper, x: float, y: float, values: Values, scale: Sc
     """Bars in the colours of their values, over the colour scale."""
     counts, edges = scale.histogram(values, _BINS)
     axes = paper.axes(x, y, WIDTH, height)
-    axes.set(xlim=(scale.low, scale.high), facecolor="white")
+    axes.set(xlim=(scale.low, scale.high), ylim=(0, 1.05 * counts.max()), facecolor="white")
     colors = scale.colors((edges[:-1] + edges[1:]) / 2) / 255
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colors, edgecolor=_FAINT, linewidth=0.4)
+    left, right, flat = edges[:-1], edges[1:], np.zeros(len(counts))
+    corners = list(np.stack([(left, flat), (left, counts), (right, counts), (right, flat)]).transpose(2, 0, 1))
+    # One thing to draw: as bars, which are as many, they took half the time of the sheet.
+    axes.add_collection(PolyCollection(corners, facecolors=colors, edgecolors=_FAINT, linewidths=0.4), autolim=False)
     axes = paper.axes(x, y + height, WIDTH, SCALE)
     steps = scale.colors(np.linspace(scale.low, scale.high, 4 * WIDTH))
     axes.imshow(steps[None], aspect="auto", extent=(scale.low, scale.high, 0, 1), interpolation="nearest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,6 +118,23 @@ def test_few_proposals(proposals: list[list[float]]) -> None:
     with torch.no_grad():
         found = model.eval().detect_from(features, [boxes], [(64, 96)], [(64, 96)], stage_masks=True)[0]
     assert (len(found) > 0) == (len(boxes) > 0)
+
+
+def test_a_batch_without_instances_leaves_the_mask_heads_statistics() -> None:
+    model = tiny_detector("fast_dsc_tiny").train()
+    norm = "cascade.mask_head.fusion.norm"
+    before = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(norm)}
+    assert f"{norm}.running_var" in before
+    empty = replace(one_box(96, 128, count=0), semantic=torch.full((12, 16), 255))
+    losses = model.losses(torch.randn(1, 3, 96, 128), [empty])
+    torch.stack(list(losses.values())).sum().backward()
+    after = model.state_dict()
+    assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+    assert not any(parameter.grad.any() for parameter in cascade_of(model).mask_head.parameters())
 
 
 def test_stage_masks_belong_to_the_detections() -> None:
