@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsctool.data.agreement import NORMALISED, Columns, disagreements
+from dsctool.data.agreement import MASK, NORMALISED, Columns, disagreements
 from dsctool.data.duplicates import duplicates
 from dsctool.data.extents import Extents
 from dsctool.data.faults import MANY, Fault
@@ -37,7 +37,7 @@ def joint_faults(
     found = disagreements(_columns(chosen, sizes, extents, outside, rows))
     exact: dict[int, int] = {}
     near: dict[int, int] = {}
-    if not any(problem.kind == NORMALISED for problem in found.whole):  # then all masks are the same few pixels
+    if not {problem.kind for problem in found.whole} & {MASK, NORMALISED}:  # of wrong masks many are alike
         exact, near = duplicates(chosen, sizes[chosen.image], extents)
     each = [
         *((row, Problem("duplicate", _named(chosen, _REPEATS, exact, row), "warning")) for row in exact),

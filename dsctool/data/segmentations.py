@@ -87,6 +87,21 @@ def is_stray(polygon: object) -> bool:
     return pairs and all(map(_is_number, cast("Sequence[object]", polygon)))
 
 
+def is_flat(polygon: object) -> bool:
+    """Whether a polygon of finite numbers has no area: all its points are one, or lie on one line."""
+    return isinstance(polygon, list | tuple) and _polygon_problem(polygon, 0) is None and _is_flat(polygon)
+
+
+def _is_flat(polygon: Sequence[float]) -> bool:
+    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    points = points - points[0]
+    x, y = points[:, 0], points[:, 1]
+    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > FLAT:  # the last edge ends in the origin
+        return False
+    # A figure of eight has no signed area, yet covers pixels.
+    return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
+
+
 def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
     if not polygon:
         return Problem("polygon", f"polygon {number} is empty")
@@ -119,16 +134,6 @@ def _is_outside(polygon: Sequence[float], size: Size) -> bool:
 
 def _named(size: Size) -> str:
     return f"{size[1]} x {size[0]} (width x height)"
-
-
-def _is_flat(polygon: Sequence[float]) -> bool:
-    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-    points = points - points[0]
-    x, y = points[:, 0], points[:, 1]
-    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > FLAT:  # the last edge ends in the origin
-        return False
-    # A figure of eight has no signed area, yet covers pixels.
-    return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
 
 
 def _rle_problem(rle: Mapping[str, object], size: Size) -> Problem | None:
