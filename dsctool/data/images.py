@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from dsctool.data.bands import (
@@ -141,6 +141,7 @@ def image_size(path: Path, size: Size | None = None) -> Size:
     with decoding(path), any_size():
         try:
             with Image.open(path) as image:
+                _refuse_stubs(image)
                 return chosen_size(_stored_size(image), _orientation(image), size, path)[0]
         except UnidentifiedImageError:
             if not is_tiff(path):
@@ -193,12 +194,19 @@ def read_raster(path: Path, size: Size | None, channels: Channels, *, count_page
     """The values of a file; to be called within :func:`~dsctool.data.decoding.decoding`."""
     try:
         with Image.open(path) as image:
+            _refuse_stubs(image)
             if not _beyond_pillow(image, channels):
                 return _from_pillow(image, size, channels, path, count_pages=count_pages)
     except UnidentifiedImageError:
         if not is_tiff(path):
             raise
     return read_tiff(path, size, channels)
+
+
+def _refuse_stubs(image: Image.Image) -> None:
+    """Of formats that Pillow recognises, and cannot read."""
+    if isinstance(image, ImageFile.StubImageFile):
+        raise UnidentifiedImageError
 
 
 def _beyond_pillow(image: Image.Image, channels: Channels) -> bool:
@@ -275,8 +283,10 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
 
 
 def _values(image: Image.Image, channels: Channels, *, halved: bool, kind: type[np.integer[Any]] | None) -> Raster:
-    """kind: of the values, where Pillow has widened them."""
+    """kind: of the values, where Pillow gives them as others."""
     mode = image.mode
+    if kind is np.int8:
+        return Raster(np.array(image).view(np.int8)[:, :, None])
     if mode[0] in "IF":
         values = np.array(image)
         return Raster(values.astype(kind or values.dtype.newbyteorder("="), copy=False)[:, :, None])
@@ -322,11 +332,11 @@ def _read_as(path: Path, order: str) -> Values:
 
 
 def _widened(image: Image.Image) -> type[np.integer[Any]] | None:
-    """What a TIFF file holds that Pillow gives as signed values of 32 bits."""
-    if image.format != "TIFF" or image.mode != "I":
+    """What a TIFF file holds that Pillow gives as signed values of 32 bits, or without their sign."""
+    if image.format != "TIFF" or image.mode not in ("I", "L"):
         return None
     tags = image.tag_v2  # type: ignore[attr-defined]
-    kinds: dict[tuple[int, int], type[np.integer[Any]]] = {(16, 2): np.int16, (32, 1): np.uint32}
+    kinds: dict[tuple[int, int], type[np.integer[Any]]] = {(8, 2): np.int8, (16, 2): np.int16, (32, 1): np.uint32}
     return kinds.get((tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]))
 
 

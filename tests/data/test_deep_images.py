@@ -134,6 +134,17 @@ def test_signed_and_floating_point(tmp_path: Path) -> None:
     assert pixels(path, MINMAX).max() == 255
 
 
+def test_signed_values_of_8_bits_are_not_taken_for_others(tmp_path: Path) -> None:
+    signed = (BYTES[..., 0] // 2).astype(np.int8)
+    path = write_tiff(tmp_path / "x.tif", signed)
+    assert (read_image(path).numpy() == signed).all(), "none is below 0"
+    signed -= 64
+    path = write_tiff(tmp_path / "x.tif", signed)
+    with pytest.raises(DataError, match=rf"holds signed 8-bit values, from {signed.min()} to {signed.max()}"):
+        read_image(path)
+    assert (pixels(path, MINMAX) == minmax(signed[..., None])).all()
+
+
 def test_wide_whole_numbers_and_complex_ones(tmp_path: Path) -> None:
     wide = DEEP[..., 0].astype(np.uint32) * 1_000_000
     path = write_tiff(tmp_path / "x.tif", wide)
