@@ -66,7 +66,8 @@ class Raster:
     """What was decoded.
 
     values: upright. extra: how many bands, the last ones, are neither grey nor colours: alpha, and what comes with
-    colours. pages: of the file, which were counted only if anybody asked.
+    colours. spare: how many of these the file does not call alpha. pages: of the file, which were counted only if
+    anybody asked.
     halved: 16-bit values of which only the high byte is here.
     """
 
@@ -74,6 +75,7 @@ class Raster:
     extra: int = 0
     pages: int = 1
     halved: bool = False
+    spare: int = 0
 
     @property
     def deep(self) -> bool:
@@ -225,6 +227,13 @@ def remarks(raster: Raster, seen: Extremes, channels: Channels) -> tuple[str, ..
         said.append(
             f"has {raster.pages} pages, of which the first was taken: data.page=2 takes another, data.page=stack "
             "takes all as bands"
+        )
+    if raster.spare and channels.bands is None and channels.count in (1, 3):
+        bands = channels.count + raster.spare
+        what = f"the last {raster.spare} are" if raster.spare > 1 else "the last is"
+        said.append(
+            f"has more bands than grey or colours: {what} left out, and the file does not call it alpha. Others are "
+            f"taken by data.channels=[{bands}, 1, 2], say, and more of them by model.backbone.in_channels"
         )
     if isinstance(channels.span, tuple):
         said += _beside_the_range(seen, *channels.span)

@@ -82,6 +82,8 @@ def unreadable(path: Path, error: Exception) -> DataError:
         reason = "it takes more memory than there is"
     else:
         reason = " ".join(str(error).split())
+        if reason.startswith("decoder error"):
+            reason = "its data are damaged, or packed in a way that Pillow does not read"
         if not reason or not isinstance(error, OSError | SyntaxError | ValueError):  # others mean little by themselves
             reason = f"{type(error).__name__} {reason}".strip()
     return DataError(f"{path}: cannot be decoded: {reason}")

@@ -15,7 +15,7 @@ A file that ends early is an error; it never becomes a picture with grey rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ Models of other channels take as many; uint16 and, where ``data.image_range`` sa
 
 _PIECE = 1 << 20  # pixels
 _PAGED = ("TIFF", "GIF", "PNG", "WEBP")
-_SUBFILE_TYPE, _BITS, _PLANES, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 284, 277, 339  # TIFF tags
+_SUBFILE_TYPE, _BITS, _PLANES, _SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 254, 258, 284, 277, 338, 339  # TIFF tags
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -234,7 +234,7 @@ def _halves(image: Image.Image) -> bool:
 def _from_pillow(image: Image.Image, size: Size | None, channels: Channels, path: Path, *, count_pages: bool) -> Raster:
     if channels.page is None:
         frame = _frame(image, size, channels, path)
-        return Raster(frame.values, frame.extra, len(_pages(image)) if count_pages else 1, frame.halved)
+        return replace(frame, pages=len(_pages(image)) if count_pages else 1)
     pages = _pages(image)
     frames = []
     for number in chosen_pages(len(pages), channels, path):
@@ -266,6 +266,7 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
     orientation = _orientation(image)  # which decodes a PNG file
     _, turn = chosen_size(_stored_size(image), orientation, size, path)
     kind = _widened(image)
+    spare = _spare(image)
     nodata = image.tag_v2.get(NODATA) if image.format == "TIFF" else None  # type: ignore[attr-defined]
     image.load()
     if halved and not channels.plain:
@@ -279,7 +280,15 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
         values = values if turn else as_stored(values, orientation)
     elif turn:
         values = upright(values, orientation)
-    return Raster(values, raster.extra, halved=raster.halved)
+    return Raster(values, raster.extra, halved=raster.halved, spare=spare)
+
+
+def _spare(image: Image.Image) -> int:
+    """How many bands of a TIFF file that Pillow takes for alpha, or leaves out, it does not call so."""
+    if image.format != "TIFF" or image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+        return 0
+    kinds = image.tag_v2.get(_EXTRA_SAMPLES, ())  # type: ignore[attr-defined]
+    return sum(kind == 0 for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
 
 
 def _values(image: Image.Image, channels: Channels, *, halved: bool, kind: type[np.integer[Any]] | None) -> Raster:
