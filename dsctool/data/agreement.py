@@ -295,7 +295,8 @@ def areas_differ(given: Floats, covered: Floats) -> Bools:
 
 def _area_look(value: float, area: float, whole: float) -> str:
     if value <= 0:
-        return "is 0, but the mask is not empty: training leaves the annotation out"
+        what = "0" if value == 0 else "negative"
+        return f"is {what}, but the mask is not empty: training leaves the annotation out"
     if np.isclose(value, whole, rtol=1e-3):
         return "is that of the whole image, not of the mask"
     if np.isclose(value * whole, area, rtol=0.3):

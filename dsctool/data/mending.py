@@ -204,10 +204,11 @@ class _Mender:
     def _identify(self, entry: Entry, ids: Ids, used: set[int], tell: Tell) -> None:
         id_ = ids.mended(entry.get("id"))
         taken = id_ in used
-        if id_ is None or taken:
+        why = ": an earlier one has its id" if taken else ": COCO's evaluator takes 0 for none" if id_ == 0 else ""
+        if not id_ or taken:
             id_ = ids.free()
         if "id" not in entry or _differ(id_, entry["id"]):
-            tell(f"has id {id_} now{': an earlier one has its id' if taken else ''}")
+            tell(f"has id {id_} now{why}")
             entry["id"] = id_
         used.add(id_)
 
@@ -269,9 +270,10 @@ class _Mender:
 
     def _is_empty(self, entry: Entry) -> bool:
         """Nothing to learn, and nothing to find: no mask, and a box without area."""
-        box = entry.get("bbox")
+        box, shape = entry.get("bbox"), entry.get("segmentation", "")
         flat = isinstance(box, list) and len(box) == 4 and (box[2] == 0 or box[3] == 0)
-        return not entry.get("segmentation") and "segmentation" in entry and (flat or box is None or box == [])
+        undrawn = shape in ({}, None) or (isinstance(shape, list) and all(part == [] for part in shape))
+        return undrawn and (flat or box is None or box == [])
 
 
 def _mend_crowd(entry: Entry, tell: Tell) -> None:

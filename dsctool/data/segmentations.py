@@ -52,6 +52,9 @@ def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
 def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
     if not polygons:
         return Problem("polygon", "segmentation is empty: no polygon")
+    if len(polygons) >= FEWEST_POINTS and all(isinstance(each, list | tuple) and len(each) == 2 for each in polygons):
+        message = "segmentation is a list of [x, y] points: COCO's is a list of polygons [x, y, x, y, ...]"
+        return Problem("polygon", message)
     stray = sum(map(is_stray, polygons))
     drawn = len(polygons) - stray
     flat = outside = 0
@@ -107,7 +110,8 @@ def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
         return Problem("polygon", f"polygon {number} is empty")
     if not set(map(type, polygon)) <= {int, float} and not all(map(_is_number, polygon)):
         wrong = next(value for value in polygon if not _is_number(value))
-        return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs")
+        points = ": a polygon is one list, [x, y, x, y, ...]" if isinstance(wrong, list | tuple | Mapping) else ""
+        return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs{points}")
     if not all(abs(value) <= LARGEST_NUMBER for value in polygon):  # type: ignore[arg-type]
         return Problem("number", f"polygon {number} holds a number that is not finite, or beyond any image")
     if len(polygon) % 2:

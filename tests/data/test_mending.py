@@ -87,6 +87,12 @@ SPOILT: dict[str, tuple[Change, str, int]] = {
     "an image twice": (_image_again, "of the file of image 1, which gets its annotations", 1),
     "equal entries": (lambda c: c["images"].append(dict(c["images"][0])), "an earlier entry is equal", 1),
     "one id twice": (lambda c: c["annotations"][1].update(id=1), "has id 13 now: an earlier one has its id", 1),
+    "id 0": (lambda c: c["annotations"][0].update(id=0), "has id 13 now: COCO's evaluator takes 0 for none", 1),
+    "an empty part and box": (
+        lambda c: c["annotations"].append({**c["annotations"][0], "id": 50, "segmentation": [[]], "bbox": []}),
+        "left out: an object without a mask",
+        1,
+    ),
     "no ids": (_all(lambda e: e.pop("id")), "has id", 12),
     "ids of text": (_all(lambda e: e.update(id=str(e["id"]))), "has id", 12),
     "names as ids": (_all(lambda e: e.update(id=f"a{e['id']}")), "has id", 12),
