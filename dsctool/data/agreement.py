@@ -269,20 +269,24 @@ def _scaled(box: Floats, spanned: Floats) -> str:
 
 
 def _areas(columns: Columns) -> Iterator[tuple[int, Problem]]:
-    """Areas that are far from the mask's; outlines tell roughly, and the mask is drawn where they do."""
+    """Areas that are far from the mask's; outlines tell roughly, and the mask is drawn where they do. Where there is
+    none, they are more than the box's, or nothing."""
     given, outlined = columns.area, columns.extents.area
+    whole, boxed = columns.size.prod(axis=1), columns.box[:, 2] * columns.box[:, 3]
+    alone = np.isnan(outlined) & ~columns.faulty & (boxed > 0)
+    for row in np.flatnonzero(alone & areas_differ(given, boxed) & ((given > boxed) | (given <= 0))).tolist():
+        look = _area_look(float(given[row]), float(boxed[row]), int(whole[row]), what="box")
+        yield row, Problem("area", f"area {look}", "warning")
     compared = ~np.isnan(outlined) & ~columns.faulty
     rows = np.flatnonzero(compared & areas_differ(given, outlined))
     if not len(rows):
         return
-    heights, widths = columns.size[rows].T
-    boxed = columns.box[rows, 2] * columns.box[rows, 3]
     covered = columns.shapes.rles(rows, columns.size[rows]).areas(np.arange(len(rows)))
-    for row, value, area, whole, box in zip(
-        rows.tolist(), given[rows].tolist(), covered.tolist(), (heights * widths).tolist(), boxed.tolist(), strict=True
+    for row, value, area, box in zip(
+        rows.tolist(), given[rows].tolist(), covered.tolist(), boxed[rows].tolist(), strict=True
     ):
         if area and areas_differ(np.asarray(value), np.asarray(area)) and not np.isclose(value, box, rtol=0.02):
-            yield row, Problem("area", f"area {_area_look(value, area, whole)}", "warning")
+            yield row, Problem("area", f"area {_area_look(value, area, int(whole[row]), what='mask')}", "warning")
 
 
 def areas_differ(given: Floats, covered: Floats) -> Bools:
@@ -293,14 +297,15 @@ def areas_differ(given: Floats, covered: Floats) -> Bools:
     return far & off
 
 
-def _area_look(value: float, area: float, whole: float) -> str:
+def _area_look(value: float, area: float, whole: int, *, what: str) -> str:
+    """what: it should be the area of."""
     if value <= 0:
-        what = "0" if value == 0 else "negative"
-        return f"is {what}, but the mask is not empty: training leaves the annotation out"
+        how = "0" if value == 0 else "negative"
+        return f"is {how}, but the {what} is not empty: training leaves the annotation out"
     if np.isclose(value, whole, rtol=1e-3):
-        return "is that of the whole image, not of the mask"
+        return f"is that of the whole image, not of the {what}"
     if np.isclose(value * whole, area, rtol=0.3):
         return "looks like a share of the image (from 0 to 1), not like pixels"
     if value > area:
-        return "is more than twice the mask's"
-    return "is less than half of the mask's"
+        return f"is more than twice the {what}'s"
+    return f"is less than half of the {what}'s"

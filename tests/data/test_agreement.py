@@ -226,6 +226,20 @@ def test_areas_that_are_not_the_masks_are_warnings(name: str) -> None:
     assert all(words in fault.message and fault.severity == "warning" for fault in faults), faults
 
 
+@pytest.mark.parametrize(
+    ("area", "words"),
+    [(WIDTH * HEIGHT, "that of the whole image"), (0, "is 0, but the box is not empty"), (1, ""), (3000, "the box's")],
+)
+def test_areas_without_masks_are_no_more_than_the_boxes(area: float, words: str) -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        del entry["segmentation"]
+        entry["area"] = area
+    faults = read_columns(annotation_file(content, Path("a.json")), Needs(masks=False)).faults
+    assert len(faults) == (len(content["annotations"]) if words else 0)
+    assert all(words in fault.message and fault.severity == "warning" for fault in faults), faults
+
+
 def test_areas_of_the_boxes_are_usual() -> None:
     assert _spoilt(lambda entry: entry.update(area=entry["bbox"][2] * entry["bbox"][3])) == []
 
