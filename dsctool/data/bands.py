@@ -229,11 +229,10 @@ def remarks(raster: Raster, seen: Extremes, channels: Channels) -> tuple[str, ..
             "takes all as bands"
         )
     if raster.spare and channels.bands is None and channels.count in (1, 3):
-        bands = channels.count + raster.spare
         what = f"the last {raster.spare} are" if raster.spare > 1 else "the last is"
         said.append(
-            f"has more bands than grey or colours: {what} left out, and the file does not call it alpha. Others are "
-            f"taken by data.channels=[{bands}, 1, 2], say, and more of them by model.backbone.in_channels"
+            f"has more bands than grey or colours: {what} left out, and the file does not call it alpha. data.channels "
+            "says which are taken, counted from 1, and model.backbone.in_channels how many"
         )
     if isinstance(channels.span, tuple):
         said += _beside_the_range(seen, *channels.span)
