@@ -35,8 +35,16 @@ def read_bytes(path: Path) -> bytes:
         try:
             data.decode()
         except UnicodeDecodeError:
-            raise DataError(f"{path}: is not UTF-8 text") from None
+            kind = next((f": {kind}" for signs, kind in _OTHER_FILES if data.startswith(signs)), "")
+            raise DataError(f"{path}: is not UTF-8 text{kind}") from None
     return data.removeprefix(codecs.BOM_UTF8)
+
+
+_OTHER_FILES: tuple[tuple[tuple[bytes, ...], str], ...] = (
+    ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "it is UTF-16: save it as UTF-8"),
+    ((b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), "it is packed: unpack it"),
+)
+"""How files begin that are taken for UTF-8, and what they are."""
 
 
 def read_json(path: Path) -> object:
@@ -52,7 +60,9 @@ def read_json(path: Path) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise DataError(f"{path}: is not valid JSON at {where}: {error.msg} (was the file cut short?)") from None
+        several = error.msg == "Extra data" and error.colno == 1
+        hint = "it holds several values, one a line: make them one list" if several else "was the file cut short?"
+        raise DataError(f"{path}: is not valid JSON at {where}: {error.msg} ({hint})") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not usable JSON: {error}") from None
 

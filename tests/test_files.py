@@ -38,7 +38,10 @@ def test_replaces(tmp_path: Path) -> None:
         (None, "no such file"),
         (b" \n", "is empty"),
         (b'{"a": [1,', r"is not valid JSON at line 1 column 10: .*cut short"),
-        (b"\xff\xfe{}", "is not UTF-8 text"),
+        (b"\xff\xfe{\0}\0", "is not UTF-8 text: it is UTF-16: save it as UTF-8"),
+        (b"\x1f\x8b\x08\0\xe9", "is not UTF-8 text: it is packed"),
+        (b'{"name": "caf\xe9"}', "is not UTF-8 text$"),
+        (b"{}\n{}\n", "is not valid JSON at line 2 column 1: .*several values, one a line"),
         (b"[" * 100_000, "is not usable JSON"),
     ],
 )

@@ -68,8 +68,8 @@ def check(
 
     KEY=VALUE, such as data.train.annotations=labels.json, names the splits as for dsctool train.
 
-    --fix mends what needs no guess: values that follow from the masks (bbox, area), iscrowd, ids, file names, boxes
-    over the border, stray points, empty and repeated objects. It says what it did, and checks the copy.
+    --fix mends what needs no guess: values that follow from the masks (bbox, area), iscrowd, ids, names and sizes of
+    files, boxes over the border, stray points, empty and repeated objects. It says what it did, and checks the copy.
 
     Example:
 

@@ -44,15 +44,20 @@ def prepare_folder(path: Path) -> None:
 
 def keep_apart(written: Sequence[Path | None], read: Sequence[Path | None]) -> None:
     """Refuse a command that would write over a file that it reads, or one file twice."""
-    taken = {path.resolve() for path in read if path is not None}
+    taken = {_real(path) for path in read if path is not None}
     for path in written:
         if path is None or path == STDOUT:
             continue
-        if path.resolve() in taken:
+        if _real(path) in taken:
             raise DsctoolError(
                 f"{path}: would be written over, but this command needs it for something else; name another --output"
             )
-        taken.add(path.resolve())
+        taken.add(_real(path))
+
+
+def _real(path: Path) -> Path:
+    """The file that a path leads to; of links that lead to each other one of them, where pathlib gives up."""
+    return Path(os.path.realpath(path))
 
 
 def clear_results(
@@ -69,8 +74,8 @@ def clear_results(
     made: whether a run made a file, where its name does not say so; what none made is never removed.
     """
     there = {path for name in own for path in folder.glob(name) if path.is_file()}
-    kept = {path.resolve() for path in keep if path is not None} if there else set()
-    found = sorted(path for path in there if path.resolve() not in kept)
+    kept = {_real(path) for path in keep if path is not None} if there else set()
+    found = sorted(path for path in there if _real(path) not in kept)
     if not found:
         return
     if not overwrite:

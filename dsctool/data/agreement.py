@@ -6,12 +6,15 @@ x1, y1, x2, y2, areas of the image, coordinates from 0 to 1. Crowds are left alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from dsctool.data.conventions import MASK_READINGS, READINGS, centred, corners_of, cut_at, iou, sides_of
 from dsctool.data.extents import Extents
 from dsctool.data.segmentations import Problem
 from dsctool.data.shapes import Floats, Shapes
@@ -28,7 +31,9 @@ BOX, MASK = "box and mask", "mask and box"
 FEW, SHARE = 3, 0.3
 """So many boxes that fit when they are read otherwise, and such a share of all, are a fault of the file."""
 MANY_BOXES = 10
-"""So many boxes within 100 pixels of the corner are no chance."""
+"""So many boxes that are odd in one way are no chance."""
+UNLIKELY = -20.0
+"""Logarithm of the chance that boxes lie in a corner of their images, if they lay anywhere."""
 AREA_RATIO, AREA_SLACK = 2.0, 16.0
 """How far an area may be from the mask's: by this factor, or by so many square pixels."""
 NORMALISED = "normalised"
@@ -77,7 +82,8 @@ def disagreements(columns: Columns) -> Disagreements:
         found = _boxes(columns)
         whole += found.whole
         each += found.each
-        each += _areas(columns)
+        if not any(problem.kind == MASK for problem in found.whole):  # areas of wrong masks say nothing
+            each += _areas(columns)
     each.sort(key=lambda item: item[0])
     return Disagreements(whole, each)
 
@@ -86,10 +92,12 @@ def disagreements(columns: Columns) -> Disagreements:
 
 
 def _normalised(columns: Columns) -> Bools:
+    """Boxes within a pixel of the corner; where the mask spans more, the box alone is written otherwise."""
     box = columns.box
     with np.errstate(invalid="ignore"):
         within = (box >= 0).all(axis=1) & (box[:, :2] + box[:, 2:] <= 1 + 1e-6).all(axis=1)
         proper = (box[:, 2:] > 0).all(axis=1) & (box[:, 2:] < 1).any(axis=1)
+        within &= ~(columns.extents.corners > 1 + 1e-6).any(axis=1)
     return within & proper & (columns.size.min(axis=1, initial=2**31) >= SMALLEST)
 
 
@@ -105,11 +113,12 @@ def _normalised_file(columns: Columns, normalised: Bools) -> Problem | None:
 
 
 def _percent(columns: Columns) -> Iterator[Problem]:
-    """Coordinates from 0 to 100: all lie in that corner of far larger images, and fill it."""
-    ends = _corners(columns.box)[:, 2:]
-    if len(ends) < MANY_BOXES or columns.size.min() <= 2 * 100:
+    """Coordinates from 0 to 100: all lie in that corner of larger images, as good as never by chance, and fill it."""
+    ends = corners_of(columns.box)[:, 2:]
+    if len(ends) < MANY_BOXES or columns.size.min() <= 100:
         return
-    if (ends <= 100 + 1e-6).all() and (ends.max(axis=0) >= 90).all():
+    chance = np.log(100 / columns.size).sum()
+    if (ends <= 100 + 1e-6).all() and (ends.max(axis=0) >= 90).all() and chance < UNLIKELY:
         message = (
             "all boxes lie within 100 pixels of the corner of larger images: if the coordinates are percentages, "
             "multiply x by the width and y by the height of the image, and divide by 100"
@@ -123,12 +132,12 @@ def _percent(columns: Columns) -> Iterator[Problem]:
 def _boxes(columns: Columns) -> Disagreements:
     """Boxes that do not fit their masks."""
     with_both = ~np.isnan(columns.extents.area)
-    cut, spanned = _cut(_corners(columns.box), columns.size), _cut(columns.extents.corners, columns.size)
+    inside, spanned = cut_at(corners_of(columns.box), columns.size), cut_at(columns.extents.corners, columns.size)
     with_both &= (spanned[:, 2:] > spanned[:, :2]).all(axis=1) & (columns.box[:, 2:] > 0).all(axis=1)
-    off = with_both & _apart(cut, spanned)
+    off = with_both & _apart(inside, spanned)
     rows = np.flatnonzero(off | (with_both & columns.faulty))
     if not len(rows):
-        return Disagreements([], [])
+        return Disagreements(list(_from_one(columns, with_both)), [])
     looks = _looks(columns, rows)
     whole, explained = [], set()
     for look in sorted(set(looks) - {""}):
@@ -143,7 +152,7 @@ def _boxes(columns: Columns) -> Disagreements:
         for row, look in zip(rows.tolist(), looks, strict=True)
         if look not in explained and off[row] and not columns.faulty[row]
     ]
-    return Disagreements(whole, each)
+    return Disagreements(whole or list(_from_one(columns, with_both)), each)
 
 
 _RIGHT = "COCO's are x, y, width, height in pixels, from the upper left corner"
@@ -156,24 +165,41 @@ def _kind(look: str) -> str:
 
 def boxes_fit(box: Floats, corners: Floats, size: Ints) -> Bools:
     """``(m,)``: which boxes, x, y, width, height, fit what their masks span: ``corners``, x1, y1, x2, y2."""
-    fit: Bools = ~_apart(_cut(_corners(box), size), _cut(corners, size))
+    fit: Bools = ~_apart(cut_at(corners_of(box), size), cut_at(corners, size))
     return fit
 
 
 def _apart(boxes: Floats, spanned: Floats) -> Bools:
-    apart: Bools = (_iou(boxes, spanned) < SHARED) & (np.abs(boxes - spanned).max(axis=1, initial=0) > SLACK)
+    apart: Bools = (iou(boxes, spanned) < SHARED) & (np.abs(boxes - spanned).max(axis=1, initial=0) > SLACK)
     return apart
 
 
+def _from_one(columns: Columns, rows: Bools) -> Iterator[Problem]:
+    """Boxes that are the masks' but for one pixel to the right and down: MATLAB and R count from 1."""
+    shift = corners_of(columns.box[rows]) - columns.extents.corners[rows]
+    count = int(np.count_nonzero((np.abs(shift - 1) < 0.05).all(axis=1)))
+    if count >= MANY_BOXES and count >= FITS * len(shift):
+        message = (
+            f"{count} of {len(shift)} boxes lie one pixel to the right of their masks and below: are they counted "
+            "from 1? COCO's upper left corner is 0, 0"
+        )
+        yield Problem("from one", message, "warning")
+
+
 def _corners_alone(columns: Columns) -> Iterator[Problem]:
-    """Boxes without masks that lie in their images only as corners."""
+    """Boxes without masks that lie in their images only as corners, or only as centres."""
     rows = np.isnan(columns.extents.area) & (columns.size > 0).all(axis=1)
-    box, sides = columns.box[rows], _sides(columns.size[rows])
-    corners = _corners(box)
-    out = (corners > sides + SLACK).any(axis=1)
-    proper = (box[:, 2:] > box[:, :2]).all(axis=1) & (box <= sides + SLACK).all(axis=1)
-    if len(box) and proper.all() and (count := int(np.count_nonzero(out))) >= max(FEW, SHARE * len(box)):
-        message = f"{count} of {len(box)} boxes end outside their images, and all look like x1, y1, x2, y2 (corners)"
+    box, ends = columns.box[rows], sides_of(columns.size[rows])
+    out = (corners_of(box) > ends + SLACK).any(axis=1)
+    count, looks = int(np.count_nonzero(out)), ""
+    if not len(box) or count < FEW:
+        return
+    if (box[:, 2:] > box[:, :2]).all() and (box <= ends + SLACK).all() and count >= SHARE * len(box):
+        looks = "x1, y1, x2, y2 (corners)"
+    elif len(box) >= MANY_BOXES and ((centred(box) >= -SLACK) & (centred(box) <= ends + SLACK)).all():
+        looks = "centre x, centre y, width, height"
+    if looks:
+        message = f"{count} of {len(box)} boxes end outside their images, and all look like {looks}"
         yield Problem("corners", f"{message}. {_RIGHT}: correct the export")
 
 
@@ -181,110 +207,86 @@ def _looks(columns: Columns, rows: Ints) -> list[str]:
     """What the boxes of ``rows``, or their masks, look like; nothing where they look like nothing known."""
     box, size, spanned = columns.box[rows], columns.size[rows], columns.extents.corners[rows]
     looks = np.full(len(rows), "", dtype=object)
-    for name, read in _READINGS.items():
+    for name, read in READINGS.items():
         free = looks == ""
-        looks[free & (_iou(_cut(read(box, size), size), _cut(spanned, size)) >= FITS)] = f"look like {name}"
-    for name, turned in _MASK_READINGS.items():
+        looks[free & (iou(cut_at(read(box, size), size), cut_at(spanned, size)) >= FITS)] = f"look like {name}"
+    for name, turned in MASK_READINGS.items():
         free = looks == ""
-        looks[free & (_iou(_corners(box), turned(spanned, size)) >= FITS)] = f"the masks look like {name}"
-    for number, row in enumerate(rows[:_LOOKED_AT].tolist()):
-        if looks[number] == "":
-            looks[number] = _look_of_one(columns, row)
+        looks[free & (iou(corners_of(box), turned(spanned, size)) >= FITS)] = f"the masks look like {name}"
+    _look_closely(columns, rows, looks)
     free = looks == ""
     if np.count_nonzero(free) >= FEW:
         looks[free] = _scaled(box[free], spanned[free])
     return [str(look) for look in looks]
 
 
+def _look_closely(columns: Columns, rows: Ints, looks: NDArray[np.object_]) -> None:
+    """At some of those that look like nothing yet: where nearly all of these look alike, the others do too."""
+    free = np.flatnonzero(looks == "")
+    closely = free[:_LOOKED_AT]
+    for number in closely.tolist():
+        looks[number] = _look_of_one(columns, int(rows[number]))
+    found = Counter(looks[closely].tolist())
+    if len(closely) < len(free):
+        look, count = found.most_common(1)[0]
+        looks[free[_LOOKED_AT:]] = look if count >= FITS * len(closely) else ""
+
+
 def _look_of_one(columns: Columns, row: int) -> str:
-    corners, size = _corners(columns.box[row : row + 1]), columns.size[row]
+    box, size = corners_of(columns.box[row : row + 1]), columns.size[row]
     others = np.flatnonzero(columns.image == columns.image[row])
     others = others[others != row]
-    if len(others) and (_iou(np.repeat(corners, len(others), axis=0), columns.extents.corners[others]) >= 0.9).any():
+    if len(others) and (iou(np.repeat(box, len(others), axis=0), columns.extents.corners[others]) >= 0.9).any():
         return _OTHERS
     if columns.shapes.letters_of[row]:
         height, width = size.tolist()
         mask = coco_mask.decode(columns.shapes.rle(row, (height, width)))
         across = mask.reshape(-1, order="F").reshape(height, width)  # the same runs, row by row
-        ys, xs = np.flatnonzero(across.any(axis=1)), np.flatnonzero(across.any(axis=0))
-        if len(xs) and _iou(corners, np.asarray([[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]], dtype=float))[0] >= FITS:
-            return "the runs of the masks look as if they went row by row, and COCO's go down the columns"
+        for bitmap, look in ((across, _ACROSS), (1 - mask, _INVERTED)):
+            ys, xs = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+            if len(xs) and iou(box, np.asarray([[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]], dtype=float))[0] >= FITS:
+                return look
     return ""
+
+
+_OTHERS = "fit the masks of other annotations"
+_ACROSS = "the runs of the masks look as if they went row by row, and COCO's go down the columns"
+_INVERTED = "the masks look inverted: they cover what is around the objects"
 
 
 def _scaled(box: Floats, spanned: Floats) -> str:
     """Boxes of another size of the images."""
     with np.errstate(all="ignore"):
         factor = np.median((spanned[:, 2:] - spanned[:, :2]) / box[:, 2:], axis=0)
-    if not np.isfinite(factor).all() or (_iou(_corners(box * np.tile(factor, 2)), spanned) < FITS).mean() > 0.2:
+    if not np.isfinite(factor).all() or np.abs(factor - 1).max() < 0.05:
+        return ""
+    if (iou(corners_of(box * np.tile(factor, 2)), spanned) < FITS).mean() > 0.2:
         return ""
     return f"look like those of images {1 / factor[0]:.3g} times as wide and {1 / factor[1]:.3g} times as high"
-
-
-def _corners(box: Floats) -> Floats:
-    return np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1)
-
-
-def _centred(box: Floats) -> Floats:
-    half = box[:, 2:] / 2
-    return np.concatenate([box[:, :2] - half, box[:, :2] + half], axis=1)
-
-
-def _sides(size: Ints) -> Floats:
-    return np.tile(size[:, ::-1], 2).astype(np.float64)
-
-
-def _turned(corners: Floats) -> Floats:
-    return corners[:, [1, 0, 3, 2]]
-
-
-_OTHERS = "fit the masks of other annotations"
-_READINGS: dict[str, Callable[[Floats, Ints], Floats]] = {
-    "x1, y1, x2, y2 (corners)": lambda box, size: box,
-    "centre x, centre y, width, height": lambda box, size: _centred(box),
-    "y, x, height, width (or the masks like y, x)": lambda box, size: _turned(_corners(box)),
-    "y1, x1, y2, x2 (corners)": lambda box, size: _turned(box),
-    "normalised x, y, width, height (from 0 to 1)": lambda box, size: _corners(box) * _sides(size),
-    "normalised centres and sizes (from 0 to 1)": lambda box, size: _centred(box) * _sides(size),
-    "normalised corners (from 0 to 1)": lambda box, size: box * _sides(size),
-}
-_MASK_READINGS: dict[str, Callable[[Floats, Ints], Floats]] = {
-    "y, x instead of x, y": lambda corners, size: _turned(corners),
-    "normalised points (from 0 to 1)": lambda corners, size: corners * _sides(size),
-}
-
-
-def _cut(corners: Floats, size: Ints) -> Floats:
-    return np.clip(corners, 0, _sides(size))
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    """``(m,)`` of corners ``(m, 4)``; 0 where one has no area."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
-        first, second = ((each[:, 2:] - each[:, :2]).clip(0).prod(axis=1) for each in (a, b))
-        iou: Floats = np.nan_to_num(shared / (first + second - shared))
-    return iou
 
 
 # --- areas ------------------------------------------------------------------------------------------
 
 
 def _areas(columns: Columns) -> Iterator[tuple[int, Problem]]:
-    """Areas that are far from the mask's; outlines tell roughly, and the mask is drawn where they do."""
+    """Areas that are far from the mask's; outlines tell roughly, and the mask is drawn where they do. Where there is
+    none, they are more than the box's, or nothing."""
     given, outlined = columns.area, columns.extents.area
+    whole, boxed = columns.size.prod(axis=1), columns.box[:, 2] * columns.box[:, 3]
+    alone = np.isnan(outlined) & ~columns.faulty & (boxed > 0)
+    for row in np.flatnonzero(alone & areas_differ(given, boxed) & ((given > boxed) | (given <= 0))).tolist():
+        look = _area_look(float(given[row]), float(boxed[row]), int(whole[row]), what="box")
+        yield row, Problem("area", f"area {look}", "warning")
     compared = ~np.isnan(outlined) & ~columns.faulty
     rows = np.flatnonzero(compared & areas_differ(given, outlined))
     if not len(rows):
         return
-    heights, widths = columns.size[rows].T
-    boxed = columns.box[rows, 2] * columns.box[rows, 3]
     covered = columns.shapes.rles(rows, columns.size[rows]).areas(np.arange(len(rows)))
-    for row, value, area, whole, box in zip(
-        rows.tolist(), given[rows].tolist(), covered.tolist(), (heights * widths).tolist(), boxed.tolist(), strict=True
+    for row, value, area, box in zip(
+        rows.tolist(), given[rows].tolist(), covered.tolist(), boxed[rows].tolist(), strict=True
     ):
         if area and areas_differ(np.asarray(value), np.asarray(area)) and not np.isclose(value, box, rtol=0.02):
-            yield row, Problem("area", f"area {_area_look(value, area, whole)}", "warning")
+            yield row, Problem("area", f"area {_area_look(value, area, int(whole[row]), what='mask')}", "warning")
 
 
 def areas_differ(given: Floats, covered: Floats) -> Bools:
@@ -295,13 +297,15 @@ def areas_differ(given: Floats, covered: Floats) -> Bools:
     return far & off
 
 
-def _area_look(value: float, area: float, whole: float) -> str:
+def _area_look(value: float, area: float, whole: int, *, what: str) -> str:
+    """what: it should be the area of."""
     if value <= 0:
-        return "is 0, but the mask is not empty: training leaves the annotation out"
+        how = "0" if value == 0 else "negative"
+        return f"is {how}, but the {what} is not empty: training leaves the annotation out"
     if np.isclose(value, whole, rtol=1e-3):
-        return "is that of the whole image, not of the mask"
+        return f"is that of the whole image, not of the {what}"
     if np.isclose(value * whole, area, rtol=0.3):
         return "looks like a share of the image (from 0 to 1), not like pixels"
     if value > area:
-        return "is more than twice the mask's"
-    return "is less than half of the mask's"
+        return f"is more than twice the {what}'s"
+    return f"is less than half of the {what}'s"

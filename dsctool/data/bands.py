@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -24,6 +25,10 @@ PERCENTILES = (1.0, 99.8)
 """What ``data.image_range: percentile`` makes 0 and 255, as StarDist and CSBDeep do."""
 NEARLY_BLACK = 32
 """A picture of more than 8 bits whose brightest byte is below this is told of."""
+FEW_LIT = 1e-3
+"""Share of pixels: a scale bar, or pixels of a camera that always shine, do not light a picture."""
+VERY_DARK = 16
+"""A picture of 8 bits whose brightest value is below this is told of."""
 NODATA = 42113
 """The tag of a GeoTIFF file that holds the value of pixels without one, as text."""
 _GREY = (0.299, 0.587, 0.114)
@@ -61,7 +66,8 @@ class Raster:
     """What was decoded.
 
     values: upright. extra: how many bands, the last ones, are neither grey nor colours: alpha, and what comes with
-    colours. pages: of the file, which were counted only if anybody asked.
+    colours. spare: how many of these the file does not call alpha. pages: of the file, which were counted only if
+    anybody asked.
     halved: 16-bit values of which only the high byte is here.
     """
 
@@ -69,6 +75,7 @@ class Raster:
     extra: int = 0
     pages: int = 1
     halved: bool = False
+    spare: int = 0
 
     @property
     def deep(self) -> bool:
@@ -148,6 +155,8 @@ def _high_byte(values: Values, name: str) -> Bytes:
     if values.dtype == np.uint8:
         return values
     whole = values.dtype.kind in "iu"
+    if values.dtype == np.int8 and (not values.size or values.min() >= 0):
+        return values.astype(np.uint8)
     if values.dtype == np.uint16 or (whole and (not values.size or (values.min() >= 0 and values.max() <= 0xFFFF))):
         return (values >> 8).astype(np.uint8)
     low, high = (f"{end:.0f}" if whole else f"{end:g}" for end in _finite_ends(values))
@@ -176,23 +185,39 @@ def ends_of(values: Values, span: Span) -> Ends:
 
 @dataclass(frozen=True)
 class Extremes:
-    """The lowest and the highest byte of a picture, and its highest value where that says more than the bytes do."""
+    """The lowest and the highest byte of a picture, and its highest value where that says more than the bytes do.
+
+    lit: how many of its ``count`` bytes are not nearly black.
+    """
 
     darkest: int = 255
     brightest: int = 0
     highest: int = 0
+    lit: int = 0
+    count: int = 0
 
     @classmethod
     def of(cls, values: Values, found: Bytes) -> Self:
         """Of the chosen ``values``, or a part of them, and the bytes ``found`` that they became."""
         whole = values.dtype.kind in "iu" and values.dtype != np.uint8
         highest = int(values.max(initial=0)) if whole else 0
-        return cls(int(found.min(initial=255)), int(found.max(initial=0)), highest)
+        lit = int(np.count_nonzero(found >= NEARLY_BLACK))
+        return cls(int(found.min(initial=255)), int(found.max(initial=0)), highest, lit, found.size)
 
     def with_part(self, other: Extremes) -> Extremes:
         """Of both."""
-        lowest, highest = min(self.darkest, other.darkest), max(self.highest, other.highest)
-        return Extremes(lowest, max(self.brightest, other.brightest), highest)
+        return Extremes(
+            min(self.darkest, other.darkest),
+            max(self.brightest, other.brightest),
+            max(self.highest, other.highest),
+            self.lit + other.lit,
+            self.count + other.count,
+        )
+
+    @property
+    def unlit(self) -> bool:
+        """Whether all but a few pixels are nearly black."""
+        return self.lit < FEW_LIT * self.count or not self.lit
 
 
 def remarks(raster: Raster, seen: Extremes, channels: Channels) -> tuple[str, ...]:
@@ -203,29 +228,73 @@ def remarks(raster: Raster, seen: Extremes, channels: Channels) -> tuple[str, ..
             f"has {raster.pages} pages, of which the first was taken: data.page=2 takes another, data.page=stack "
             "takes all as bands"
         )
-    if isinstance(channels.span, tuple) and seen.brightest == 0:
-        said.append(f"becomes black: no value lies above {channels.span[0]:g}, the low end of data.image_range")
-    elif isinstance(channels.span, tuple) and seen.darkest == 255:
-        said.append(f"becomes white: no value lies below {channels.span[1]:g}, the high end of data.image_range")
+    if raster.spare and channels.bands is None and channels.count in (1, 3):
+        what = f"the last {raster.spare} are" if raster.spare > 1 else "the last is"
+        said.append(
+            f"has more bands than grey or colours: {what} left out, and the file does not call it alpha. data.channels "
+            "says which are taken, counted from 1, and model.backbone.in_channels how many"
+        )
+    if isinstance(channels.span, tuple):
+        said += _beside_the_range(seen, *channels.span)
+    elif channels.span != "full":
+        said += _stretched(seen)
+    elif not raster.deep:
+        said += _dark(seen)
     elif nearly_black(raster, seen, channels):
-        highest = 256 * seen.brightest + 255 if raster.halved else seen.highest
-        if highest > 0:
-            limit = 2 ** highest.bit_length()
-            said.append(
-                f"becomes black or nearly so: its 16-bit values are below {limit} of 65536. Set data.image_range to "
-                f"percentile, minmax or [0, {limit - 1}]"
-            )
+        said += _deep_and_dark(raster, seen)
     return tuple(said)
+
+
+def _beside_the_range(seen: Extremes, low: float, high: float) -> Iterator[str]:
+    if seen.brightest == 0:
+        yield f"becomes black: no value lies above {low:g}, the low end of data.image_range"
+    elif seen.darkest == 255:
+        yield f"becomes white: no value lies below {high:g}, the high end of data.image_range"
+
+
+def _stretched(seen: Extremes) -> Iterator[str]:
+    if seen.brightest == 0:
+        yield "becomes black: it has no two values that differ"
+    elif seen.unlit:
+        yield "becomes black or nearly so: a few values lie far above all others. Set data.image_range to percentile"
+
+
+def _dark(seen: Extremes) -> Iterator[str]:
+    if seen.brightest == 0:
+        yield "is black: all its values are 0"
+    elif seen.brightest < VERY_DARK:
+        limit = 2 ** seen.brightest.bit_length()
+        yield (
+            f"is black or nearly so: its values are below {limit} of 256. Set data.image_range to percentile, minmax "
+            f"or [0, {limit - 1}]"
+        )
+
+
+def _deep_and_dark(raster: Raster, seen: Extremes) -> Iterator[str]:
+    highest = 256 * seen.brightest + 255 if raster.halved else seen.highest
+    limit = 2 ** highest.bit_length()
+    if not highest:
+        yield "is black: all its values are 0"
+    elif seen.lit:
+        yield (
+            "becomes black or nearly so: but for a few pixels, its 16-bit values are below "
+            f"{256 * NEARLY_BLACK} of 65536. Set data.image_range to percentile"
+        )
+    else:
+        yield (
+            f"becomes black or nearly so: its 16-bit values are below {limit} of 65536. Set data.image_range to "
+            f"percentile, minmax or [0, {limit - 1}]"
+        )
 
 
 def nearly_black(raster: Raster, seen: Extremes, channels: Channels) -> bool:
     """Whether nobody would see anything in a picture of more than 8 bits. raster: any part of it."""
-    return channels.span == "full" and raster.deep and seen.brightest < NEARLY_BLACK
+    return channels.span == "full" and raster.deep and seen.unlit
 
 
 def for_people(raster: Raster, values: Values, found: Bytes, channels: Channels) -> Tensor:
     """``(3, h, w)`` uint8 to look at, of the bytes ``found``; what would be nearly black is stretched."""
-    if channels.span == "full" and raster.deep and int(found.max(initial=0)) < NEARLY_BLACK:
+    if nearly_black(raster, Extremes.of(values, found), channels):
         found = to_bytes(values, "percentile", "")
     return rgb(as_tensor(found))
 

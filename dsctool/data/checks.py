@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.bands import Channels
-from dsctool.data.classes import lacking, match_categories
+from dsctool.data.classes import lacking, listed, match_categories, met_categories
 from dsctool.data.columns import Reading, has_segmentations, read_columns
 from dsctool.data.faults import Exclusions, Fault, Severity, exclusions, has_errors, refuse_faults
 from dsctool.data.file_names import image_path
@@ -24,7 +27,7 @@ from dsctool.data.layout import SplitFiles, find_configured
 from dsctool.data.panoptic_truth import check_panoptic, panoptic_files
 from dsctool.data.records import IMAGES_ONLY, AnnotationFile, Category, ImageInfo, read_annotation_file
 from dsctool.data.rules import Needs
-from dsctool.data.same_files import file_name_faults, missing_hint, with_name_hints
+from dsctool.data.same_files import file_name_faults, in_both, missing_hint, with_name_hints
 from dsctool.data.semantic import read_semantic_map, semantic_map_path
 from dsctool.data.usage import Usage
 from dsctool.entries import Entries
@@ -74,7 +77,8 @@ def check_splits(
     With ``data.on_error: skip`` what remains without faulty images and annotations must be enough.
     """
     faults: list[Fault] = []
-    tables: list[tuple[Path, list[Category]]] = []
+    tables: list[_Classes] = []
+    pictures: list[tuple[Path, bool, list[Path]]] = []
     for files, learnt in splits:
         content = _read(files)
         if isinstance(content, Fault):
@@ -85,6 +89,7 @@ def check_splits(
         entries = with_name_hints(reading.faults, content, files.images)
         del content  # the text of the file
         found = [*entries, *_check_images(files, reading, decode=True, progress=progress, data=data)]
+        pictures.append((files.annotations, learnt, [image_path(files.images, i.file_name) for i in reading.images]))
         usage = Usage.of(reading)
         if fullest is not None:
             fullest(files.annotations, int(usage.instances.max(initial=0)))
@@ -92,8 +97,8 @@ def check_splits(
         if learnt and data is not None and data.on_error == "skip":
             faults += _nothing_left(files, reading, usage, found)
         if not has_errors([fault for fault in found if fault.subject in ("file", "category")]):
-            tables.append((files.annotations, reading.categories))
-    return [*faults, *_category_conflicts(tables)]
+            tables.append(_Classes(files.annotations, reading.categories, met_categories(reading)))
+    return [*faults, *_category_conflicts(tables), *_seen_before(pictures)]
 
 
 @dataclass(frozen=True)
@@ -183,10 +188,21 @@ def decodes_first(content: AnnotationFile, config: DataConfig) -> bool:
     return config.on_error == "skip" or len(content.images) <= DECODE_LIMIT
 
 
+_ID_0 = "COCO's evaluator counts a match with id 0 as a miss: number from 1, or have --fix do it"
+
+
 def _use(files: SplitFiles, reading: Reading, usage: Usage, *, learnt: bool) -> list[Fault]:
     """What training would say of annotations that it does not use, or of too few; only training sets need any."""
     notes = [*reading.notes, *([usage.note] if usage.note else [])]
     found = [Fault(files.annotations, "file", None, None, "note", note, "note") for note in notes]
+    met = met_categories(reading)
+    unmet = [each.name for each in reading.categories if each.id not in met]
+    if learnt and unmet and len(unmet) < len(reading.categories) and not has_errors(reading.faults):
+        message = f"no annotation has {listed(unmet)}: nothing of {'it' if len(unmet) == 1 else 'them'} is learnt"
+        found.append(Fault(files.annotations, "file", None, None, "note", message, "note"))
+    if (place := np.flatnonzero(reading.annotations.id == 0)).size:
+        index = int(reading.annotations.place[place[0]])
+        found.append(Fault(files.annotations, "annotation", 0, index, "id 0", _ID_0, "note"))
     if usage.reason and not has_errors(reading.faults):
         what = "train on" if learnt else "measure"
         fault = Fault(
@@ -266,18 +282,34 @@ def _image_problems(
             yield "semantic map", str(error), "error"
 
 
-def _category_conflicts(tables: list[tuple[Path, list[Category]]]) -> list[Fault]:
+def _seen_before(pictures: Sequence[tuple[Path, bool, list[Path]]]) -> Iterator[Fault]:
+    """Images to measure on that are learnt from. pictures: of every split, with whether it is learnt."""
+    for learnt in [each for each in pictures if each[1]][:1]:
+        for file, also_learnt, paths in pictures:
+            if not also_learnt and (count := in_both(learnt[2], paths)):
+                message = f"{count} of {len(paths)} images are those of {learnt[0]} too: what is measured on them says "
+                yield Fault(file, "file", None, None, "seen before", f"{message}little of new ones", "note")
+
+
+class _Classes(NamedTuple):
+    """The categories of a file, and the ids of those that its annotations have."""
+
+    file: Path
+    categories: list[Category]
+    met: frozenset[int]
+
+
+def _category_conflicts(tables: list[_Classes]) -> list[Fault]:
     """Splits of one data set must agree on the classes of the training split, as training has it."""
-    learnt = [table for table in tables if table[0].stem.startswith("instances_train")]
-    model = (learnt or tables)[:1]
+    learnt = [table for table in tables if table.file.stem.startswith("instances_train")]
     faults = []
-    for _, classes in model:
-        for file, others in tables:
+    for model in (learnt or tables)[:1]:
+        for file, categories, met in tables:
             try:
-                match_categories(classes, others, file)
+                match_categories(model.categories, categories, file, met)
             except DataError as error:
                 faults.append(_file_fault(file, "categories", error))
             else:
-                if lacks := lacking(classes, others):
+                if lacks := lacking(model.categories, categories):
                     faults.append(Fault(file, "file", None, None, "categories", lacks, "note"))
     return faults

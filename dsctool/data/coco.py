@@ -21,6 +21,7 @@ from dsctool.config.tiles_schema import TilesConfig
 from dsctool.data.arrays import Images, Instances
 from dsctool.data.augment import settled, train_transform
 from dsctool.data.bands import RGB, Channels
+from dsctool.data.classes import met_categories
 from dsctool.data.columns import Reading, read_columns
 from dsctool.data.drawing import Undrawn, areas_of, bitmaps
 from dsctool.data.faults import Exclusions, exclusions
@@ -57,7 +58,8 @@ class CocoDataset(Dataset[Sample]):
     Annotations stay in memory as flat arrays, one copy for all worker processes; masks are drawn when their image is
     asked for.
 
-    categories: by ascending id; the index is the class label. num_instances: annotations used that are not crowds.
+    categories: by ascending id; the index is the class label. met: ids of those that annotations have.
+    num_instances: annotations used that are not crowds.
     most_instances: of them, the most in one image, or in one tile of ``data.tiles``.
     repeats: how often each image is trained on in an epoch, on average; None: once.
     notes: what is not used, for people.
@@ -85,6 +87,7 @@ class CocoDataset(Dataset[Sample]):
         self.masks = masks
         self.channels = channels
         self.categories = reading.categories
+        self.met = met_categories(reading)
         if semantic == "instances" and len(self.categories) > 254:
             raise DataError(
                 f"{files.annotations}: data.semantic=instances takes at most 254 categories, not {len(self.categories)}"

@@ -28,6 +28,8 @@ def decoding(path: Path) -> Iterator[None]:
     """
     _quiet_libtiff()
     try:
+        if path.is_fifo():  # to which nobody may ever write
+            raise DataError(f"{path}: is no file, but a pipe")
         yield
     except DsctoolError:
         raise
@@ -75,15 +77,43 @@ def unreadable(path: Path, error: Exception) -> DataError:
             "--tiles 1024 (data.tiles.size=1024) reads it by windows"
         )
     if isinstance(error, UnidentifiedImageError):
-        empty = path.is_file() and path.stat().st_size == 0
-        reason = "the file is empty" if empty else "it is not an image of a known format"
+        reason = _kind_of(path)
     elif isinstance(error, MemoryError):
         reason = "it takes more memory than there is"
     else:
         reason = " ".join(str(error).split())
+        if reason.startswith("decoder error"):
+            reason = "its data are damaged, or packed in a way that Pillow does not read"
         if not reason or not isinstance(error, OSError | SyntaxError | ValueError):  # others mean little by themselves
             reason = f"{type(error).__name__} {reason}".strip()
     return DataError(f"{path}: cannot be decoded: {reason}")
+
+
+_OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+    (4, (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"), "a HEIC picture: convert it to JPEG or PNG"),
+    (4, (b"ftyp",), "a video: take its pictures out, as with ffmpeg"),
+    (0, (b"\x1a\x45\xdf\xa3",), "a video: take its pictures out, as with ffmpeg"),
+    (0, (b"version https://git-lfs",), "a pointer of Git LFS, not the file: git lfs pull brings it"),
+    (0, (b"<?xml", b"<svg", b"<html", b"<!DOCTYPE", b"<!doctype", b"{"), "text, not a picture"),
+    (0, (b"%PDF",), "a PDF file"),
+    (0, (b"\x93NUMPY",), "an array of NumPy: save it as TIFF or PNG"),
+    (0, (b"PK\x03\x04", b"\x1f\x8b"), "packed: unpack it"),
+)
+"""What stands at a place of files that are taken for pictures, and what these are."""
+
+
+def _kind_of(path: Path) -> str:
+    """Of a file that no decoder knows."""
+    begin = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(32)
+        if not begin:
+            return "the file is empty"
+    for place, signs, kind in _OTHERS:
+        if begin[place:].startswith(signs):
+            return f"it is {kind}"
+    return "it is not an image of a known format"
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from dsctool.data.segmentations import FLAT, is_flat
 from dsctool.data.shapes import Floats, Shapes
 from dsctool.rle import Ints
 
@@ -17,7 +18,8 @@ _AT_ONCE = 100_000  # polygons
 class Extents:
     """Of ``m`` segmentations, NaN where there is none.
 
-    corners: ``(m, 4)``, x1, y1, x2, y2 in pixels, also of what lies out of the image. area: ``(m,)`` in square pixels;
+    corners: ``(m, 4)``, x1, y1, x2, y2 in pixels, also of what lies out of the image, but without parts that have no
+    area beside others that have one. area: ``(m,)`` in square pixels;
     of polygons it is that of their outlines, which is more than they cover where they overlap or leave the image.
     """
 
@@ -37,6 +39,10 @@ class Extents:
             corners[outlined, :2] = np.minimum.reduceat(low[which], start)
             corners[outlined, 2:] = np.maximum.reduceat(high[which], start)
             area[outlined] = np.add.reduceat(covered[which], start)
+            for row in outlined[(count > 1) & (np.minimum.reduceat(covered[which], start) <= FLAT)].tolist():
+                parts = _with_area(shapes, row)
+                if len(parts):
+                    corners[row] = [*low[parts].min(axis=0), *high[parts].max(axis=0)]
         runs = np.flatnonzero(shapes.letters_of)
         if len(runs):
             rles, every = shapes.rles(runs, sizes[runs]), np.arange(len(runs))
@@ -44,6 +50,14 @@ class Extents:
             corners[runs] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
             area[runs] = rles.areas(every)
         return cls(corners, area)
+
+
+def _with_area(shapes: Shapes, row: int) -> Ints:
+    """Which polygons of an annotation have one."""
+    first, last = int(shapes.polygon[row]), int(shapes.polygon[row] + shapes.polygons_of[row])
+    starts, counts = shapes.point[first:last].tolist(), shapes.points_of[first:last].tolist()
+    parts = [shapes.points[start : start + count].tolist() for start, count in zip(starts, counts, strict=True)]
+    return first + np.flatnonzero([not is_flat(part) for part in parts])
 
 
 def _of_polygons(shapes: Shapes) -> tuple[Floats, Floats, Floats]:

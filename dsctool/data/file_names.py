@@ -1,7 +1,7 @@
 """The file that a name in annotations means, where the two are written differently.
 
-Tools write backslashes, ``%20`` for a blank, another Unicode form or letter case, or folders before the name that are
-not there. A file is taken for a name only if it alone fits, and it always lies in the folder of images.
+Tools write backslashes, ``%20`` for a blank, another Unicode form or letter case, addresses, or folders before the
+name that are not there. A file is taken for a name only if it alone fits, and it always lies in the folder of images.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def _spelled(name: str) -> _Parts:
 
 
 def _cased(name: str) -> _Parts:
-    text = unicodedata.normalize("NFC", unquote(name, errors="surrogateescape").replace("\\", "/"))
+    if "://" in name:  # of an address, what stands behind its path says nothing of the file
+        name = name.partition("?")[0].partition("#")[0]
+    text = unicodedata.normalize("NFKC", unquote(name, errors="surrogateescape").replace("\\", "/"))
     return tuple(part for part in map(str.strip, text.split("/")) if part not in ("", "."))
 
 

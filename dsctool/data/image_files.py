@@ -91,7 +91,7 @@ def _files_of(source: Path, recursive: bool, outside: Path | None) -> Iterator[P
     if source.is_dir():
         for folder, inner, names in os.walk(source):
             visible = (Path(folder, name) for name in names if not name.startswith("."))
-            yield from (path for path in visible if path.is_file())
+            yield from visible  # links to nothing and pipes too: reading them says what is wrong
             inner[:] = [name for name in inner if not name.startswith(".") and _absolute(Path(folder, name)) != outside]
             if not recursive:
                 return
@@ -100,9 +100,9 @@ def _files_of(source: Path, recursive: bool, outside: Path | None) -> Iterator[P
         raise DataError(f"{source}: no such file or folder")
     for name in glob.iglob(str(source), recursive=True):  # noqa: PTH207 - a pattern may be absolute
         path = Path(name)
-        if path.is_file():
+        if not path.is_dir():
             yield path
-        elif recursive and path.is_dir():
+        elif recursive:
             yield from _files_of(path, recursive, outside)
 
 

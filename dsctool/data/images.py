@@ -15,14 +15,14 @@ A file that ends early is an error; it never becomes a picture with grey rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from dsctool.data.bands import (
@@ -52,7 +52,7 @@ Models of other channels take as many; uint16 and, where ``data.image_range`` sa
 
 _PIECE = 1 << 20  # pixels
 _PAGED = ("TIFF", "GIF", "PNG", "WEBP")
-_SUBFILE_TYPE, _BITS, _PLANES, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 284, 277, 339  # TIFF tags
+_SUBFILE_TYPE, _BITS, _PLANES, _SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 254, 258, 284, 277, 338, 339  # TIFF tags
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "RGBX", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -141,6 +141,7 @@ def image_size(path: Path, size: Size | None = None) -> Size:
     with decoding(path), any_size():
         try:
             with Image.open(path) as image:
+                _refuse_stubs(image)
                 return chosen_size(_stored_size(image), _orientation(image), size, path)[0]
         except UnidentifiedImageError:
             if not is_tiff(path):
@@ -193,12 +194,19 @@ def read_raster(path: Path, size: Size | None, channels: Channels, *, count_page
     """The values of a file; to be called within :func:`~dsctool.data.decoding.decoding`."""
     try:
         with Image.open(path) as image:
+            _refuse_stubs(image)
             if not _beyond_pillow(image, channels):
                 return _from_pillow(image, size, channels, path, count_pages=count_pages)
     except UnidentifiedImageError:
         if not is_tiff(path):
             raise
     return read_tiff(path, size, channels)
+
+
+def _refuse_stubs(image: Image.Image) -> None:
+    """Of formats that Pillow recognises, and cannot read."""
+    if isinstance(image, ImageFile.StubImageFile):
+        raise UnidentifiedImageError
 
 
 def _beyond_pillow(image: Image.Image, channels: Channels) -> bool:
@@ -226,7 +234,7 @@ def _halves(image: Image.Image) -> bool:
 def _from_pillow(image: Image.Image, size: Size | None, channels: Channels, path: Path, *, count_pages: bool) -> Raster:
     if channels.page is None:
         frame = _frame(image, size, channels, path)
-        return Raster(frame.values, frame.extra, len(_pages(image)) if count_pages else 1, frame.halved)
+        return replace(frame, pages=len(_pages(image)) if count_pages else 1)
     pages = _pages(image)
     frames = []
     for number in chosen_pages(len(pages), channels, path):
@@ -258,6 +266,7 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
     orientation = _orientation(image)  # which decodes a PNG file
     _, turn = chosen_size(_stored_size(image), orientation, size, path)
     kind = _widened(image)
+    spare = _spare(image)
     nodata = image.tag_v2.get(NODATA) if image.format == "TIFF" else None  # type: ignore[attr-defined]
     image.load()
     if halved and not channels.plain:
@@ -271,12 +280,22 @@ def _frame(image: Image.Image, size: Size | None, channels: Channels, path: Path
         values = values if turn else as_stored(values, orientation)
     elif turn:
         values = upright(values, orientation)
-    return Raster(values, raster.extra, halved=raster.halved)
+    return Raster(values, raster.extra, halved=raster.halved, spare=spare)
+
+
+def _spare(image: Image.Image) -> int:
+    """How many bands of a TIFF file that Pillow takes for alpha, or leaves out, it does not call so."""
+    if image.format != "TIFF" or image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX"):
+        return 0
+    kinds = image.tag_v2.get(_EXTRA_SAMPLES, ())  # type: ignore[attr-defined]
+    return sum(kind == 0 for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
 
 
 def _values(image: Image.Image, channels: Channels, *, halved: bool, kind: type[np.integer[Any]] | None) -> Raster:
-    """kind: of the values, where Pillow has widened them."""
+    """kind: of the values, where Pillow gives them as others."""
     mode = image.mode
+    if kind is np.int8:
+        return Raster(np.array(image).view(np.int8)[:, :, None])
     if mode[0] in "IF":
         values = np.array(image)
         return Raster(values.astype(kind or values.dtype.newbyteorder("="), copy=False)[:, :, None])
@@ -322,11 +341,11 @@ def _read_as(path: Path, order: str) -> Values:
 
 
 def _widened(image: Image.Image) -> type[np.integer[Any]] | None:
-    """What a TIFF file holds that Pillow gives as signed values of 32 bits."""
-    if image.format != "TIFF" or image.mode != "I":
+    """What a TIFF file holds that Pillow gives as signed values of 32 bits, or without their sign."""
+    if image.format != "TIFF" or image.mode not in ("I", "L"):
         return None
     tags = image.tag_v2  # type: ignore[attr-defined]
-    kinds: dict[tuple[int, int], type[np.integer[Any]]] = {(16, 2): np.int16, (32, 1): np.uint32}
+    kinds: dict[tuple[int, int], type[np.integer[Any]]] = {(8, 2): np.int8, (16, 2): np.int16, (32, 1): np.uint32}
     return kinds.get((tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0]))
 
 

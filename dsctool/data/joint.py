@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsctool.data.agreement import NORMALISED, Columns, disagreements
+from dsctool.data.agreement import MASK, NORMALISED, Columns, disagreements
 from dsctool.data.duplicates import duplicates
 from dsctool.data.extents import Extents
 from dsctool.data.faults import MANY, Fault
@@ -35,22 +35,20 @@ def joint_faults(
     chosen = annotations.take(~annotations.crowd)
     extents = Extents.of(chosen.shapes, sizes[chosen.image])
     found = disagreements(_columns(chosen, sizes, extents, outside, rows))
-    exact: dict[int, int] = {}
-    near: dict[int, int] = {}
-    if not any(problem.kind == NORMALISED for problem in found.whole):  # then all masks are the same few pixels
-        exact, near = duplicates(chosen, sizes[chosen.image], extents)
-    each = [
-        *((row, Problem("duplicate", _named(chosen, _REPEATS, exact, row), "warning")) for row in exact),
-        *((row, Problem("duplicate", _named(chosen, _NEARLY, near, row), "warning")) for row in near),
-    ]
+    repeated: list[tuple[int, Problem]] = []
+    if not {problem.kind for problem in found.whole} & {MASK, NORMALISED}:  # of wrong masks many are alike
+        twice = duplicates(chosen, sizes[chosen.image], extents)
+        for text, rows_of in ((_REPEATS, twice.exact), (_NEARLY, twice.near), (_OTHER_CLASS, twice.other_class)):
+            repeated += [(row, Problem("duplicate", _named(chosen, text, rows_of, row), "warning")) for row in rows_of]
     faults = [Fault(file.path, "file", None, None, each.kind, each.message, each.severity) for each in found.whole]
-    for row, problem in [*found.each, *sorted(each, key=lambda item: item[0])]:
+    for row, problem in [*found.each, *sorted(repeated, key=lambda item: item[0])]:
         where = int(chosen.id[row]), int(chosen.place[row])
         faults.append(Fault(file.path, "annotation", *where, problem.kind, problem.message, problem.severity))
     return faults
 
 
 _REPEATS = "repeats {}: the same class and shape in the same image"
+_OTHER_CLASS = "has just the shape of {}, and another class: one of the two is wrong, or one thing has two classes"
 _NEARLY = "nearly repeats {}: the same class, and masks with an IoU of 0.9 or more"
 
 

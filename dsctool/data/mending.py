@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from dsctool.data.agreement import BOX, MASK, SHARE, areas_differ, boxes_fit
+from dsctool.data.agreement import BOX, FEW, MASK, NORMALISED, SHARE, areas_differ, boxes_fit
 from dsctool.data.columns import Reading, has_segmentations, read_columns
 from dsctool.data.extents import Extents
 from dsctool.data.faults import Fault, Subject
@@ -27,7 +27,7 @@ from dsctool.data.layout import SplitFiles
 from dsctool.data.mended_ids import Ids
 from dsctool.data.records import annotation_file
 from dsctool.data.rules import BORDER, Needs, annotation_problems, known_size
-from dsctool.data.segmentations import is_stray, segmentation_problem
+from dsctool.data.segmentations import is_flat, is_stray, segmentation_problem
 from dsctool.data.shapes import Shapes, drawing_of
 from dsctool.errors import DataError
 from dsctool.files import read_json
@@ -74,9 +74,12 @@ class _Mender:
     def __post_init__(self) -> None:
         kinds = Counter(fault.kind for fault in self.reading.faults if fault.subject == "annotation")
         whole = {fault.kind for fault in self.reading.faults if fault.subject == "file"}
-        self.doubtful = {fault.index for fault in self.reading.faults if fault.kind == MASK}
+        count = max(len(self.reading.annotations), 1)
+        self.doubtful = {fault.index for fault in self.reading.faults if fault.kind in (MASK, NORMALISED)}
+        if kinds[BOX] >= max(FEW, SHARE * count):  # many that nothing explains
+            self.doubtful.add(None)
         self.all_boxes = BOX in whole  # then those that fit by chance are no better
-        self.all_areas = kinds["area"] >= SHARE * max(len(self.reading.annotations), 1)
+        self.all_areas = kinds["area"] >= SHARE * count
 
     def _tell(self, subject: Subject, entry: Mapping[str, Any], index: int) -> Tell:
         id_ = entry.get("id")
@@ -110,7 +113,7 @@ class _Mender:
             else:
                 kept.append(entry)
         self.content["images"] = kept
-        self.sizes = {entry["id"]: known_size(entry) for entry in kept if _has_id(entry)}
+        self.sizes = {entry["id"]: self._size(entry) for entry in kept if _has_id(entry)}
 
     def _renumbered(self, key: str, subject: Subject) -> Ids:
         ids = Ids.of([entry.get("id") for entry in self.content[key] if isinstance(entry, dict)])
@@ -145,13 +148,31 @@ class _Mender:
             tell(f"file_name {name!r} is {found!r} now, the only file that fits")
 
     def _measure(self, entry: Entry, tell: Tell) -> None:
-        if known_size(entry) is not None or any(entry.get(key) is not None for key in ("width", "height")):
+        """Sides that are missing, no numbers or no sides; never others than the file's."""
+        if known_size(entry) is not None:
             return
         try:
-            entry["height"], entry["width"] = image_size(image_path(self.files.images, entry["file_name"]))
+            height, width = image_size(image_path(self.files.images, entry["file_name"]))
         except DataError:
             return  # which is a fault that stays
-        tell(f"width and height are those of the file, {entry['width']} x {entry['height']}")
+        if _side(entry.get("width")) in (None, width) and _side(entry.get("height")) in (None, height):
+            entry["width"], entry["height"] = width, height
+            tell(f"width and height are those of the file, {width} x {height}")
+
+    def _size(self, entry: Entry) -> Size | None:
+        """Of an image, unless its file has another one: then nothing is known of what its annotations mean."""
+        size, name = known_size(entry), entry.get("file_name")
+        if size is None or not isinstance(name, str) or "\0" in name:
+            return size
+        path = image_path(self.files.images, name)
+        try:
+            image_size(path)
+        except DataError:
+            return size
+        try:
+            return image_size(path, size)
+        except DataError:
+            return None
 
     def annotations(self) -> None:
         """One after the other; then those that are there twice."""
@@ -183,10 +204,11 @@ class _Mender:
     def _identify(self, entry: Entry, ids: Ids, used: set[int], tell: Tell) -> None:
         id_ = ids.mended(entry.get("id"))
         taken = id_ in used
-        if id_ is None or taken:
+        why = ": an earlier one has its id" if taken else ": COCO's evaluator takes 0 for none" if id_ == 0 else ""
+        if not id_ or taken:
             id_ = ids.free()
         if "id" not in entry or _differ(id_, entry["id"]):
-            tell(f"has id {id_} now{': an earlier one has its id' if taken else ''}")
+            tell(f"has id {id_} now{why}")
             entry["id"] = id_
         used.add(id_)
 
@@ -248,9 +270,10 @@ class _Mender:
 
     def _is_empty(self, entry: Entry) -> bool:
         """Nothing to learn, and nothing to find: no mask, and a box without area."""
-        box = entry.get("bbox")
+        box, shape = entry.get("bbox"), entry.get("segmentation", "")
         flat = isinstance(box, list) and len(box) == 4 and (box[2] == 0 or box[3] == 0)
-        return not entry.get("segmentation") and "segmentation" in entry and (flat or box is None or box == [])
+        undrawn = shape in ({}, None) or (isinstance(shape, list) and all(part == [] for part in shape))
+        return undrawn and (flat or box is None or box == [])
 
 
 def _mend_crowd(entry: Entry, tell: Tell) -> None:
@@ -264,10 +287,11 @@ def _drop_parts(entry: Entry, tell: Tell) -> None:
     parts = entry.get("segmentation")
     if not isinstance(parts, list):
         return
-    kept = [part for part in parts if not is_stray(part)]
-    if kept and len(kept) < len(parts):
-        entry["segmentation"] = kept
-        tell(f"polygons of fewer than 3 points left out: {len(parts) - len(kept)} of {len(parts)}")
+    for drops, what in ((is_stray, "of fewer than 3 points"), (is_flat, "without an area")):
+        kept = [part for part in parts if not drops(part)]
+        if kept and len(kept) < len(parts):
+            tell(f"polygons {what} left out: {len(parts) - len(kept)} of {len(parts)}")
+            entry["segmentation"] = parts = kept
 
 
 def _is_wrong(entry: Entry, size: Size) -> bool:
@@ -308,6 +332,15 @@ def _key(entry: Entry, mask: Rle | None) -> object:
     except TypeError:
         return None  # ids that are lists, say
     return key
+
+
+def _side(value: object) -> int | None:
+    """The whole number that a side is, also where it is written as 160.0 or '160'; None where it says nothing."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) else 0.0
+    except (ValueError, OverflowError):
+        return None
+    return int(number) if number > 0 and number.is_integer() else None
 
 
 def _has_id(entry: object) -> bool:

@@ -142,13 +142,15 @@ def _category_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
 
 def _repeated_names(file: AnnotationFile) -> Iterator[Fault]:
     """Categories that only their ids tell apart: people, and models of other data with other ids, can't."""
-    first: dict[str, object] = {}
+    first: dict[str, tuple[object, str]] = {}
     for index, entry in enumerate(file.categories):
         name, id_ = (entry.get("name"), entry.get("id")) if isinstance(entry, Mapping) else (None, None)
         if not isinstance(name, str) or not _is_whole(id_):
             continue
-        if first.setdefault(name, id_) != id_:
-            message = f"has the name of category {first[name]}, {_shown(name)}: give it another"
+        other, spelled = first.setdefault(" ".join(name.split()).casefold(), (id_, name))
+        if other != id_:
+            but = "" if name == spelled else " but for blanks or letter case"
+            message = f"has the name of category {other}{but}, {_shown(name)}: give it another, or make the two one"
             yield Fault(file.path, "category", id_, index, "duplicate name", message, "warning")
 
 
@@ -226,9 +228,9 @@ def _scalar_problems(entry: Entry, needs: Needs) -> Iterator[Problem]:
     if crowd is not None and not (isinstance(crowd, Real) and crowd in (0, 1)):
         yield Problem("number", f"iscrowd must be 0 or 1, not {_shown(crowd)}")
     if area is not None and not _is_number(area):
-        yield Problem("number", f"area must be a finite number, not {_shown(area)}")
+        yield Problem("number", f"area must be a finite number, not {_kind(area)}")
     elif area is not None and area < 0 and needs.pictures:
-        yield Problem("number", f"area is negative: {entry['area']}")
+        yield Problem("number", "area is negative")
 
 
 def _box_problem(box: object, size: Size | None) -> Problem | None:
@@ -239,7 +241,7 @@ def _box_problem(box: object, size: Size | None) -> Problem | None:
         return Problem("box", f"bbox must have 4 numbers (x, y, width, height), not {len(box)}")
     for value in box:
         if not _is_number(value):
-            return Problem("number", f"bbox must hold finite numbers, not {_shown(value)}")
+            return Problem("number", f"bbox must hold finite numbers, not {_kind(value)}")
     width, height = box[2:]
     if width < 0 or height < 0:
         return Problem("box", f"bbox has a negative size: {width} x {height}")
@@ -296,6 +298,13 @@ def escapes(name: str) -> bool:
     """Whether a file name leads out of the folder that it is in."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or name[1:2] == ":"
+
+
+def _kind(value: object) -> str:
+    """What stands in place of a number, without what it says: many that are wrong alike share a line."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return str(value) if value != value or abs(value) == math.inf else "one beyond any image"
+    return json_kind(value)
 
 
 def _shown(value: object) -> str:

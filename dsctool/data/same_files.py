@@ -56,7 +56,7 @@ def _otherwise(annotations: Path, folder: Path, images: Placed, paths: Sequence[
     if found:
         name, file = found[0]
         count = "1 file name is" if len(found) == 1 else f"{len(found)} file names are"
-        form = " (another Unicode form)" if normalize("NFC", name) == normalize("NFC", str(file)) else ""
+        form = " (another Unicode form)" if normalize("NFKC", name) == normalize("NFKC", str(file)) else ""
         message = f"{count} written otherwise than the only file that fits: {name!r} is taken to be '{file}'{form}"
         yield Fault(annotations, "file", None, None, "file name", message, "warning")
 
@@ -95,6 +95,21 @@ def _copies(annotations: Path, images: Placed, paths: Sequence[Path]) -> Iterato
     for place, info, same in pairs:
         message = f"is a copy of the file of {_named(same, len(pairs))}: it is looked at twice"
         yield Fault(annotations, "image", info.id, place, "duplicate", message, "warning")
+
+
+def in_both(learnt: Sequence[Path], others: Sequence[Path]) -> int:
+    """How many of the ``others`` are files that are learnt from, or copies of such."""
+    by_length: dict[int | None, set[Path]] = defaultdict(set)
+    for path in learnt:
+        by_length[_length(path)].add(path)
+    digests: dict[int | None, set[bytes]] = {}
+    count = 0
+    for path in others:
+        alike = by_length.get(length, set()) if (length := _length(path)) is not None else set()
+        if alike and length not in digests:
+            digests[length] = {_digest(each) for each in alike}
+        count += bool(alike) and (path in alike or _digest(path) in digests[length])
+    return count
 
 
 def _named(image: ImageInfo, count: int) -> str:

@@ -52,6 +52,9 @@ def segmentation_problem(segmentation: object, size: Size) -> Problem | None:
 def _polygons_problem(polygons: Sequence[object], size: Size) -> Problem | None:
     if not polygons:
         return Problem("polygon", "segmentation is empty: no polygon")
+    if len(polygons) >= FEWEST_POINTS and all(isinstance(each, list | tuple) and len(each) == 2 for each in polygons):
+        message = "segmentation is a list of [x, y] points: COCO's is a list of polygons [x, y, x, y, ...]"
+        return Problem("polygon", message)
     stray = sum(map(is_stray, polygons))
     drawn = len(polygons) - stray
     flat = outside = 0
@@ -87,12 +90,28 @@ def is_stray(polygon: object) -> bool:
     return pairs and all(map(_is_number, cast("Sequence[object]", polygon)))
 
 
+def is_flat(polygon: object) -> bool:
+    """Whether a polygon of finite numbers has no area: all its points are one, or lie on one line."""
+    return isinstance(polygon, list | tuple) and _polygon_problem(polygon, 0) is None and _is_flat(polygon)
+
+
+def _is_flat(polygon: Sequence[float]) -> bool:
+    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    points = points - points[0]
+    x, y = points[:, 0], points[:, 1]
+    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > FLAT:  # the last edge ends in the origin
+        return False
+    # A figure of eight has no signed area, yet covers pixels.
+    return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
+
+
 def _polygon_problem(polygon: Sequence[object], number: int) -> Problem | None:
     if not polygon:
         return Problem("polygon", f"polygon {number} is empty")
     if not set(map(type, polygon)) <= {int, float} and not all(map(_is_number, polygon)):
         wrong = next(value for value in polygon if not _is_number(value))
-        return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs")
+        points = ": a polygon is one list, [x, y, x, y, ...]" if isinstance(wrong, list | tuple | Mapping) else ""
+        return Problem("number", f"polygon {number} holds {json_kind(wrong)} where a number belongs{points}")
     if not all(abs(value) <= LARGEST_NUMBER for value in polygon):  # type: ignore[arg-type]
         return Problem("number", f"polygon {number} holds a number that is not finite, or beyond any image")
     if len(polygon) % 2:
@@ -119,16 +138,6 @@ def _is_outside(polygon: Sequence[float], size: Size) -> bool:
 
 def _named(size: Size) -> str:
     return f"{size[1]} x {size[0]} (width x height)"
-
-
-def _is_flat(polygon: Sequence[float]) -> bool:
-    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-    points = points - points[0]
-    x, y = points[:, 0], points[:, 1]
-    if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > FLAT:  # the last edge ends in the origin
-        return False
-    # A figure of eight has no signed area, yet covers pixels.
-    return bool(np.linalg.matrix_rank(points, tol=1e-6) < 2)
 
 
 def _rle_problem(rle: Mapping[str, object], size: Size) -> Problem | None:

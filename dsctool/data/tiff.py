@@ -40,7 +40,9 @@ def read_tiff(path: Path, size: Size | None, channels: Channels) -> Raster:
         values = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         if (nodata := pages[0].tags.get(NODATA)) is not None:
             values = without_gaps(values, nodata.value, channels.span)
-        return Raster(values, extra=extra_bands(pages[0]) if len(parts) == 1 else 0, pages=len(pages))
+        extra = extra_bands(pages[0]) if len(parts) == 1 else 0
+        spare = extra - sum(kind in _ALPHA for kind in pages[0].extrasamples or ()) if extra else 0
+        return Raster(values, extra=extra, pages=len(pages), spare=spare)
 
 
 def tiff_size(path: Path, size: Size | None) -> Size:

@@ -65,6 +65,8 @@ def _reason(annotations: Annotations, note: str, *, faulty: bool) -> str:
         return "all annotations are faulty: dsctool data check lists why" if faulty else "there are no annotations"
     if annotations.crowd.all():
         return f"all {len(annotations)} annotations are crowds (iscrowd is 1)"
+    if not annotations.box[:, 2:].any():
+        return "all boxes have a zero size"
     if (annotations.box[:, :2] + annotations.box[:, 2:] <= 2).all():
         return "its coordinates look normalised (from 0 to 1), and COCO's are pixels"
     return f"{note}, and none is left"

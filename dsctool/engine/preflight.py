@@ -138,7 +138,8 @@ def check_classes(config: Config, data: RunData, provenance: Mapping[str, str]) 
             "Set model.num_classes=null to follow the data, or use other data."
         )
     if data.val is not None:
-        match_categories(train_set.categories, data.val.dataset.categories, data.val.dataset.files.annotations)
+        val = data.val.dataset
+        match_categories(train_set.categories, val.categories, val.files.annotations, val.met)
     _check_semantic_classes(config, found, provenance)
 
 

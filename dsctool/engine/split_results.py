@@ -100,7 +100,7 @@ def run_on_split(
     require(precision, device_of(model))
     config = model.config.data
     files, data = open_split(model, root, split, progress=progress, processes=processes)
-    categories = match_categories(model.categories, data.dataset.categories, files.annotations)
+    categories = match_categories(model.categories, data.dataset.categories, files.annotations, data.dataset.met)
 
     limits = LimitCount()
     shown = in_views(task, config.tta)

@@ -240,7 +240,9 @@ def evaluate(run: Run) -> None:
     assert data is not None
     run.pace.restart()
     limits = LimitCount()
-    categories = match_categories(setup.categories, data.dataset.categories, data.dataset.files.annotations)
+    categories = match_categories(
+        setup.categories, data.dataset.categories, data.dataset.files.annotations, data.dataset.met
+    )
     setup.processes.align_buffers(setup.measured)
     evaluation, comparison = evaluate_detector(
         setup.measured, data, setup.config.data, categories,

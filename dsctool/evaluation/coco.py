@@ -13,6 +13,7 @@ from dsctool.cores import beside
 from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.limits import limit_notes
 from dsctool.evaluation.matching import IOU_THRESHOLDS, Matches, View
+from dsctool.evaluation.oddities import odd_results
 from dsctool.evaluation.precision import Curves, mean_precision, rank
 from dsctool.evaluation.protocol import COCO_AREAS, AreaRange, Protocol
 from dsctool.evaluation.sources import GroundTruthSource, PredictionsSource
@@ -176,7 +177,7 @@ def _notes(comparison: Comparison, stats: Stats) -> list[str]:
         notes.append("there are no predictions")
     if not comparison.truth.counted.all():
         notes.append("an annotation has id 0: COCO's evaluator counts a match with it as a miss; number from 1")
-    return [*notes, *limit_notes(comparison), *source.notes]
+    return [*notes, *limit_notes(comparison), *odd_results(comparison), *source.notes]
 
 
 def _described(area: AreaRange) -> str:

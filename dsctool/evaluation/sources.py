@@ -145,8 +145,14 @@ def load_both(ground_truth: GroundTruthSource, predictions: PredictionsSource) -
 
 def _predictions(data: object, reference: Reference, name: str) -> Predictions:
     if not isinstance(data, Sequence) or isinstance(data, str):
-        raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}")
+        held = [key for key in _LISTS if isinstance(data, Mapping) and isinstance(data.get(key), list)]
+        hint = f": write the list that is its {held[0]!r}, alone" if held else ""
+        raise DataError(f"{name}: a COCO results file holds a list, this holds {json_kind(data)}{hint}")
     return read_predictions(Entries(data), reference, name)
+
+
+_LISTS = ("annotations", "results", "predictions", "detections")
+"""Where other tools put results in an object."""
 
 
 def _nothing(annotations: Annotations, unused: Bools) -> list[str]:

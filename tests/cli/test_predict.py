@@ -80,11 +80,13 @@ def test_an_unreadable_image_is_reported_and_the_others_go_on(checkpoint: Path, 
     save_image(tmp_path / "photos" / "good.png")
     whole = save_image(tmp_path / "whole.jpg", width=300, height=300).read_bytes()
     (tmp_path / "photos" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "photos" / "loop.jpg").symlink_to("loop.jpg")
     out = tmp_path / "out"
     result = run(checkpoint, tmp_path / "photos", "--output", out)
     assert result.exit_code == 1
+    assert f"{tmp_path / 'photos' / 'loop.jpg'}: cannot be read" in result.stderr
     assert f"{tmp_path / 'photos' / 'cut.jpg'}: cannot be decoded" in result.stderr
-    assert "1 of 2 images could not be read" in result.stderr
+    assert "2 of 3 images could not be read" in result.stderr
     assert {entry["image_id"] for entry in read(out / "predictions.json")} == {2}
     assert [image["id"] for image in read(out / "images.json")["images"]] == [2]
     assert [path.name for path in (out / "overlays").iterdir()] == ["good.jpg"]

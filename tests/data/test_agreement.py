@@ -12,7 +12,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from dsctool.config.schema import DataConfig
-from dsctool.data.agreement import areas_differ
+from dsctool.data.agreement import BOX, areas_differ
 from dsctool.data.checks import check_data, check_for_training
 from dsctool.data.columns import read_columns
 from dsctool.data.extents import Extents
@@ -44,6 +44,9 @@ BOXES = {
     "turned": (lambda x, y, w, h: [y, x, h, w], "y, x, height, width"),
     "turned corners": (lambda x, y, w, h: [y, x, y + h, x + w], "y1, x1, y2, x2"),
     "shares": (lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT], "normalised"),
+    "x first": (lambda x, y, w, h: [x, x + w, y, y + h], "x1, x2, y1, y2"),
+    "from below": (lambda x, y, w, h: [x, HEIGHT - y - h, w, h], "y from the bottom"),
+    "percent": (lambda x, y, w, h: [100 * x / WIDTH, 100 * y / HEIGHT, 100 * w / WIDTH, 100 * h / HEIGHT], "percent"),
     "half the size": (lambda x, y, w, h: [x / 2, y / 2, w / 2, h / 2], "0.5 times as wide"),
 }
 
@@ -68,6 +71,45 @@ def test_check_training_and_evaluation_refuse_such_boxes_in_the_same_words(tmp_p
         load_ground_truth(files.annotations)
     assert str(fault) in str(training.value)
     assert fault.message in str(evaluation.value)
+
+
+def test_boxes_of_shares_are_told_from_coordinates_that_all_are_shares() -> None:
+    assert {fault.kind for fault in _spoilt(_set_box(BOXES["shares"][0]))} == {BOX}, "the masks are in order"
+
+
+def test_boxes_and_masks_outside_their_images_are_not_said_to_be_of_others_once_as_large() -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        entry["segmentation"] = [[2 * value for value in entry["segmentation"][0]]]
+        entry["bbox"] = [2 * value for value in entry["bbox"]]
+    assert not any("1 times as wide" in fault.message for fault in _spoilt(lambda entry: None, content))
+
+
+def test_boxes_counted_from_one_are_a_warning() -> None:
+    (fault,) = _spoilt(_set_box(lambda x, y, w, h: [x + 1, y + 1, w, h]))
+    assert (fault.subject, fault.severity, "counted from 1" in fault.message) == ("file", "warning", True)
+
+
+def test_inverted_masks_are_named_and_nothing_else_is_said_of_them() -> None:
+    (fault,) = _spoilt(_inverted)
+    assert (fault.subject, fault.severity, "look inverted" in fault.message) == ("file", "error", True)
+
+
+def _inverted(entry: dict[str, Any]) -> None:
+    bitmap = 1 - coco_mask.decode(coco_mask.frPyObjects(entry["segmentation"], HEIGHT, WIDTH))[:, :, 0]
+    rle = coco_mask.encode(np.asfortranarray(bitmap))
+    entry["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def test_what_some_look_like_on_a_close_look_all_of_a_large_file_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsctool.data.agreement._LOOKED_AT", 3)
+    (fault,) = _spoilt(_inverted)
+    assert fault.message.startswith("12 of 12 boxes")
+
+
+def test_a_part_without_area_spans_nothing_beside_others() -> None:
+    faults = _spoilt(lambda entry: entry["segmentation"].insert(0, [1, 1, 2, 2, 3, 3]))
+    assert {fault.kind for fault in faults} == {"polygon"}, "boxes fit the parts that have an area"
 
 
 def test_one_box_among_many_is_a_warning_of_its_own() -> None:
@@ -130,6 +172,32 @@ def test_percentages_are_suspected_where_boxes_fill_a_corner_of_larger_images() 
     assert "percentages" in fault.message
 
 
+def test_percentages_are_suspected_in_images_hardly_larger_where_there_are_many_boxes() -> None:
+    def faults(count: int) -> list[Fault]:
+        content = pieces()
+        for entry in content["images"]:
+            entry.update(width=160, height=120)
+        first = content["annotations"][0]
+        first.update(bbox=[80, 70, 19, 26], segmentation=[[80, 70, 99, 70, 99, 96, 80, 96]], area=494)
+        more = ({**content["annotations"][number % 12], "id": 100 + number, "iscrowd": 0} for number in range(count))
+        content["annotations"] += more
+        return [fault for fault in _spoilt(lambda entry: None, content) if fault.kind == "percent"]
+
+    assert (len(faults(0)), len(faults(36))) == (0, 1)
+
+
+def test_centres_are_found_without_masks_where_they_leave_their_images() -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry.update(bbox=[x + w / 2, y + h / 2, w, h])
+        del entry["segmentation"], entry["area"]
+    content["annotations"][0]["bbox"] = [84, 50, 24, 24]
+    faults = read_columns(annotation_file(content, Path("a.json")), Needs(masks=False)).faults
+    (fault,) = [fault for fault in faults if fault.subject == "file"]
+    assert "all look like centre x, centre y" in fault.message
+
+
 @pytest.mark.parametrize("needs", [Needs(masks=False), Needs(masks=False, pictures=False)])
 def test_corners_are_found_without_masks_too(needs: Needs) -> None:
     content = pieces()
@@ -155,6 +223,20 @@ def test_areas_that_are_not_the_masks_are_warnings(name: str) -> None:
     area, words = AREAS[name]
     faults = _spoilt(lambda entry: entry.update(area=area(entry)))
     assert len(faults) == len(pieces()["annotations"])
+    assert all(words in fault.message and fault.severity == "warning" for fault in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("area", "words"),
+    [(WIDTH * HEIGHT, "that of the whole image"), (0, "is 0, but the box is not empty"), (1, ""), (3000, "the box's")],
+)
+def test_areas_without_masks_are_no_more_than_the_boxes(area: float, words: str) -> None:
+    content = pieces()
+    for entry in content["annotations"]:
+        del entry["segmentation"]
+        entry["area"] = area
+    faults = read_columns(annotation_file(content, Path("a.json")), Needs(masks=False)).faults
+    assert len(faults) == (len(content["annotations"]) if words else 0)
     assert all(words in fault.message and fault.severity == "warning" for fault in faults), faults
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsctool.config.loading import load_config
-from dsctool.data.bands import PERCENTILES, RGB, Channels, Extremes, Raster, chosen, for_people, remarks, rgb, to_bytes
+from dsctool.data.bands import (
+    PERCENTILES,
+    RGB,
+    Channels,
+    Extremes,
+    Raster,
+    Span,
+    chosen,
+    for_people,
+    remarks,
+    rgb,
+    to_bytes,
+)
 from dsctool.errors import DataError
 
 
@@ -120,12 +132,37 @@ def test_grey_of_colours_is_pillows() -> None:
     assert np.abs(chosen(Raster(colours), Channels(1), "x")[..., 0] - grey).max() <= 1
 
 
+def test_a_few_pixels_that_always_shine_do_not_light_a_picture() -> None:
+    values = np.full((60, 60, 1), 300, np.uint16)
+    values[0, :3] = 65535
+    for span, words in (
+        ("full", "but for a few pixels, its 16-bit values"),
+        ("minmax", "far above all"),
+    ):
+        channels = Channels(1, span=cast("Span", span))
+        found = to_bytes(values, channels.span, "x")
+        (told,) = remarks(Raster(values), Extremes.of(values, found), channels)
+        assert words in told
+        assert "Set data.image_range to percentile" in told
+        top, rest = (Extremes.of(values[rows], found[rows]) for rows in (slice(2), slice(2, 60)))
+        assert top.with_part(rest) == Extremes.of(values, found)
+    values[:10] = 40000
+    assert remarks(Raster(values), Extremes.of(values, to_bytes(values, "full", "x")), Channels(1)) == ()
+
+
 def test_what_is_told() -> None:
+    as_ones = Raster(np.eye(3, dtype=np.uint8)[..., None])
+
     def told(found: Raster, channels: Channels = RGB) -> tuple[str, ...]:
         values = chosen(found, channels, "x")
         return remarks(found, Extremes.of(values, to_bytes(values, channels.span, "x")), channels)
 
-    assert told(Raster(np.zeros((3, 3, 3), np.uint8))) == ()
+    assert told(Raster(np.zeros((3, 3, 3), np.uint8))) == ("is black: all its values are 0",)
+    assert told(Raster(np.full((3, 3, 3), 16, np.uint8))) == ()
+    assert "below 2 of 256. Set data.image_range to percentile, minmax or [0, 1]" in told(as_ones)[0]
+    assert told(as_ones, Channels(span="minmax")) == ()
+    assert told(Raster(np.zeros((3, 3, 1), np.uint16))) == ("is black: all its values are 0",)
+    assert "no two values" in told(Raster(np.full((3, 3, 1), np.nan, np.float32)), Channels(span="minmax"))[0]
     (dim,) = told(raster(1))
     assert "nearly so: its 16-bit values are below 4096 of 65536" in dim
     assert "[0, 4095]" in dim

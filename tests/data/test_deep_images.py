@@ -119,6 +119,18 @@ def test_alpha_of_a_deep_tiff_is_dropped(tmp_path: Path) -> None:
     assert (pixels(path, MINMAX) == minmax(DEEP[..., :3])).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", ["unspecified", "unassalpha"])
+def test_bands_that_are_left_out_and_are_no_alpha_are_told_of(tmp_path: Path, dtype: Any, kind: str) -> None:
+    values = BYTES[..., :4].astype(dtype) * (257 if dtype is np.uint16 else 1)
+    path = write_tiff(tmp_path / "x.tif", values, photometric="rgb", extrasamples=[kind])
+    said = read_picture(path).remarks
+    assert [remark.partition(",")[0] for remark in said] == (
+        ["has more bands than grey or colours: the last is left out"] if kind == "unspecified" else []
+    )
+    assert read_picture(path, None, Channels(3, (4, 1, 2))).remarks == ()
+
+
 def test_signed_and_floating_point(tmp_path: Path) -> None:
     signed = DEEP[..., 0].astype(np.int16) - 1000
     Image.fromarray(DEEP[..., 0]).save(tmp_path / "x.tif")
@@ -132,6 +144,17 @@ def test_signed_and_floating_point(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "f.tif", heights)
     assert pixels(path, PERCENTILE)[0, 0].tolist() == [0, 0, 0]
     assert pixels(path, MINMAX).max() == 255
+
+
+def test_signed_values_of_8_bits_are_not_taken_for_others(tmp_path: Path) -> None:
+    signed = (BYTES[..., 0] // 2).astype(np.int8)
+    path = write_tiff(tmp_path / "x.tif", signed)
+    assert (read_image(path).numpy() == signed).all(), "none is below 0"
+    signed -= 64
+    path = write_tiff(tmp_path / "x.tif", signed)
+    with pytest.raises(DataError, match=rf"holds signed 8-bit values, from {signed.min()} to {signed.max()}"):
+        read_image(path)
+    assert (pixels(path, MINMAX) == minmax(signed[..., None])).all()
 
 
 def test_wide_whole_numbers_and_complex_ones(tmp_path: Path) -> None:

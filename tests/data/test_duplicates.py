@@ -71,13 +71,24 @@ def test_nearly_the_same_shape_is_named_as_such() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda entry: entry.update(category_id=2),
         lambda entry: entry.update(image_id=3),
         lambda entry: entry.update(iscrowd=1),
+        lambda entry: entry.update(category_id=2, segmentation=[[value + 0.3 for value in entry["segmentation"][0]]]),
     ],
 )
-def test_another_class_image_or_a_crowd_is_another_object(change: Any) -> None:
+def test_another_image_a_crowd_or_another_class_and_shape_is_another_object(change: Any) -> None:
     assert _faults(_repeated(change)) == []
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_just_the_same_shape_in_another_class_is_told_of(masks: bool) -> None:
+    content = _repeated(lambda entry: entry.update(category_id=2))
+    if not masks:
+        for entry in content["annotations"]:
+            del entry["segmentation"]
+    (fault,) = _faults(content, masks=masks)
+    assert (fault.id, fault.severity, fault.kind) == (101, "warning", "duplicate")
+    assert "has just the shape of annotation 1, and another class" in fault.message
 
 
 def test_boxes_alone_are_compared_where_no_masks_are_needed() -> None:
@@ -115,7 +126,7 @@ def test_the_same_pairs_as_by_comparing_all(data: st.DataObject) -> None:
     reading = read_columns(annotation_file(content, Path("a.json")), Needs())
     rows = reading.annotations
     sizes = reading.sizes[rows.image]
-    exact, _ = duplicates(rows, sizes, Extents.of(rows.shapes, sizes))
+    exact = duplicates(rows, sizes, Extents.of(rows.shapes, sizes)).exact
     expected: dict[int, int] = {}
     drawn = [rows.shapes.bitmap(row, (HEIGHT, WIDTH)) for row in range(len(rows))]
     for first, second in combinations(range(len(rows)), 2):

@@ -7,12 +7,13 @@ from pathlib import Path
 from unicodedata import normalize
 
 import pytest
+from PIL import Image
 
 from dsctool.config.schema import DataConfig
 from dsctool.data.checks import check_data, check_for_training
 from dsctool.data.coco import CocoDataset
 from dsctool.data.file_names import hint, image_path, only_file
-from tests.data.pieces import pieces, write_pieces
+from tests.data.pieces import HEIGHT, WIDTH, pieces, write_pieces
 
 _NAME = "Zäpfchen_ö1.png"
 
@@ -31,6 +32,10 @@ FOUND = {
     "a folder that the name lacks": ("img1.png", "sub/img1.png"),
     "blanks around it": (" img1.png ", "img1.png"),
     "a doubled slash": ("sub//img1.png", "sub/img1.png"),
+    "an address": ("https://x.org/a/img1.png?token=a%2Fb&v=1", "img1.png"),
+    "an address in a store": ("s3://bucket/a/img1.png#1", "img1.png"),
+    "wide characters": ("\uff49\uff4d\uff47\uff11.png", "img1.png"),
+    "a blank that keeps words together": ("my\u00a0cell.png", "my cell.png"),
     "all of it": ("C%3A\\X\\SUB\\Caf%C3%A9 1.PNG".replace("C%3A", "c"), normalize("NFD", "sub/café 1.png")),
 }
 
@@ -134,6 +139,15 @@ def test_a_name_that_leads_out_is_refused_with_what_may_be_meant(tmp_path: Path,
     faults = [fault for fault in check_data(tmp_path) if fault.subject == "image"]
     assert [fault.id for fault in faults] == [2]
     assert "leads out of the image folder: is '2.png' meant" in faults[0].message
+
+
+def test_images_that_are_learnt_and_measured_on_are_counted(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_pieces(tmp_path, split=split)
+    Image.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / "val" / "1.png")
+    (fault,) = check_data(tmp_path)
+    assert (fault.severity, fault.file.name) == ("note", "instances_val.json")
+    assert fault.message.startswith("2 of 3 images are those of ")
 
 
 def test_one_file_under_two_ids_is_a_warning(tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_a_file_is_taken_whatever_it_is_called(photos: Path) -> None:
     assert found.note == "ignored 3 files: .heic, .mpg, no suffix"
 
 
+def test_a_link_to_nothing_is_not_passed_over(photos: Path) -> None:
+    (photos / "gone.png").symlink_to(photos / "nothing.png")
+    for source in (photos, photos / "*.png"):
+        assert "gone.png" in names(photos, find_images([source])), "reading it says what is wrong"
+
+
 @pytest.mark.parametrize(
     ("source", "recursive", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -161,6 +162,11 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (b"\xff\xd8\xff", ""),
         (b"not an image at all", "it is not an image of a known format"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "it is not an image of a known format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "it is a HEIC picture: convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + bytes(50), "it is a video"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a pointer of Git LFS"),
+        (b"<html>404 not found</html>", "it is text, not a picture"),
     ],
 )
 def test_no_image_is_an_error(tmp_path: Path, content: bytes, said: str) -> None:
@@ -172,6 +178,14 @@ def test_no_image_is_an_error(tmp_path: Path, content: bytes, said: str) -> None
 def test_a_file_that_the_system_does_not_give_is_not_called_undecodable(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_image(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "image.png")
+    for look in (read_image, image_size):
+        with pytest.raises(DataError, match=r"image\.png: is no file, but a pipe"):
+            look(tmp_path / "image.png")
 
 
 def _encoded(kind: str, progressive: bool) -> bytes:

@@ -30,6 +30,10 @@ def _first(**values: object) -> Change:
     return lambda content: content["annotations"][0].update(values)
 
 
+def _images(**values: object) -> Change:
+    return lambda content: [entry.update(values) for entry in content["images"]]
+
+
 def _out_of_order(content: dict[str, Any]) -> None:
     """Half of the references as text."""
     for entry in content["annotations"][::2]:
@@ -83,6 +87,12 @@ SPOILT: dict[str, tuple[Change, str, int]] = {
     "an image twice": (_image_again, "of the file of image 1, which gets its annotations", 1),
     "equal entries": (lambda c: c["images"].append(dict(c["images"][0])), "an earlier entry is equal", 1),
     "one id twice": (lambda c: c["annotations"][1].update(id=1), "has id 13 now: an earlier one has its id", 1),
+    "id 0": (lambda c: c["annotations"][0].update(id=0), "has id 13 now: COCO's evaluator takes 0 for none", 1),
+    "an empty part and box": (
+        lambda c: c["annotations"].append({**c["annotations"][0], "id": 50, "segmentation": [[]], "bbox": []}),
+        "left out: an object without a mask",
+        1,
+    ),
     "no ids": (_all(lambda e: e.pop("id")), "has id", 12),
     "ids of text": (_all(lambda e: e.update(id=str(e["id"]))), "has id", 12),
     "names as ids": (_all(lambda e: e.update(id=f"a{e['id']}")), "has id", 12),
@@ -90,6 +100,20 @@ SPOILT: dict[str, tuple[Change, str, int]] = {
     "images with names as ids": (_named_images, "ids are whole numbers", 3),
     "file names": (lambda c: c["images"][0].update(file_name="D:\\x\\1.PNG"), "the only file that fits", 1),
     "no sizes": (lambda c: [c["images"][0].pop(key) for key in ("width", "height")], "width and height are", 1),
+    "sides as floats": (_images(width=96.0, height=64.0), "width and height are", 3),
+    "sides as text": (_images(width="96", height="64"), "width and height are", 3),
+    "no sides": (_images(width=0, height=None), "width and height are", 3),
+    "one side": (lambda c: c["images"][0].pop("height"), "width and height are", 1),
+    "parts without area": (
+        _all(lambda e: e["segmentation"].append([5, 5] * 4)),
+        "polygons without an area left out: 1 of 2",
+        12,
+    ),
+    "shares as boxes": (
+        _all(lambda e: e.update(bbox=[v / (WIDTH, HEIGHT)[i % 2] for i, v in enumerate(e["bbox"])])),
+        "bbox is that of the mask now",
+        12,
+    ),
     "empty object": (
         lambda c: c["annotations"].append({**c["annotations"][0], "id": 50, "segmentation": [], "bbox": [0] * 4}),
         "left out: an object without a mask",
@@ -141,12 +165,36 @@ def test_a_box_over_the_border_is_cut_and_keeps_its_mask(tmp_path: Path) -> None
     assert _left(files, mended.content) == []
 
 
-def test_masks_that_may_be_wrong_mend_nothing(tmp_path: Path) -> None:
+def _turn(entry: dict[str, Any]) -> None:
     """Points in the order y, x: a box from them would be of another place."""
+    points = entry["segmentation"][0]
+    entry["segmentation"] = [[value for pair in zip(points[1::2], points[::2], strict=True) for value in pair]]
+
+
+def _share(entry: dict[str, Any]) -> None:
+    """All of an image are drawn as one pixel, as if they were one object."""
+    if entry["id"] % 4 < 2:
+        entry["segmentation"] = [[v / (WIDTH, HEIGHT)[i % 2] for i, v in enumerate(entry["segmentation"][0])]]
+        entry["bbox"] = [v / (WIDTH, HEIGHT)[i % 2] for i, v in enumerate(entry["bbox"])]
+
+
+def _grow(entry: dict[str, Any]) -> None:
+    """Boxes of whole things of which the masks show a part, say."""
+    x, y, w, h = entry["bbox"]
+    entry["bbox"] = [x - 10, y - 8, w * 1.2 + 10, h * 1.5 + 8]
+
+
+@pytest.mark.parametrize("change", [_turn, _share, _grow])
+def test_masks_that_may_be_wrong_mend_nothing(tmp_path: Path, change: Change) -> None:
     content = pieces()
-    for entry in content["annotations"]:
-        points = entry["segmentation"][0]
-        entry["segmentation"] = [[value for pair in zip(points[1::2], points[::2], strict=True) for value in pair]]
+    _all(change)(content)
+    assert mend(write_pieces(tmp_path, content)).changes == []
+
+
+def test_nothing_is_mended_in_an_image_of_another_size_than_its_file(tmp_path: Path) -> None:
+    """Boxes would be cut where the image does not end."""
+    content = pieces()
+    _images(width=80, height=60)(content)
     assert mend(write_pieces(tmp_path, content)).changes == []
 
 

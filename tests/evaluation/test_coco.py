@@ -353,7 +353,10 @@ def test_a_file_that_is_no_ground_truth(text: str, said: str, tmp_path: Path) ->
 
 def test_files_that_are_no_results(tmp_path: Path) -> None:
     (tmp_path / "dt.json").write_text("{}")
-    with pytest.raises(DataError, match=r"dt.json: a COCO results file holds a list"):
+    with pytest.raises(DataError, match=r"dt.json: a COCO results file holds a list, this holds an object$"):
+        evaluate(generated_truth(), tmp_path / "dt.json")
+    (tmp_path / "dt.json").write_text('{"results": []}')
+    with pytest.raises(DataError, match="write the list that is its 'results', alone"):
         evaluate(generated_truth(), tmp_path / "dt.json")
     with pytest.raises(DataError, match=r"nowhere.json: no such file"):
         evaluate(generated_truth(), tmp_path / "nowhere.json")

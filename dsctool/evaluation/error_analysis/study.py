@@ -18,6 +18,7 @@ from dsctool.evaluation.error_analysis.suppression import measure_suppression
 from dsctool.evaluation.error_analysis.types import BACKGROUND_IOU, FOREGROUND_IOU, Surroundings, surroundings
 from dsctool.evaluation.limits import limit_notes
 from dsctool.evaluation.matching import View
+from dsctool.evaluation.oddities import odd_results
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
 from dsctool.evaluation.predictions import Predictions
 from dsctool.evaluation.protocol import Protocol
@@ -132,4 +133,4 @@ def _notes(compared: Comparison, candidates: Predictions | None) -> list[str]:
         notes.append(f"{results.name}: there are no predictions")
     if candidates is not None and not len(candidates):
         notes.append(f"{candidates.name}: there are no candidates")
-    return [*notes, *limit_notes(compared), *source.notes]
+    return [*notes, *limit_notes(compared), *odd_results(compared), *source.notes]

@@ -25,6 +25,7 @@ from dsctool.evaluation.huddle.matched import image_precision
 from dsctool.evaluation.huddle.measuring import Bootstrap, Measuring
 from dsctool.evaluation.huddle.schema import Cell, HuddleReport
 from dsctool.evaluation.limits import limit_notes
+from dsctool.evaluation.oddities import odd_results
 from dsctool.evaluation.overlaps import Overlap, largest_overlaps
 from dsctool.evaluation.protocol import Protocol
 from dsctool.evaluation.sources import GroundTruth, GroundTruthSource, PredictionsSource
@@ -203,4 +204,5 @@ def _notes(compared: Sequence[Comparison]) -> list[str]:
             notes.append(f"{each.results.name}: there are no predictions")
         elif source.has_masks and "segm" not in each.kinds:
             notes.append(f"no numbers for masks of {each.results.name}: it has boxes only")
+        notes += odd_results(each)
     return [*notes, *limit_notes(compared[0]), *compared[0].source.notes]
