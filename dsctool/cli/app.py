@@ -39,7 +39,7 @@ COMMANDS = {
     "predict": Command("predict", "predict", "Find instances in images: COCO results and overlays."),
     "huddle-report": Command("huddle_report", "huddle_report", "Measure AP where instances crowd and overlap."),
     "visualize-switch": Command("visualize_switch", "visualize_switch", "Draw the learned switch of every SAC layer."),
-    "ablate": Command("ablate", "ablate", "Train the rows of a table with several seeds: what differs for sure."),
+    "ablate": Command("ablate", "ablate", "Rows of a table, several seeds: what differs for sure."),
     "benchmark": Command("benchmark", "benchmark", "Time models by stage, side by side, beside the machine."),
     "convert": Command("convert", "convert", "Turn published checkpoints into this project's, and back."),
     "data": Command("data", "app", "Check, describe and make data sets."),

@@ -136,7 +136,9 @@ class Crew:
         return code if code >= 0 else 128 - code
 
     def _environment(self) -> Mapping[str, str]:
-        return os.environ if self.threads is None else os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        # Unbuffered, so that an error is what a log ends with.
+        threads = {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
+        return os.environ | {"PYTHONUNBUFFERED": "1"} | threads
 
 
 def _ready(jobs: Sequence[Job], missing: set[str]) -> list[Job]:

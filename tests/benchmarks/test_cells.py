@@ -14,7 +14,7 @@ from tests.evaluation.crowded import pycocotools_stats
 
 def test_what_is_perfect_finds_all_that_is_counted(tmp_path: Path) -> None:
     truth, results = (json.loads(path.read_text()) for path in cell_set(tmp_path / "cells", images=1, instances=150))
-    assert check_data(tmp_path / "cells") == []
+    assert [fault for fault in check_data(tmp_path / "cells") if fault.severity != "note"] == []
     assert len(truth["annotations"]) == len(results) == 150
     for kind in ("bbox", "segm"):
         ap, *_, recall_1, recall_10, recall_100, _, _, _ = pycocotools_stats(truth, results, kind)

@@ -17,7 +17,8 @@ from tests.benchmarks.training_set import training_set
 
 def test_the_set_is_faultless_and_what_it_says(tmp_path: Path) -> None:
     root = training_set(tmp_path, images=120)
-    assert {fault.kind for fault in check_data(root)} <= {"duplicate"}, "shapes are drawn from few"
+    found = {fault.kind for fault in check_data(root) if fault.severity != "note"}
+    assert found <= {"duplicate"}, "shapes are drawn from few"
     content = json.loads((root / "annotations" / "instances_train2017.json").read_text())
     assert (len(content["images"]), len(content["annotations"])) == (120, round(120 * 860_001 / 118_287))
     assert len(json.loads((root / "annotations" / "instances_val2017.json").read_text())["images"]) == 5
