@@ -309,7 +309,8 @@ def memory(checkpoint: Path | None, sizes: Sequence[str]) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         for text in sizes:
-            size, tile, suffix = [*text.split(":"), "1024", "png"][:3] if text.count(":") < 2 else text.split(":")
+            given = text.split(":")
+            size, tile, suffix = given + ["", "1024", "png"][len(given) :]
             width, height = map(int, size.split("x"))
             path = Path(name) / f"{size}.{suffix}"
             measured([sys.executable, "-m", "tests.benchmarks.tiles", "picture", path, width, height])
