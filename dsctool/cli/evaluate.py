@@ -27,6 +27,7 @@ from dsctool.cli.options import (
     Split,
     SplitName,
     Tiles,
+    TilesAtOnce,
     protocol_from,
     with_tiles,
     with_tta,
@@ -74,6 +75,7 @@ def evaluate(
     tta: TTA = False,
     tiles: Tiles = None,
     overlap: Overlap = None,
+    batch: TilesAtOnce = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also the numbers of every category.")] = False,
     max_dets: MaxDets = None,
     areas: Areas = None,
@@ -226,6 +228,7 @@ def evaluate(
                 "--score-threshold": score_threshold != SCORE_THRESHOLD, "--test-dev": test_dev, "--output": output,
                 "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite, "--counts": counts,
                 "--operating-point": operating_point, "--store": store, "--tiles": tiles, "--overlap": overlap,
+                "--batch": batch,
             },
         )  # fmt: skip
         if checkpoint is not None and data is not None:
@@ -246,6 +249,7 @@ def evaluate(
             "--json": json_file, "--split": split is not Split.VAL, "--per-class": per_class, "--max-dets": max_dets,
             "--areas": areas, "--huddle": huddle, "--errors": errors, "--counts": counts,
             "--operating-point": operating_point, "--store": store, "--tiles": tiles, "--overlap": overlap,
+            "--batch": batch,
         },
     )  # fmt: skip
     from dsctool.evaluation.coco import evaluate_comparison
@@ -262,7 +266,7 @@ def evaluate(
             "--tta, --tiles, --weights and --precision are for running a model: --ground-truth compares files"
         )
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
-    changes = with_tiles(with_tta(overrides or [], tta), tiles, overlap)
+    changes = with_tiles(with_tta(overrides or [], tta), tiles, overlap, batch)
     if test_dev and checkpoint is not None and data is not None and output is not None:
         submission = Submission(checkpoint, name, changes, data, output, algorithm, precision, device)
         write_test_dev(submission, resume=resume, overwrite=overwrite)

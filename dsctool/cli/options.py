@@ -28,14 +28,15 @@ def with_tta(overrides: Sequence[str], tta: bool) -> list[str]:
     return [*(["data.tta={}"] if tta else []), *overrides]
 
 
-def with_tiles(overrides: Sequence[str], size: int | None, overlap: float | None) -> list[str]:
+def with_tiles(overrides: Sequence[str], size: int | None, overlap: float | None, batch: int | None) -> list[str]:
     """The values to change, which may change tiles themselves."""
+    further = {"overlap": overlap, "batch": batch}
+    given = {name: value for name, value in further.items() if value is not None}
     if size is None:
-        if overlap is not None:
-            raise typer.BadParameter("is for --tiles PIXELS", param_hint="--overlap")
+        if given:
+            raise typer.BadParameter("is for --tiles PIXELS", param_hint=f"--{next(iter(given))}")
         return list(overrides)
-    words = [f"data.tiles.size={size}"] + ([] if overlap is None else [f"data.tiles.overlap={overlap:g}"])
-    return [*words, *overrides]
+    return [f"data.tiles.size={size}", *(f"data.tiles.{name}={value:g}" for name, value in given.items()), *overrides]
 
 
 class Split(StrEnum):
@@ -78,6 +79,9 @@ Overlap = Annotated[
         max=0.5,
         help="With --tiles: what a window shares with the next one.  [default: 0.25]",
     ),
+]
+TilesAtOnce = Annotated[
+    int | None, typer.Option("--batch", metavar="N", min=1, help="With --tiles: windows at once.  [default: 1]")
 ]
 IMAGES_HELP = (
     "Image files, folders of them, and patterns in quotes, as in 'photos/*.png'; and values to change, as in "

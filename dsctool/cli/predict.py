@@ -23,6 +23,7 @@ from dsctool.cli.options import (
     Overwrite,
     PrecisionName,
     Tiles,
+    TilesAtOnce,
     as_option,
     images_and_overrides,
     with_tiles,
@@ -86,6 +87,7 @@ def predict(
     tta: TTA = False,
     tiles: Tiles = None,
     overlap: Overlap = None,
+    batch: TilesAtOnce = None,
     no_overlays: Annotated[bool, typer.Option("--no-overlays", help="Draw no overlays.")] = False,
     no_labels: NoLabels = False,
     color: Coloring = None,
@@ -155,7 +157,7 @@ def predict(
     from dsctool.interop.checkpoint import load_model
 
     paths, words = images_and_overrides(images)
-    overrides = with_tiles(with_tta(words, tta), tiles, overlap)
+    overrides = with_tiles(with_tta(words, tta), tiles, overlap, batch)
     if not paths:
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     for file, option in ((semantic, "--semantic"), (stuff_labels, "--stuff-labels")):

@@ -149,7 +149,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predict(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["predict", checkpoint, photos, "--tiles", "64", "--overlap", "0.2", "--output", out]
+    words = ["predict", checkpoint, photos, "--tiles", "64", "--overlap", "0.2", "--batch", "3", "--output", out]
     result = run(*words, "--score-threshold", "0")
     assert result.exit_code == 0, result.stderr
     results = read(out / "predictions.json")
@@ -196,6 +196,7 @@ def test_what_looks_at_whole_images_refuses_tiles(checkpoint: Path, photos: Path
 def test_options_that_make_no_sense(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     for words, said in (
         (["predict", checkpoint, photos, "--overlap", "0.1", "--output", tmp_path / "x"], "is for --tiles"),
+        (["predict", checkpoint, photos, "--batch", "2", "--output", tmp_path / "x"], "is for --tiles"),
         (["eval", "--ground-truth", "a", "--predictions", "b", "--tiles", "5"], "are for running a model"),
         (["eval", checkpoint, "--data", tmp_path, "--panoptic", "--tiles", "5"], "cannot have --tiles"),
         (["predict", checkpoint, photos, "data.tiles.overlap=0.7", "--output", tmp_path / "x"], "data.tiles.overlap"),
