@@ -63,11 +63,13 @@ def times_of(trials: Sequence[Trial], data: Path, device: str, file: Path) -> di
     from dsctool.engine.benchmark.plan import Plan, run
     from dsctool.engine.benchmark.subjects import Named
 
-    models: dict[str, Named] = {}
+    first: dict[str, Trial] = {}
     for trial in trials:
-        if trial.stats.exists() and trial.row.name not in models:
-            models[trial.row.name] = Named(str(trial.trained / "last.pt"), trial.row.seen, title=trial.row.name)
-    if file.exists():
+        if trial.stats.exists():
+            first.setdefault(trial.row.name, trial)
+    models = {name: Named(str(trial.trained / "last.pt"), trial.row.seen, title=name) for name, trial in first.items()}
+    newest = max(trial.stats.stat().st_mtime_ns for trial in first.values())
+    if file.exists() and file.stat().st_mtime_ns >= newest:
         kept = cast("dict[str, dict[str, float]]", read_json(file))
         if kept.keys() == models.keys():
             return {name: Timed(**values) for name, values in kept.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from dsctool.config.grid import Grid, RatesConfig, Row
 from dsctool.config.loading import load_config
 from dsctool.config.schema import Config
 from dsctool.errors import DsctoolError
-from dsctool.files import read_json
+from dsctool.files import read_json, write_text
 from dsctool.runs.state import RunState, read_state
 from dsctool.runs.summary import CONFIG
 
@@ -82,13 +83,35 @@ class Trial:
                 f"{f' (and {len(wrong) - 1} more differ)' if len(wrong) > 1 else ''}: name another --output"
             )
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether its results are of the weights that are there, looked at as the row says."""
+        weights = self.trained / "last.pt"
+        if not self.stats.exists() or not weights.exists():
+            return False
+        known = self.row.of is None or (self._record.exists() and read_json(self._record) == list(self.row.seen))
+        return known and self.stats.stat().st_mtime_ns >= weights.stat().st_mtime_ns
+
+    @property
+    def _record(self) -> Path:
+        """How the weights of another row were looked at."""
+        return self.folder / "seen.json"
+
+    def _begin(self) -> None:
+        """What was measured before counts no more."""
+        self.stats.unlink(missing_ok=True)
+        if self.row.of is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self._record, json.dumps(list(self.row.seen)) + "\n")
+
     def job(self, data: Path) -> Job | None:
         """What is still to be done; None where nothing is."""
         steps = []
         if self.row.of is None and not self.is_trained:
             words = ("train", self.row.base, *self.words, "--data", str(data), "--output", str(self.trained))
             steps.append(Step(f"Train {self.name}", words, self.trained / "last.pt"))
-        if steps or not self.stats.exists():
+        if steps or not self.is_measured:
+            self._begin()
             files = ("--predictions", str(self.results), "--json", str(self.stats))
             words = ("eval", str(self.trained / "last.pt"), *self.row.seen, "--data", str(data), *files)
             steps.append(Step(f"Measure {self.name}", words, self.stats))

@@ -7,8 +7,10 @@ Two things are by chance: which seeds were trained, and which images were measur
 - Images: they are drawn with replacement, the same draws for all rows and seeds, and the standard error is the standard
   deviation over the draws of the mean over the seeds.
 
-The squares of both add up, and the interval is as wide as Student's distribution says for so many degrees of freedom
-(Satterthwaite 1946): with few seeds, wide.
+Each makes an interval of its own, that of the seeds as wide as Student's distribution says for ``n - 1`` degrees of
+freedom: with few seeds, wide. The squares of their half widths add up. (One Student's interval around both errors
+together, with Satterthwaite's degrees of freedom, holds the truth in 88 instead of 95 % with two seeds, and in 91 %
+with three.)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -96,15 +99,11 @@ def _estimate(value: float, seeds: list[_Variance], images: float) -> Estimate:
     by_seeds = math.sqrt(sum(each.value for each in parts)) if parts else math.nan
     if not math.isnan(images):
         parts.append(_Variance(images, _MANY))
-    total = sum(each.value for each in parts)
-    if not parts or math.isnan(value):
-        return Estimate(value, math.nan, math.nan, by_seeds, math.sqrt(images))
-    squares = sum(each.value**2 / each.freedom for each in parts)
-    freedom = total**2 / squares if squares > 0 else _MANY
-    reach = student(min(max(freedom, 1.0), _MANY)) * math.sqrt(total)
+    reach = math.sqrt(sum(student(each.freedom) ** 2 * each.value for each in parts)) if parts else math.nan
     return Estimate(value, value - reach, value + reach, by_seeds, math.sqrt(images))
 
 
+@cache
 def student(freedom: float, level: float = LEVEL) -> float:
     """How many standard errors to each side hold ``level`` of Student's distribution."""
     # With t = sqrt(freedom) tan(u), its density is a power of a cosine.

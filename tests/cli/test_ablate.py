@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_every_run_is_an_ordinary_one(made: tuple[Path, Result]) -> None:
         assert f"seed: {seed}" in (out / f"runs/htc/seed-{seed}/config.yaml").read_text()
         assert (out / f"runs/htc/seed-{seed}/best.pt").exists()
         assert sorted(path.name for path in (out / f"runs/mask/seed-{seed}").iterdir()) == [
-            "measured.npz", "predictions.json", "stats.json",
+            "measured.npz", "predictions.json", "seen.json", "stats.json",
         ]  # fmt: skip
     shown = CliRunner().invoke(app, ["runs", str(out / "runs")])
     assert shown.output.count("finished") == 2
@@ -140,6 +141,30 @@ def test_a_lost_part_is_made_again(made: tuple[Path, Result], monkeypatch: pytes
     monkeypatch.setattr(Crew, "_call", lambda *call: ran.append(call[2].words[0]) or in_this_process(*call))
     assert ablate(grid, "--seeds", "0,1").exit_code == 0
     assert ran == ["eval"]
+    assert results(grid) == before
+
+
+def test_what_was_measured_of_other_weights_or_otherwise_is_measured_again(
+    made: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, _ = made
+    ran: list[str] = []
+    monkeypatch.setattr(Crew, "_call", lambda *call: ran.append(call[1].name) or in_this_process(*call))
+    weights = grid.parent / "out/runs/htc/seed-1/last.pt"
+    later = max(path.stat().st_mtime for path in grid.parent.glob("out/runs/*/seed-1/stats.json")) + 0.001
+    os.utime(weights, (later, later))
+    assert ablate(grid, "--seeds", "0,1", "--no-times").exit_code == 0
+    assert ran == ["htc, seed 1", "mask, seed 1"]
+    ran.clear()
+    before = results(grid)
+    try:
+        grid.write_text(GRID.replace("postprocess.nms=mask", "postprocess.score_threshold=0.9"))
+        assert ablate(grid, "--seeds", "0,1", "--no-times").exit_code == 0
+        assert ran == ["mask, seed 0", "mask, seed 1"]
+        assert results(grid)["rows"][1]["changes"] == ["postprocess.score_threshold=0.9"]
+    finally:
+        grid.write_text(GRID)
+        assert ablate(grid, "--seeds", "0,1", "--no-times").exit_code == 0
     assert results(grid) == before
 
 

@@ -47,6 +47,19 @@ def test_intervals_of_no_difference_cover_zero_as_often_as_they_say(shared: bool
     assert 0.92 * 400 <= covered <= 0.99 * 400
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("ratio", [0.1, 1, 2, 10])
+def test_few_seeds_cover_as_well(seeds: int, ratio: float) -> None:
+    """ratio: of the error by seeds to that by images."""
+    random, held = np.random.default_rng(5), 0
+    for _ in range(400):
+        images = random.normal(0, 1, IMAGES)
+        own = random.normal(0, ratio * math.sqrt(seeds / IMAGES), seeds)
+        draws = images[random.integers(IMAGES, size=(DRAWS, IMAGES))].mean(axis=1)
+        held += mean_of(own + images.mean(), own[:, None] + draws).sign == 0
+    assert held >= 0.925 * 400
+
+
 def test_pairs_are_worth_seeds_where_seeds_do_the_same_to_both() -> None:
     random = np.random.default_rng(4)
     rows = pair(random, shared=True)
@@ -60,9 +73,7 @@ def test_the_definition() -> None:
     values, drawn = np.array([0.3, 0.4, 0.35]), np.array([[0.3, 0.32], [0.4, 0.42], [0.35, 0.36]])
     found = mean_of(values, drawn)
     by_seeds, by_images = np.std(values, ddof=1) / math.sqrt(3), np.std(drawn.mean(axis=0), ddof=1)
-    total = by_seeds**2 + by_images**2
-    freedom = total**2 / (by_seeds**4 / 2 + by_images**4 / 1e6)
-    reach = student(freedom) * math.sqrt(total)
+    reach = math.hypot(student(2) * by_seeds, student(1e6) * by_images)
     assert found == Estimate(
         pytest.approx(0.35), pytest.approx(0.35 - reach), pytest.approx(0.35 + reach),
         pytest.approx(by_seeds), pytest.approx(by_images),
