@@ -41,6 +41,7 @@ COMMANDS = {
     "visualize-switch": Command("visualize_switch", "visualize_switch", "Draw the learned switch of every SAC layer."),
     "ablate": Command("ablate", "ablate", "Rows of a table, several seeds: what differs for sure."),
     "benchmark": Command("benchmark", "benchmark", "Time models by stage, side by side, beside the machine."),
+    "export": Command("export", "export", "Write a checkpoint as ONNX or pt2, compared with it."),
     "convert": Command("convert", "convert", "Turn published checkpoints into this project's, and back."),
     "data": Command("data", "app", "Check, describe and make data sets."),
     "configs": Command("configs", "app", "List, show, compare and check configurations."),

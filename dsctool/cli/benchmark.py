@@ -155,15 +155,15 @@ def _pixels(size: str | None) -> Size | None:
 
 def _precisions(models: Sequence[Named], data: Path, device: str) -> dict[str, Precision]:
     """Box and mask AP of every checkpoint."""
+    from dsctool.engine.inference import load_runnable
     from dsctool.engine.split_results import evaluate_model
-    from dsctool.interop.checkpoint import load_model
     from dsctool.terms import KINDS
 
     found: dict[str, Precision] = {}
     for model in models:
         if not model.has_weights:
             continue
-        detector = load_model(model.name, overrides=model.overrides)
+        detector = load_runnable(model.name, overrides=model.overrides)
         with counting() as progress:
             stats = evaluate_model(detector, data, device=device, progress=progress).stats
         found[model.name] = {kind: numbers["AP"] for kind in KINDS if (numbers := stats[kind]) is not None}

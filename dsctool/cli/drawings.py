@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from dsctool.coco_results import Result
     from dsctool.data.image_files import ImageFile
     from dsctool.data.pictures import Picture
+    from dsctool.engine.inference import Runnable
     from dsctool.engine.object_sizes import SmallCount
     from dsctool.engine.panoptic import PanopticFusion
     from dsctool.engine.work_file import PanopticEntry
-    from dsctool.models.detector import Detector
     from dsctool.structures import Detections
     from dsctool.visualize.draw import Style
 
@@ -71,7 +71,7 @@ def as_option(no_labels: bool, color: ColorBy | None) -> dict[str, object]:
 
 
 def drawings(
-    files: list[ImageFile], model: Detector, targets: Targets, thresholds: Mapping[int, float],
+    files: list[ImageFile], model: Runnable, targets: Targets, thresholds: Mapping[int, float],
     fusion: PanopticFusion | None, style: Style,
 ) -> Draw:  # fmt: skip
     """Draws what is wanted of an image, under a name of its own; gives what the panoptic file says of it."""

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from dsctool.data.image_files import ImageFile
     from dsctool.data.pictures import Remarks
     from dsctool.data.semantic_results import SemanticResults
+    from dsctool.engine.inference import Runnable
     from dsctool.engine.limits import LimitCount
     from dsctool.engine.measures import InstanceTable
     from dsctool.engine.processes import Processes
     from dsctool.engine.work_file import ImageResults, WorkFile
     from dsctool.errors import DataError
-    from dsctool.models.detector import Detector
     from dsctool.terms import Progress
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
@@ -151,10 +151,11 @@ def predict(
     from dsctool.data.pictures import Remarks
     from dsctool.data.records import read_annotation_file
     from dsctool.engine.inference import keep_candidates as keep
+    from dsctool.engine.inference import load_runnable
     from dsctool.engine.object_sizes import SmallCount
     from dsctool.engine.panoptic import panoptic_fusion
     from dsctool.engine.work_file import WorkFile, describe_run
-    from dsctool.interop.checkpoint import load_model
+    from dsctool.interop.exported import ExportedDetector
 
     paths, words = images_and_overrides(images)
     overrides = with_tiles(with_tta(words, tta), tiles, overlap, batch)
@@ -185,7 +186,7 @@ def predict(
     )
     with inference_processes(device, precision) as (processes, chosen), ExitStack() as stack:
         with processes.together():
-            model = load_model(checkpoint, overrides=overrides, device=chosen)
+            model = load_runnable(checkpoint, overrides=overrides, device=chosen)
             if keep_candidates:
                 keep(model)
             if threshold == "auto":
@@ -203,6 +204,8 @@ def predict(
                 raise DsctoolError(f"{checkpoint}: --stages needs masks, but this model has boxes only")
             fusion = None
             if panoptic:
+                if isinstance(model, ExportedDetector):
+                    raise DsctoolError(f"--panoptic: {checkpoint} is exported, without a semantic branch")
                 fusion = panoptic_fusion(model, labels=stuff_labels, semantic=semantic, precision=precision.value)
                 if fusion.semantic is not None:
                     _check_semantic(fusion.semantic, files)
@@ -272,7 +275,7 @@ def _prepare(output: Path, targets: Targets, *, resume: bool, overwrite: bool, i
 
 
 def _run(
-    model: Detector, files: list[ImageFile], work: WorkFile | None, draw: Draw, remarks: Remarks,
+    model: Runnable, files: list[ImageFile], work: WorkFile | None, draw: Draw, remarks: Remarks,
     measured: InstanceTable | None, *, stages: bool, semantic: bool, precision: ComputedIn, processes: Processes,
 ) -> LimitCount:  # fmt: skip
     """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
@@ -305,7 +308,7 @@ def _run(
 
 
 def _entries(
-    model: Detector, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, remarks: Remarks,
+    model: Runnable, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, remarks: Remarks,
     measured: InstanceTable | None, progress: Progress | None, *, stages: bool, semantic: bool, precision: ComputedIn,
 ) -> Iterator[ImageResults]:  # fmt: skip
     """What is in every image that can be read, which is drawn and counted as well. progress: of one that speaks."""

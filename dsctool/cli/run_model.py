@@ -68,12 +68,11 @@ def run_checkpoint(
 
     config: of a published file. processes: share the images; the first one has the results.
     """
-    from dsctool.engine.inference import keep_candidates
+    from dsctool.engine.inference import keep_candidates, load_runnable
     from dsctool.engine.processes import LONE
     from dsctool.engine.split_results import run_on_split
-    from dsctool.interop.checkpoint import load_model
 
-    model = load_model(path, overrides=overrides, device=device, config=config)
+    model = load_runnable(path, overrides=overrides, device=device, config=config)
     if candidates:
         keep_candidates(model)
     processes = processes or LONE

@@ -21,8 +21,9 @@ from dsctool.data.transforms import Batch, SampleInfo, inference_transform, pad_
 from dsctool.engine.environment import pick_device
 from dsctool.engine.precision import computing_in, require
 from dsctool.engine.views import detect_augmented
-from dsctool.errors import memory_for
+from dsctool.errors import CheckpointError, DsctoolError, memory_for
 from dsctool.interop.checkpoint import load_model
+from dsctool.interop.exported import ExportedDetector, is_exported, load_exported
 from dsctool.models.detector import Detector, to_instances
 from dsctool.ops.exchange import rows_where
 from dsctool.ops.masks import encode_masks
@@ -33,6 +34,19 @@ Info = TypeVar("Info", bound=SampleInfo)
 """What is known of an image besides the network's input."""
 Source = Path | str
 """An image file, or a folder of them."""
+Runnable = Detector | ExportedDetector
+"""What finds instances, and says of which classes."""
+
+
+def load_runnable(
+    path: Path | str, *, overrides: Sequence[str] = (), device: torch.device | str = "cpu", config: str | None = None
+) -> Runnable:
+    """The detector of a checkpoint, as :func:`dsctool.load_model` has it, or of an exported file."""
+    if not is_exported(path):
+        return load_model(path, overrides=overrides, device=device, config=config)
+    if config is not None:
+        raise CheckpointError(f"{path}: is an exported file, which has a configuration of its own.")
+    return load_exported(path, overrides=overrides, device=device)
 
 
 class Model(Protocol):
@@ -71,6 +85,8 @@ def detections(
     semantic: the same of what the semantic branch says.
     precision: what the model computes in; what it finds is float32.
     """
+    if isinstance(model, ExportedDetector) and precision != "float32":
+        raise DsctoolError(f"{model.source}: is exported, and computes as it does: give no --precision")
     with _evaluating(model):
         for images, _, infos in batches:
             height, width = images.tensor.shape[-2:]
@@ -91,15 +107,15 @@ def detections(
 
 
 def predict_images(
-    model: Detector | Path | str, images: Source | Sequence[Source], *, score: float = 0.0, device: str | None = None,
+    model: Runnable | Path | str, images: Source | Sequence[Source], *, score: float = 0.0, device: str | None = None,
     precision: Precision = "float32",
 ) -> Iterator[tuple[ImageFile, Instances]]:  # fmt: skip
     """What a detector finds in image files, one after the other: memory does not grow with their number.
 
-    model: a detector, or a checkpoint. images: files, and folders of them. score: what scores less is left out before
-    its mask is drawn at full size. device: as ``dsctool predict --device`` has it; None is where a detector is, and
-    ``auto`` for a checkpoint. precision: what the detector computes in. Instances are on the CPU, in the pixels of the
-    file, turned as its EXIF data say, and keep them for :meth:`Instances.draw`.
+    model: a detector, or a checkpoint or an exported file. images: files, and folders of them. score: what scores less
+    is left out before its mask is drawn at full size. device: as ``dsctool predict --device`` has it; None is where a
+    detector is, and ``auto`` for a file. precision: what the detector computes in. Instances are on the CPU, in the
+    pixels of the file, turned as its EXIF data say, and keep them for :meth:`Instances.draw`.
 
     Warns (:class:`~dsctool.errors.PictureWarning`) once of each: pictures that become black, or have pages that are not
     looked at; that are shrunk more than fourfold; in which many instances, of those that score at least 0.3, are so
@@ -161,26 +177,32 @@ def _size(pixels: Tensor) -> Size:
     return int(pixels.shape[-2]), int(pixels.shape[-1])
 
 
-def _instances(model: Detector, found: Detections, picture: Tensor, score: float) -> Instances:
+def _instances(model: Runnable, found: Detections, picture: Tensor, score: float) -> Instances:
     (rows,) = rows_where([found.scores >= score])
     found = found[rows]
     return to_instances(found, categories=model.categories, image=picture).to("cpu")
 
 
-def ready(model: Detector | Path | str, device: str | None) -> Detector:
-    """The detector, or that of a checkpoint, on its device; arguments as for :func:`predict_images`."""
+def ready(model: Runnable | Path | str, device: str | None) -> Runnable:
+    """The detector, or that of a file, on its device; arguments as for :func:`predict_images`."""
     if isinstance(model, str | Path):
-        return load_model(model, device=pick_device(device or "auto"))
+        return load_runnable(model, device=pick_device(device or "auto"))
     return model if device is None else model.to(pick_device(device))
 
 
-def device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module | ExportedDetector) -> torch.device:
     """Where its weights are."""
-    return next(model.parameters()).device
+    return model.device if isinstance(model, ExportedDetector) else next(model.parameters()).device
 
 
-def keep_candidates(model: Detector, count: int = 1000) -> None:
-    """Have ``model`` give the best ``count`` boxes before suppression as well, unless it is set to give some."""
+def keep_candidates(model: Runnable, count: int = 1000) -> None:
+    """Have ``model`` give the best ``count`` boxes before suppression as well, unless it is set to give some.
+
+    Raises:
+        DsctoolError: it is exported, and gives what is left after suppression alone.
+    """
+    if isinstance(model, ExportedDetector):
+        raise DsctoolError(f"{model.source}: is exported, without boxes before NMS: take the checkpoint it was made of")
     if not model.postprocess.keep_candidates:
         model.postprocess = replace(model.postprocess, keep_candidates=count)
 

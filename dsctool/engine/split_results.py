@@ -16,7 +16,7 @@ from dsctool.data.classes import lacking, match_categories
 from dsctool.data.layout import SplitFiles, find_split
 from dsctool.data.records import Category
 from dsctool.data.transforms import SampleInfo
-from dsctool.engine.inference import Model, device_of, ready, to_results
+from dsctool.engine.inference import Model, Runnable, device_of, ready, to_results
 from dsctool.engine.limits import LimitCount, crowding_notes
 from dsctool.engine.precision import require
 from dsctool.engine.processes import LONE, Processes
@@ -28,7 +28,6 @@ from dsctool.evaluation.coco import Evaluation, evaluate_all, evaluate_compariso
 from dsctool.evaluation.comparison import Comparison, compare
 from dsctool.evaluation.protocol import Protocol, up_to
 from dsctool.evaluation.sources import GroundTruthSource
-from dsctool.models.detector import Detector
 from dsctool.structures import Detections
 from dsctool.terms import Precision, Progress, Role
 
@@ -55,7 +54,7 @@ class SplitResults:
 
 
 def evaluate_model(
-    model: Detector | Path | str,
+    model: Runnable | Path | str,
     data: Path | str,
     *,
     split: Role = "val",
@@ -83,7 +82,7 @@ def evaluate_model(
 
 
 def run_on_split(
-    model: Detector,
+    model: Runnable,
     root: Path,
     *,
     split: Role = "val",
@@ -127,7 +126,7 @@ def run_on_split(
 
 
 def open_split(
-    model: Detector, root: Path, split: Role, *, progress: Progress | None = None, processes: Processes = LONE
+    model: Runnable, root: Path, split: Role, *, progress: Progress | None = None, processes: Processes = LONE
 ) -> tuple[SplitFiles, EvaluationSet]:
     """What ``model`` is measured on: a split of the data set ``root``, or what its training left out of the images.
 

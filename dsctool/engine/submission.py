@@ -25,14 +25,13 @@ from dsctool.data.file_names import image_path
 from dsctool.data.image_files import ImageFile
 from dsctool.data.layout import SplitFiles, find_test_dev
 from dsctool.data.records import Category
-from dsctool.engine.inference import device_of, to_results
+from dsctool.engine.inference import Runnable, device_of, to_results
 from dsctool.engine.limits import LimitCount
 from dsctool.engine.processes import LONE, Processes
 from dsctool.engine.tiles import found_in_set
 from dsctool.engine.views import in_views
 from dsctool.engine.work_file import ImageEntry, ImageResults, JsonList, WorkFile
 from dsctool.files import whole_file
-from dsctool.models.detector import Detector
 from dsctool.terms import KINDS, Kind, Precision, Progress
 
 
@@ -48,7 +47,7 @@ class UnannotatedSet:
     categories: list[Category | None]
 
     @classmethod
-    def open(cls, model: Detector, root: Path, progress: Progress | None = None) -> Self:
+    def open(cls, model: Runnable, root: Path, progress: Progress | None = None) -> Self:
         """The test-dev images in the data set ``root``, checked. progress: told how many images are checked.
 
         Raises:
@@ -81,7 +80,7 @@ class UnannotatedSet:
 
 
 def run_unannotated(
-    model: Detector,
+    model: Runnable,
     images: UnannotatedSet,
     work: WorkFile | None,
     progress: Progress | None = None,

@@ -21,9 +21,8 @@ from dsctool.data.samplers import ALONE, Ranks
 from dsctool.data.tiles import fits, tiles_of
 from dsctool.data.transforms import SampleInfo, inference_transform, pad_images
 from dsctool.data.windows import InMemory, Preview, Windows, open_windows
-from dsctool.engine.inference import Model, detections
+from dsctool.engine.inference import Model, Runnable, detections
 from dsctool.errors import DataError
-from dsctool.models.detector import Detector
 from dsctool.ops.geometry import resized
 from dsctool.ops.masks import encode_masks
 from dsctool.ops.spans import Spans, Window
@@ -113,7 +112,7 @@ def found_in_set(
 
 
 def found_in_pictures(
-    model: Detector, pictures: Iterable[Decoded], *, device: torch.device
+    model: Runnable, pictures: Iterable[Decoded], *, device: torch.device
 ) -> Iterator[tuple[Tensor, Detections]]:
     """What ``model`` finds in pictures by the tiles of its configuration.
 

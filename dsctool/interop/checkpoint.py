@@ -32,6 +32,7 @@ from dsctool.data.records import Category
 from dsctool.errors import CheckpointError, ConfigError, DamagedError
 from dsctool.files import keep_as, whole_file
 from dsctool.interop.conversion import Conversion, convert
+from dsctool.interop.export_file import SUFFIXES
 from dsctool.interop.layouts import unify
 from dsctool.interop.loading import read_tensors, state_dict_in
 from dsctool.interop.published import rename
@@ -180,6 +181,11 @@ def load_checkpoint(path: Path | str, *, config: str | None = None) -> Checkpoin
     project nor one that :func:`dsctool.interop.conversion.convert` takes.
     """
     path = Path(path)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise CheckpointError(
+            f"{path}: is an exported file, which dsctool predict, eval and benchmark run; this takes the checkpoint "
+            "that it was made of."
+        )
     try:
         payload = read_tensors(path)
     except CheckpointError:

@@ -31,6 +31,8 @@ class Derived(nn.Module):
 
     def forward(self, *weights: Tensor) -> Tensor:
         """What is made of ``weights``."""
+        if torch.compiler.is_exporting() and self._kept is not None:
+            return self._kept  # a constant of the program
         if self.training or torch.is_grad_enabled() or weights[0].grad is not None or torch.compiler.is_compiling():
             self._kept = None
             return self._made_of(weights)

@@ -17,7 +17,7 @@ from dsctool.models.losses import Mean, values
 from dsctool.models.necks.fpn import FPN
 from dsctool.models.necks.rfp import RFP
 from dsctool.models.postprocess import Postprocess, Selected
-from dsctool.models.roi.extractors import ready_for_rois, rois_at_once
+from dsctool.models.roi.extractors import few_at_once, ready_for_rois
 from dsctool.models.roi.semantic_head import SemanticHead
 from dsctool.models.rpn import RPN
 from dsctool.ops.geometry import CURRENT, Geometry
@@ -186,10 +186,11 @@ class Detector(nn.Module):
         features = self.extract_features(images)
         proposals = self.rpn.propose(features, sizes)
         boxes = [each.boxes for each in proposals]
-        found, doubts = self._detect_from(
+        found, selected = self._detect_from(
             features, boxes, sizes, original_sizes, stage_masks=stage_masks, semantic=semantic
         )
-        reached = settled([self.rpn.test_limits.reached(p) + more for p, more in zip(proposals, doubts, strict=True)])
+        doubts = zip(proposals, self._doubts(selected, found), strict=True)
+        reached = settled([self.rpn.test_limits.reached(p) + more for p, more in doubts])
         return [replace(each, reached=limits) for each, limits in zip(found, reached, strict=True)]
 
     @torch.no_grad()
@@ -203,8 +204,19 @@ class Detector(nn.Module):
         stage_masks: bool = False,
     ) -> list[Detections]:
         """:meth:`detect` from features P2..P6 and every image's proposals ``(n_i, 4)``, wherever they came from."""
-        found, doubts = self._detect_from(features, proposals, sizes, original_sizes, stage_masks=stage_masks)
-        return [replace(each, reached=limits) for each, limits in zip(found, settled(doubts), strict=True)]
+        found, selected = self._detect_from(features, proposals, sizes, original_sizes, stage_masks=stage_masks)
+        reached = settled(self._doubts(selected, found))
+        return [replace(each, reached=limits) for each, limits in zip(found, reached, strict=True)]
+
+    def found_from(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+    ) -> list[Detections]:
+        """:meth:`detect_from` without the limits that were reached, which to know takes reading the results."""
+        return self._detect_from(features, proposals, sizes, original_sizes, stage_masks=False)[0]
 
     def _detect_from(
         self,
@@ -215,8 +227,8 @@ class Detector(nn.Module):
         *,
         stage_masks: bool,
         semantic: bool = False,
-    ) -> tuple[list[Detections], list[Doubts]]:
-        """Detections, and which limits of suppression kept others away."""
+    ) -> tuple[list[Detections], list[Selected]]:
+        """Detections, and what was selected for them before suppression by masks."""
         scored = self.score(features, proposals, sizes)
         boxes = [
             self.geometry.scale(each, source=size, target=original)
@@ -237,7 +249,11 @@ class Detector(nn.Module):
         if semantic and (head := self._cascade.semantic_head) is not None and scored.semantic is not None:
             maps = head.predict(scored.semantic[0])
             found = [replace(each, semantic=map_) for each, map_ in zip(found, maps, strict=True)]
-        return found, [self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True)]
+        return found, selected
+
+    def _doubts(self, selected: Sequence[Selected], found: Sequence[Detections]) -> list[Doubts]:
+        """Which limits of suppression kept others away."""
+        return [self.postprocess.reached(s, each) for s, each in zip(selected, found, strict=True)]
 
     def _masks(
         self,
@@ -250,7 +266,7 @@ class Detector(nn.Module):
         """The masks of every image's selection, in the canvas's pixels."""
         if not self.has_masks:
             return None
-        starts = accumulate((len(boxes) for boxes in scored.boxes[:-1]), initial=0)
+        starts = accumulate((boxes.shape[0] for boxes in scored.boxes[:-1]), initial=0)
         rows = torch.cat([s.rois + start for s, start in zip(selected, starts, strict=True)])
         labels = torch.cat([s.labels for s in selected])
         rois = boxes_to_rois(
@@ -259,7 +275,7 @@ class Detector(nn.Module):
                 for s, size, original in zip(selected, sizes, original_sizes, strict=True)
             ]
         )
-        return self.roi_masks(features, scored, rows, rois, labels).split([len(s.boxes) for s in selected])
+        return self.roi_masks(features, scored, rows, rois, labels).split([s.boxes.shape[0] for s in selected])
 
     def _with_masks(self, found: Detections, masks: RoiMasks, size: Size, *, stages: bool) -> Detections:
         """``found`` with its masks; those of the stages, where asked for, move from pixels of ``size`` to its own."""
@@ -294,7 +310,7 @@ class Detector(nn.Module):
         self, features: Sequence[Tensor], scored: Scored[Any], rows: Tensor, rois: Tensor, labels: Tensor
     ) -> RoiMasks:
         """Masks of the classes ``labels (R,)`` in ``rois (R, 5)``, which came of the ``rows (R,)`` of ``scored``."""
-        parts = zip(*(column.split(rois_at_once(rois.device)) for column in (rows, rois, labels)), strict=True)
+        parts = few_at_once(rows, rois, labels)
         return RoiMasks.cat([self._cascade.masks(features, scored, *part) for part in parts])
 
     def masks_for(self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> RoiMasks:

@@ -202,18 +202,19 @@ class RPN(nn.Module):
         kept_scores, kept_deltas, kept_anchors, levels, left_out = [], [], [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             score = _flatten(logit.float(), 1)[..., 0].sigmoid()  # (N, n)
-            top = score.topk(min(limits.pre_nms, score.shape[1]), dim=1)
+            top = score.topk(torch.sym_min(limits.pre_nms, score.shape[1]), dim=1)
             kept_scores.append(top.values)
-            kept_deltas.append(_flatten(delta.float(), 4).take_along_dim(top.indices[..., None], dim=1))
+            places = top.indices[..., None].expand(-1, -1, 4)
+            kept_deltas.append(_flatten(delta.float(), 4).gather(1, places))
             kept_anchors.append(anchor[top.indices])
             levels.append(torch.full_like(top.indices[0], level))
-            left_out.append(top.values[:, -1] if score.shape[1] > limits.pre_nms else score.new_zeros(len(score)))
+            left_out.append(_best_left_out(score, top.values))
         moved = decode_boxes(
             torch.cat(kept_anchors, dim=1).flatten(0, 1), torch.cat(kept_deltas, dim=1).flatten(0, 1), UNIT_STDS
         )
         boxes = [
             self.geometry.clip(box, size)
-            for box, size in zip(moved.split(len(moved) // len(sizes)), sizes, strict=True)
+            for box, size in zip(moved.view(len(sizes), -1, 4).unbind(), sizes, strict=True)
         ]
         candidates = list(zip(boxes, torch.cat(kept_scores, dim=1), [torch.cat(levels)] * len(boxes), strict=True))
         if not self.keep_zero_area:
@@ -227,6 +228,16 @@ class RPN(nn.Module):
             keep = grouped_nms(box, score, levels_of, self.nms_iou)[: limits.max_proposals]
             found.append(Proposals(boxes=box[keep], scores=score[keep], left_out=most))
         return found
+
+
+def _best_left_out(scores: Tensor, kept: Tensor) -> Tensor:
+    """At least the best score ``(N,)`` that is not among the ``kept`` of ``scores``, both with a row for each image.
+
+    A program that is exported has no use for it, and may not look at how many there are.
+    """
+    if torch.compiler.is_exporting() or scores.shape[1] == kept.shape[1]:
+        return scores.new_zeros(len(scores))
+    return kept[:, -1]
 
 
 def _flatten(x: Tensor, values: int) -> Tensor:

@@ -24,7 +24,7 @@ from torchvision.ops import nms
 
 from dsctool.models.detector import Detector, without_masks
 from dsctool.models.postprocess import Selected
-from dsctool.models.roi.extractors import rois_at_once
+from dsctool.models.roi.extractors import few_at_once
 from dsctool.models.roi.semantic_head import STRIDE as SEMANTIC_STRIDE
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.roi_align import boxes_to_rois
@@ -208,8 +208,7 @@ class _Looking:
 
         def masks(view: View, features: list[Tensor]) -> Tensor:
             boxes = self._in(view, selected.boxes)
-            step = rois_at_once(boxes.device)
-            rows = zip(boxes.split(step), selected.labels.split(step), strict=True)
+            rows = few_at_once(boxes, selected.labels)
             return torch.cat([self.model.masks_for(features, [some], [labels]).probs for some, labels in rows])
 
         return self._finished(selected, doubts, masks)

@@ -42,7 +42,7 @@ def deformable_conv(
     """
     x, offset, weight = at_least_float32(x), at_least_float32(offset), at_least_float32(weight)
     with full_precision(x.device):
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not torch.compiler.is_exporting():
             return _gathered_conv(x, offset, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
         return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation)
 

@@ -14,7 +14,7 @@ from dsctool.ops.boxes import box_area
 from dsctool.ops.exchange import vector_like
 from dsctool.ops.geometry import CURRENT, Geometry
 from dsctool.ops.precision import full_precision
-from dsctool.ops.roi_align_operator import aligned
+from dsctool.ops.roi_align_operator import aligned, exportable_roi_align
 
 
 def boxes_to_rois(boxes: Sequence[Tensor], *, first: int = 0) -> Tensor:
@@ -82,7 +82,9 @@ def _aligned(
         shift = geometry.roi_shift * vector_like(rois, *strides)[levels]
         rois = torch.cat([rois[:, :1], rois[:, 1:] + shift[:, None]], dim=1)
     with full_precision(rois.device):
-        pooled: Tensor = aligned(
+        # An exported program is for other machines, and holds operators that these have.
+        operator = exportable_roi_align if torch.compiler.is_exporting() else aligned
+        pooled: Tensor = operator(
             [x.float() for x in features],
             rois.float(),
             levels,

@@ -1,4 +1,4 @@
-"""RoIAlign as an operator, ``torch.ops.dsctool.roi_align``, which traced programs hold as a whole.
+"""RoIAlign as an operator, ``torch.ops.dsctool.roi_align``, which compiled programs hold as a whole.
 
 On CUDA and other devices torchvision does the work. On a CPU torchvision's operator is serial and its backward pass
 dominates training, so there RoIAlign is computed as what it is, a sparse matrix times the feature map: see
@@ -38,7 +38,45 @@ def dense_roi_align(
     pooled = reduce(torch.add, parts)
     pooled = pooled if pool == 1 else F.avg_pool2d(pooled, pool)
     nothing = rois.new_zeros(0)
-    return pooled.contiguous(memory_format=torch.channels_last), nothing.int(), nothing, levels.new_zeros(len(rois), 2)
+    return (
+        pooled.contiguous(memory_format=torch.channels_last),
+        nothing.int(),
+        nothing,
+        levels.new_zeros(rois.shape[0], 2),
+    )
+
+
+def exportable_roi_align(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    output_size: int,
+    strides: Sequence[float],
+    pool: int,
+    samples: int,
+    keep: bool,
+) -> Aligned:
+    """As :func:`dense_roi_align`, by operators that other programs have, without keeping anything.
+
+    Every RoI is looked at on its own level alone: such programs pool four times as long where it is on all.
+    """
+    parts: list[Tensor] = []
+    rows: list[Any] = []
+    for level, (x, stride) in enumerate(zip(features, strides, strict=True)):
+        own = slice(None) if len(features) == 1 else (levels == level).nonzero().flatten()
+        part = torchvision_roi_align(x, rois[own], output_size * pool, 1 / stride, sampling_ratio=samples, aligned=True)
+        parts.append(part if pool == 1 else F.avg_pool2d(part, pool))
+        rows.append(own)
+    nothing = rois.new_zeros(0)
+    pooled = parts[0] if len(parts) == 1 else _in_order(parts, rows, levels)
+    return pooled, nothing.int(), nothing, nothing
+
+
+def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor], like: Tensor) -> Tensor:
+    """All ``parts`` together, each row where ``rows`` has it; these are as many as ``like`` has."""
+    order = torch.cat(list(rows))
+    places = torch.zeros_like(like).index_put((order,), torch.arange(order.shape[0], device=order.device))
+    return torch.cat(list(parts))[places]
 
 
 def dense_roi_align_backward(

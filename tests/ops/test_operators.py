@@ -95,7 +95,7 @@ def test_roi_align_exports_for_any_number_of_rois(pyramidal: bool, strict: bool)
 
     shapes = {"inputs": ({0: Dim("rois", min=2)}, *({} for _ in features))}
     program = torch.export.export(Call(pooled), (some_rois(9), *features), dynamic_shapes=shapes, strict=strict)
-    assert "dsctool.roi_align" in str(program.graph)
+    assert "dsctool." not in str(program.graph)  # operators that others have, for programs that run elsewhere
     for count in (3, 9, 40):
         rois = some_rois(count)
         torch.testing.assert_close(program.module()(rois, *features), pooled(rois, *features))

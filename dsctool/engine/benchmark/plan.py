@@ -27,6 +27,8 @@ from dsctool.engine.benchmark.subjects import (
     training_set,
 )
 from dsctool.engine.environment import keep_freed_memory, peak_bytes, pick_device
+from dsctool.errors import DsctoolError
+from dsctool.interop.exported import ExportedDetector
 from dsctool.terms import Size
 
 YARDSTICK = "torchvision Mask R-CNN R-50"
@@ -61,6 +63,8 @@ class Plan:
         drawn = (self.data if self.train else self.images) is None
         detector = model.build(pick_device(self.device), self.size, training=self.train, drawn=drawn)
         if self.train:
+            if isinstance(detector, ExportedDetector):
+                raise DsctoolError(f"{model.name}: is exported, and cannot be trained")
             count = self.pictures or self.batch
             dataset = training_set(folder, detector, pictures=count, size=self.size, data=self.data)
             return Training(detector, dataset, pictures=count, batch=self.batch), count

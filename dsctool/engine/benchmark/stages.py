@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dsctool.engine.inference import Runnable
+from dsctool.interop.exported import ExportedDetector
 from dsctool.models.cascades.dsc import DSC
 from dsctool.models.detector import Detector
 
@@ -122,10 +124,13 @@ class _Span:
 
 
 @contextmanager
-def told_apart(model: Detector, stages: Stages[Any]) -> Iterator[None]:
-    """Inside, whatever ``model`` computes, at inference or in training, is told apart by ``stages``."""
+def told_apart(model: Runnable, stages: Stages[Any]) -> Iterator[None]:
+    """Inside, whatever ``model`` computes, at inference or in training, is told apart by ``stages``.
+
+    What is exported is one stage.
+    """
     with ExitStack() as undo:
-        for span in _spans(model):
+        for span in [] if isinstance(model, ExportedDetector) else _spans(model):
             setattr(span.owner, span.method, _timed(span, stages))
             undo.callback(delattr, span.owner, span.method)  # the class's own shows again
         yield

@@ -24,12 +24,13 @@ from dsctool.data.tiles import fits, tiles_of
 from dsctool.data.transforms import Batch, SampleInfo, collate, inference_transform, pad_images
 from dsctool.data.windows import Part, Windows, open_windows
 from dsctool.engine.benchmark.stages import Stages, told_apart
-from dsctool.engine.inference import detections, device_of, to_results
+from dsctool.engine.inference import Runnable, detections, device_of, load_runnable, to_results
 from dsctool.engine.optim import build_optimizer
 from dsctool.engine.sets import open_data
 from dsctool.engine.step import optimizer_step
 from dsctool.engine.tiles import Tiling
-from dsctool.interop.checkpoint import load_checkpoint, load_model
+from dsctool.interop.checkpoint import load_checkpoint
+from dsctool.interop.exported import is_exported, load_exported
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
 from dsctool.ops.spans import Window
@@ -52,7 +53,7 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Named:
-    """A model on the command line. A shipped configuration or a YAML file has random weights, a checkpoint its own.
+    """A model on the command line. A shipped configuration or a YAML file has random weights, other files their own.
 
     title: that it is measured under, where one checkpoint is measured several times; empty: its name.
     """
@@ -63,12 +64,12 @@ class Named:
 
     @property
     def has_weights(self) -> bool:
-        """Whether it is a checkpoint."""
+        """Whether it is a checkpoint or an exported file."""
         return Path(self.name).is_file() and Path(self.name).suffix not in (".yaml", ".yml")
 
     def build(
         self, device: torch.device, size: Size | None, *, training: bool = False, drawn: bool = False
-    ) -> Detector:
+    ) -> Runnable:
         """The detector on ``device``, in eval mode.
 
         size: (h, w) that pictures are resized to, within both sides, unless it looks at them by tiles. drawn: it gets
@@ -81,12 +82,14 @@ class Named:
         if size is not None and data.tiles is None:
             overrides += _sizes(size)
         if self.has_weights:
-            return load_model(self.name, overrides=overrides, device=device)
+            return load_runnable(self.name, overrides=overrides, device=device)
         model = build_detector(load_config(self.name, overrides))
         model.postprocess = replace(model.postprocess, score_threshold=0.0)
         return model.eval().to(device)
 
     def _config(self) -> Config:
+        if is_exported(self.name):
+            return load_exported(self.name, overrides=self.overrides).config
         if self.has_weights:
             return override_config(load_checkpoint(self.name).config, self.overrides, source=self.name)
         return load_config(self.name, self.overrides)
@@ -109,7 +112,7 @@ def _as_drawn(data: DataConfig) -> list[str]:
 class Inference:
     """From image files to COCO results, ``batch`` pictures at a time; by tiles one by one."""
 
-    model: Detector
+    model: Runnable
     files: Sequence[Path]
     batch: int
 

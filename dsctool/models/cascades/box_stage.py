@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsctool.models.losses import Mean, box_loss, classification_loss
 from dsctool.models.roi.box_head import BoxHead
-from dsctool.models.roi.extractors import roi_feature, rois_at_once
+from dsctool.models.roi.extractors import few_at_once, roi_feature
 from dsctool.models.targets import RoiSampling, Samples, draws, positive_rows
 from dsctool.ops.boxes import decode_boxes, encode_boxes
 from dsctool.ops.geometry import CURRENT, Geometry
@@ -39,7 +39,7 @@ class BoxStage(nn.Module):
 
     def in_parts(self, features: Sequence[Tensor], semantic: Tensor | None, rois: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`forward`, for inference: no more RoIs at a time than memory that is at hand has room for."""
-        parts = [self(features, semantic, part) for part in rois.split(rois_at_once(rois.device, self.roi_size))]
+        parts = [self(features, semantic, part) for (part,) in few_at_once(rois, roi_size=self.roi_size)]
         logits, deltas = (torch.cat(column) for column in zip(*parts, strict=True))
         return logits, deltas
 
@@ -80,7 +80,7 @@ class BoxStage(nn.Module):
         """
         deltas = deltas.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         moved = decode_boxes(torch.cat(list(boxes)), deltas, self.stds)
-        parts = moved.split([len(b) for b in boxes])
+        parts = moved.split([b.shape[0] for b in boxes])
         return [self.geometry.clip(part, size) for part, size in zip(parts, sizes, strict=True)]
 
     def next_proposals(self, samples: Sequence[Samples], deltas: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
@@ -105,7 +105,7 @@ def cascade_boxes(
         logits, deltas = stage.in_parts(features, semantic, boxes_to_rois(boxes))
         stage_logits.append(logits)
         boxes = stage.refine(boxes, deltas, sizes)
-    return boxes, list(class_scores(stage_logits).split([len(b) for b in boxes]))
+    return boxes, list(class_scores(stage_logits).split([b.shape[0] for b in boxes]))
 
 
 def class_scores(stage_logits: Sequence[Tensor]) -> Tensor:

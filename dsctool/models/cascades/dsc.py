@@ -24,7 +24,7 @@ from dsctool.models.cascades.masks import positive_labels, positive_masks
 from dsctool.models.checkpointing import checkpointed
 from dsctool.models.losses import Mean, mask_loss
 from dsctool.models.modules import module_list
-from dsctool.models.roi.extractors import roi_feature, rois_at_once
+from dsctool.models.roi.extractors import few_at_once, roi_feature
 from dsctool.models.roi.mask_head import MaskHead
 from dsctool.models.roi.semantic_head import SemanticHead, embedded, semantic_branch, semantic_roi_feature
 from dsctool.models.roi.shape_guidance import enlarge_rois, keep_inside, relative_roi_align, shape_guided_roi_align
@@ -161,10 +161,7 @@ class DSC(nn.Module):
         """Boxes and class scores from the proposals ``(n_i, 4)`` of every image."""
         maps = None if self.semantic_head is None else self.semantic_head(features)
         trails = [
-            [
-                self._follow(features, embedded(maps), image, part, size)
-                for part in boxes.split(rois_at_once(boxes.device))
-            ]
+            [self._follow(features, embedded(maps), image, part, size) for (part,) in few_at_once(boxes)]
             for image, (boxes, size) in enumerate(zip(proposals, sizes, strict=True))
         ]
         return Scored(
@@ -291,7 +288,7 @@ class DSC(nn.Module):
     ) -> list[Tensor]:
         refined = self.box_stages[t].refine(boxes, deltas, sizes)
         if self.switches.roi_clipping and t + 1 < len(self.box_stages):
-            limits = guidance.rois[:, 1:].split([len(b) for b in refined])
+            limits = guidance.rois[:, 1:].split([b.shape[0] for b in refined])
             ratio = self.switches.enlarge_ratios[t + 1]
             return [keep_inside(box, limit, ratio=ratio) for box, limit in zip(refined, limits, strict=True)]
         return refined
@@ -322,21 +319,29 @@ class DSC(nn.Module):
 
 def _picked(trails: Sequence[Trail], rows: Tensor) -> tuple[Guidance, tuple[StageMasks, ...]]:
     """The last guidance, and every stage's boxes and masks, of some rows of all trails together, in their order."""
-    lengths = [len(trail.refined) for trail in trails]
-    owners = torch.cat([rows.new_full((length,), trail) for trail, length in enumerate(lengths)])
-    places = torch.cat([torch.arange(length, device=rows.device) for length in lengths])
-    owner, place = owners[rows], places[rows]
-    order = owner.argsort(stable=True)
-    chosen = place[order].split(count_true([owner == trail for trail in range(len(trails))]))
-    columns = zip(*((t.guidance.rois, t.guidance.feature, t.boxes, t.mask_logits) for t in trails), strict=True)
-    rois, feature, boxes, mask_logits = (
-        torch.cat([part[mine] for part, mine in zip(column, chosen, strict=True)])[order.argsort()]
-        for column in columns
-    )
+    columns = [(t.guidance.rois, t.guidance.feature, t.boxes, t.mask_logits) for t in trails]
+    if len(trails) == 1:
+        rois, feature, boxes, mask_logits = (column[rows] for column in columns[0])
+    else:
+        rois, feature, boxes, mask_logits = _gathered(columns, rows)
     stages = (
         StageMasks(_stage_name(t), boxes[:, t], mask_logits[:, t].float().sigmoid()) for t in range(boxes.shape[1])
     )
     return Guidance(rois, feature, mask_logits[:, -1]), tuple(stages)
+
+
+def _gathered(parts: Sequence[Sequence[Tensor]], rows: Tensor) -> list[Tensor]:
+    """Some rows of every column of all parts together, in their order, without putting whole columns together."""
+    lengths = [len(columns[0]) for columns in parts]
+    owners = torch.cat([rows.new_full((length,), part) for part, length in enumerate(lengths)])
+    places = torch.cat([torch.arange(length, device=rows.device) for length in lengths])
+    owner, place = owners[rows], places[rows]
+    order = owner.argsort(stable=True)
+    chosen = place[order].split(count_true([owner == part for part in range(len(parts))]))
+    return [
+        torch.cat([column[mine] for column, mine in zip(same, chosen, strict=True)])[order.argsort()]
+        for same in zip(*parts, strict=True)
+    ]
 
 
 def _stage_name(t: int) -> str:

@@ -53,10 +53,22 @@ def ready_for_rois(features: Sequence[Tensor]) -> list[Tensor]:
     return [*side_by_side(features[:ROI_LEVELS]), *features[ROI_LEVELS:]]
 
 
-def rois_at_once(device: torch.device, roi_size: int = 14) -> int:
-    """RoIs of ``roi_size`` bins a side that go through the heads together at inference, which bounds memory.
+def few_at_once(*columns: Tensor, roi_size: int = 14) -> list[tuple[Tensor, ...]]:
+    """Columns with a row for every RoI of ``roi_size`` bins a side, in parts that go through the heads together.
+
+    This is for inference, and bounds memory. An exported program takes all at once: how many parts there are depends on
+    the data.
+    """
+    if torch.compiler.is_exporting():
+        return [columns]
+    count = _at_once(columns[0].device, roi_size)
+    return list(zip(*(column.split(count) for column in columns), strict=True))
+
+
+def _at_once(device: torch.device, roi_size: int) -> int:
+    """How many RoIs that is.
 
     On a CPU so few that every array of features comes from memory that the allocator has at hand: larger ones are
     mapped and cleared anew each time, a quarter of DSC's time, and more beside a busy neighbour.
     """
-    return 64 * 14**2 // roi_size**2 if device.type == "cpu" else 250 * 14**2 // roi_size**2
+    return (64 if device.type == "cpu" else 250) * 14**2 // roi_size**2

@@ -26,7 +26,7 @@ class RoiBatchNorm(nn.BatchNorm2d):
         """``(R, C, s, s)`` -> the same shape; R may be 0."""
         if self.training and self.group is not None:
             return self._shared(x, self.group)
-        if len(x):
+        if self.training and len(x):
             return super().forward(x)
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False)
 

@@ -81,8 +81,7 @@ def test_masks_for_boxes_that_no_stage_moves_are_those_of_the_cascade(name: str)
 def test_parts_at_inference_change_no_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = tiny_detector(name, ALL).eval(), torch.randn(1, 3, *SIZE)
     whole = model.detect(image, stage_masks=True)[0]
-    for module in ("dsctool.models.detector", "dsctool.models.cascades.dsc"):
-        monkeypatch.setattr(f"{module}.rois_at_once", lambda device: 7)
+    monkeypatch.setattr("dsctool.models.roi.extractors._at_once", lambda device, roi_size: 7)
     parts = model.detect(image, stage_masks=True)[0]
     torch.testing.assert_close(parts.boxes, whole.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(parts.mask_probs, whole.mask_probs, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,180 @@
+"""``dsctool export``, and exported files in the other commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from dsctool.cli.app import app
+from dsctool.config.loading import load_config
+from dsctool.data.records import Category
+from dsctool.data.synthetic.dataset import synthesize
+from dsctool.data.synthetic.scenes import CLASSES
+from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
+from dsctool.models.build import build_detector
+from tests.models.tiny import NARROW
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@dataclass(frozen=True)
+class Files:
+    """A checkpoint, what it was exported to and how, and a data set."""
+
+    checkpoint: Path
+    exported: Path
+    script: Path
+    said: str
+    data: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("export")
+    few = ["model.rpn.test_max_proposals=40", "postprocess.max_per_image=20", f"model.num_classes={len(CLASSES)}"]
+    sizes = ["data.test_resize.short_sides=[96]", "data.test_resize.long_side=128"]
+    config = load_config("htc_tiny", [*NARROW, *few, *sizes, "postprocess.score_threshold=0.12", "data.workers=0"])
+    torch.manual_seed(0)
+    categories = [Category(number, each) for number, each in enumerate(CLASSES, start=1)]
+    save_checkpoint(folder / "best.pt", Checkpoint(config, categories, build_detector(config).state_dict()))
+    synthesize(folder / "scenes", images=1, val_images=3, size=(120, 160), seed=0)
+    result = run("export", folder / "best.pt", "--data", folder / "scenes", "--output", folder / "model.onnx")
+    assert result.exit_code == 0, result.output
+    return Files(
+        folder / "best.pt", folder / "model.onnx", folder / "model_example.py", result.stdout, folder / "scenes"
+    )
+
+
+def numbers(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_what_is_said(files: Files) -> None:
+    assert "compared on 3 pictures with " in files.said
+    assert " 0 without a partner" in files.said
+    assert files.exported.exists()
+    assert not [each for each in files.exported.parent.iterdir() if each.name.startswith(".")]
+
+
+def test_eval_and_predict_give_what_the_checkpoint_gives(files: Files, tmp_path: Path) -> None:
+    for name, model in (("own", files.checkpoint), ("exported", files.exported)):
+        result = run("eval", model, "--data", files.data, "--json", tmp_path / f"{name}.json")
+        assert result.exit_code == 0, result.output
+        result = run("predict", model, files.data / "val", "--output", tmp_path / name, "--no-overlays")
+        assert result.exit_code == 0, result.output
+    own, exported = (numbers(tmp_path / f"{name}.json") for name in ("own", "exported"))
+    for kind in ("bbox", "segm"):
+        assert own[kind]["AP"] == pytest.approx(exported[kind]["AP"], abs=1e-6)
+    own, exported = (numbers(tmp_path / name / "predictions.json") for name in ("own", "exported"))
+    assert len(own) == len(exported) > 10
+    for one, other in zip(own, exported, strict=True):
+        assert one["category_id"] == other["category_id"]
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=0.02)
+
+
+def test_the_script_finds_the_same_without_this_package(files: Files, tmp_path: Path) -> None:
+    picture = next(iter(sorted((files.data / "val").iterdir())))
+    assert "model.onnx" in files.script.read_text()
+    assert "dsctool" not in files.script.read_text().replace('custom_metadata_map["dsctool"]', "")
+    words = [files.script, files.exported, picture, "--score", "0.13", "--instances", tmp_path / "instances.png"]
+    ran = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=True)
+    things = [json.loads(line) for line in ran.stdout.splitlines()]
+    result = run("predict", files.exported, picture, "--output", tmp_path / "out", "--no-overlays")
+    assert result.exit_code == 0, result.output
+    results = [each for each in numbers(tmp_path / "out" / "predictions.json") if each["score"] >= 0.13]
+    assert len(things) == len(results) > 3
+    names = dict(enumerate(CLASSES, start=1))
+    for thing, expected in zip(things, results, strict=True):
+        assert thing["name"] == names[expected["category_id"]]
+        assert thing["score"] == pytest.approx(expected["score"], abs=0.005)
+        x, y, width, height = expected["bbox"]
+        assert thing["box"] == pytest.approx([x, y, x + width, y + height], abs=1)
+        assert thing["area"] == pytest.approx(area(expected), rel=0.02, abs=8)
+    where = np.asarray(Image.open(tmp_path / "instances.png"))
+    assert where.shape == Image.open(picture).size[::-1]
+    assert where.max() <= len(things)
+
+
+def area(result: Any) -> int:
+    from pycocotools import mask
+
+    return int(mask.area(result["segmentation"]))
+
+
+def test_benchmark_measures_it_as_one_stage(files: Files) -> None:
+    result = run("benchmark", files.exported, "--images", files.data / "val", "--rounds", "1", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "other" in result.stdout
+    assert "backbone" not in result.stdout
+    result = run("benchmark", files.exported, "--train", "--data", files.data, "--device", "cpu")
+    assert (result.exit_code, "is exported, and cannot be trained" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--stages",), "without the masks of its stages"),
+        (("--panoptic",), "--panoptic: .* is exported"),
+        (("--keep-candidates",), "without boxes before NMS"),
+        (("--precision", "bfloat16"), "computes as it does: give no --precision"),
+        (("--score-threshold", "auto"), "is an exported file"),
+        (("--tta",), "data.tta"),
+        (("postprocess.nms=soft",), "postprocess.nms: is part of the program .* to dsctool export instead"),
+    ],
+)
+def test_what_an_exported_file_cannot_do_is_said(
+    files: Files, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = run("predict", files.exported, files.data / "val", *words, "--output", tmp_path, "--device", "cpu")
+    assert result.exit_code == 1
+    assert re.search(message, result.stderr), result.stderr
+    assert not (tmp_path / "predictions.json").exists()
+
+
+def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsctool.engine import export_check
+
+    strict = export_check.Limits(box=-1.0)
+    monkeypatch.setattr(export_check, "Limits", lambda: strict)
+    output = tmp_path / "model.pt2"
+    output.write_text("an older file")
+    result = run("export", files.checkpoint, "--pictures", "1", "--size", "96x128", "--output", output)
+    assert result.exit_code == 1
+    assert "model.pt2: not written, since what was made differs from" in result.stderr
+    assert "boxes: " in result.stderr
+    assert output.read_text() == "an older file"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--output", "model.bin"), "ends neither in .onnx nor in .pt2"),
+        (("--output", "model.onnx", "--format", "pt2"), "is the name of another kind of file"),
+        (("--output", "model.onnx", "--size", "100x100"), "not HEIGHTxWIDTH in multiples of 32 from 96 on"),
+        (("--output", "model.onnx", "--size", "64x64"), "not HEIGHTxWIDTH in multiples of 32 from 96 on"),
+    ],
+)
+def test_wrong_usage(files: Files, words: tuple[str, ...], message: str) -> None:
+    result = run("export", files.checkpoint, *words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_exporting_what_is_exported(files: Files, tmp_path: Path) -> None:
+    result = run("export", files.exported, "--output", tmp_path / "again.onnx")
+    assert result.exit_code == 1
+    assert "is an exported file" in result.stderr
