@@ -11,6 +11,7 @@ import typer
 
 from dsctool.cli.ap_table import show_ap, show_published
 from dsctool.cli.eval_output import as_json, write_errors
+from dsctool.cli.explorer import PageFile, write_split_page
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import (
     CHECKPOINT_HELP,
@@ -72,6 +73,7 @@ def evaluate(
         typer.Option("--predictions", metavar="FILE", help="COCO results: read with --ground-truth, else written."),
     ] = None,
     json_file: JsonFile = None,
+    page: PageFile = None,
     tta: TTA = False,
     tiles: Tiles = None,
     overlap: Overlap = None,
@@ -228,7 +230,7 @@ def evaluate(
                 "--score-threshold": score_threshold != SCORE_THRESHOLD, "--test-dev": test_dev, "--output": output,
                 "--algorithm": algorithm, "--resume": resume, "--overwrite": overwrite, "--counts": counts,
                 "--operating-point": operating_point, "--store": store, "--tiles": tiles, "--overlap": overlap,
-                "--batch": batch,
+                "--batch": batch, "--page": page,
             },
         )  # fmt: skip
         if checkpoint is not None and data is not None:
@@ -249,7 +251,7 @@ def evaluate(
             "--json": json_file, "--split": split is not Split.VAL, "--per-class": per_class, "--max-dets": max_dets,
             "--areas": areas, "--huddle": huddle, "--errors": errors, "--counts": counts,
             "--operating-point": operating_point, "--store": store, "--tiles": tiles, "--overlap": overlap,
-            "--batch": batch,
+            "--batch": batch, "--page": page,
         },
     )  # fmt: skip
     from dsctool.evaluation.coco import evaluate_comparison
@@ -260,10 +262,10 @@ def evaluate(
 
     protocol = protocol_from(max_dets, areas)
     _check_usage(checkpoint, data, ground_truth, predictions)
-    for_models = (tta, tiles is not None, weights is not None, precision is not ComputedIn.FLOAT32)
+    for_models = (tta, tiles is not None, weights is not None, precision is not ComputedIn.FLOAT32, page is not None)
     if ground_truth is not None and any(for_models):
         raise typer.BadParameter(
-            "--tta, --tiles, --weights and --precision are for running a model: --ground-truth compares files"
+            "--tta, --tiles, --weights, --precision and --page are for running a model: --ground-truth compares files"
         )
     name, checkpoint = (None, checkpoint) if weights is None else (str(checkpoint), weights)
     changes = with_tiles(with_tta(overrides or [], tta), tiles, overlap, batch)
@@ -282,10 +284,11 @@ def evaluate(
     files = [predictions, candidates]
     read, written = ([checkpoint], files) if ground_truth is None else ([ground_truth, *files], [])
     made = [*([] if errors is None else [(errors, ERROR_FILES)]), *scores.files]
-    prepare = partial(_prepare, made, [*written, json_file], read=read, overwrite=overwrite)
+    prepare = partial(_prepare, made, [*written, json_file, page], read=read, overwrite=overwrite)
     source: GroundTruthSource
     results: PredictionsSource
     before: PredictionsSource | None
+    run: SplitResults | None = None
     if ground_truth is not None and predictions is not None:
         prepare()
         source, results, before = ground_truth, predictions, candidates
@@ -318,6 +321,8 @@ def evaluate(
         if errors is not None and mistakes is not None:
             write_errors(errors, mistakes, said=evaluation.notes)
         scored.show()
+        if page is not None and run is not None:
+            write_split_page(page, run.files, run.results, score=scores.number)
 
 
 # --- what is measured -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import typer
 from dsctool.cli.drawings import Coloring, Draw, NoLabels, Targets, counted, drawings, style_of
 from dsctool.cli.drawings import as_option as look
 from dsctool.cli.editing import ForEditing, prepare_editing, write_editing
+from dsctool.cli.explorer import EXPLORER, PageInFolder, kept_shown, write_found_page
 from dsctool.cli.measuring import PixelSide, TableFile, Tables
 from dsctool.cli.options import (
     IMAGES_HELP,
@@ -49,13 +50,14 @@ if TYPE_CHECKING:
 
 RESULTS, CANDIDATES, TABLE, WORK = "predictions.json", "candidates.json", "images.json", "predictions.work.jsonl"
 PANOPTIC = "panoptic.json"
+WRITTEN = (RESULTS, CANDIDATES, TABLE, PANOPTIC, EXPLORER)
 FILES = RunFiles(
     work=WORK,
     results=RESULTS,
     record=(RESULTS, TABLE, WORK),
-    own=(RESULTS, CANDIDATES, TABLE, PANOPTIC, WORK, "overlays/**/*.jpg", "stages/**/*.jpg", "panoptic/**/*.png"),
+    own=(*WRITTEN, WORK, "overlays/**/*.jpg", "stages/**/*.jpg", "panoptic/**/*.png"),
     cut=(
-        *(f".{name}.*.tmp" for name in (RESULTS, CANDIDATES, TABLE, PANOPTIC)),
+        *(f".{name}.*.tmp" for name in WRITTEN),
         *(f"{name}/**/.*.jpg.*.tmp" for name in ("overlays", "stages")),
         "panoptic/**/.*.png.*.tmp",
     ),
@@ -113,6 +115,7 @@ def predict(
         ),
     ] = None,
     for_editing: ForEditing = None,
+    page: PageInFolder = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Also search the folders in folders.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
@@ -130,6 +133,8 @@ def predict(
     are of each class in every image.
     --for-editing DIR2 also makes a data set of what scores at least --score-threshold: polygons without holes, classes
     and scores, for CVAT or Label Studio; what comes back is read by dsctool data check, merge, diff and train.
+    --page also writes DIR/explorer.html, one file for any browser: all pictures with outlines, a threshold that moves
+    outlines and counts at once, and filters by class and size.
     Image ids are those of --images-json; without it images are numbered from 1 in sorted order.
     DIR/images.json says which is which. A file that cannot be read is reported and left out; the exit
     code is then 1, and --resume tries such files again.
@@ -213,6 +218,7 @@ def predict(
             checkpoint, files, overrides=overrides, threshold=threshold, stages=stages,
             overlays=not no_overlays, candidates=keep_candidates, device=chosen.type, **as_option(precision),
             **(_panoptic_options(semantic, stuff_labels) if panoptic else {}), **tables.as_option(),
+            **({"page": True} if page else {}),
             **look(no_labels, color),
         )  # fmt: skip
         work: WorkFile | None = None
@@ -230,7 +236,7 @@ def predict(
         asked = fusion is not None and fusion.semantic is None
         measured = tables.of(model.categories, thresholds)
         limits = _run(
-            model, files, work, draw, remarks, measured, stages=stages, semantic=asked, precision=precision,
+            model, files, work, draw, remarks, measured, stages=stages, semantic=asked, page=page, precision=precision,
             processes=processes,
         )  # fmt: skip
         counts = processes.gather(small)
@@ -240,6 +246,8 @@ def predict(
         if targets.panoptic is not None and fusion is not None:
             work.write_panoptic(targets.panoptic, fusion.categories)
         write_editing(for_editing, work, model.categories, thresholds)
+        if page:
+            write_found_page(output / EXPLORER, work, model.categories, thresholds)
         tables.write(work, measured)
         count = work.finish(
             results=targets.results, candidates=targets.candidates, table=targets.table, categories=model.categories,
@@ -276,7 +284,8 @@ def _prepare(output: Path, targets: Targets, *, resume: bool, overwrite: bool, i
 
 def _run(
     model: Runnable, files: list[ImageFile], work: WorkFile | None, draw: Draw, remarks: Remarks,
-    measured: InstanceTable | None, *, stages: bool, semantic: bool, precision: ComputedIn, processes: Processes,
+    measured: InstanceTable | None, *, stages: bool, semantic: bool, page: bool, precision: ComputedIn,
+    processes: Processes,
 ) -> LimitCount:  # fmt: skip
     """Adds every image that is not in ``work`` yet, which the first process has; how many reached limits.
 
@@ -291,7 +300,17 @@ def _run(
     with counting() as progress:
         shown = progress if processes.first else None
         own = _entries(
-            model, share, draw, limits, remarks, measured, shown, stages=stages, semantic=semantic, precision=precision
+            model,
+            share,
+            draw,
+            limits,
+            remarks,
+            measured,
+            shown,
+            stages=stages,
+            semantic=semantic,
+            page=page,
+            precision=precision,
         )
         try:
             for entry in processes.in_turns(own, len(left)):
@@ -309,7 +328,8 @@ def _run(
 
 def _entries(
     model: Runnable, files: Sequence[ImageFile], draw: Draw, limits: LimitCount, remarks: Remarks,
-    measured: InstanceTable | None, progress: Progress | None, *, stages: bool, semantic: bool, precision: ComputedIn,
+    measured: InstanceTable | None, progress: Progress | None, *, stages: bool, semantic: bool, page: bool,
+    precision: ComputedIn,
 ) -> Iterator[ImageResults]:  # fmt: skip
     """What is in every image that can be read, which is drawn and counted as well. progress: of one that speaks."""
     from dsctool.engine.inference import device_of, to_results
@@ -339,6 +359,8 @@ def _entries(
             entry["measures"] = measured.rows(results, picture.shown, picture.file_name, picture.original_size)
             if tuple(picture.shown.shape[-2:]) != picture.original_size:
                 remarks.tell(picture, "is kept smaller by --tiles: --table has no mean red, green and blue of it")
+        if page:
+            entry["shown"] = kept_shown(picture.shown)
         yield entry
 
 

@@ -46,13 +46,14 @@ class PanopticEntry(TypedDict):
 
 
 class ImageResults(TypedDict):
-    """A finished image. candidates: boxes before NMS, where they are kept. panoptic, measures: where wanted."""
+    """A finished image. candidates: boxes before NMS, where they are kept. panoptic, measures, shown: where wanted."""
 
     image: ImageEntry
     results: list[Result]
     candidates: NotRequired[list[Result]]
     panoptic: NotRequired[PanopticEntry]
     measures: NotRequired[list[Row]]
+    shown: NotRequired[Mapping[str, Any]]
 
 
 def describe_run(checkpoint: Path, files: Sequence[ImageFile], **options: object) -> Run:
