@@ -11,7 +11,7 @@ import typer
 
 from dsctool.cli.ap_table import show_ap, show_published
 from dsctool.cli.eval_output import as_json, write_errors
-from dsctool.cli.explorer import PageFile, write_split_page
+from dsctool.cli.explorer import PageFile, write_compared_page
 from dsctool.cli.huddle_table import show_huddles
 from dsctool.cli.options import (
     CHECKPOINT_HELP,
@@ -322,7 +322,7 @@ def evaluate(
             write_errors(errors, mistakes, said=evaluation.notes)
         scored.show()
         if page is not None and run is not None:
-            write_split_page(page, run.files, run.results, score=scores.number)
+            write_compared_page(page, compared, run.files.images, score=scores.number)
 
 
 # --- what is measured -------------------------------------------------------------------------------

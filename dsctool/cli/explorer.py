@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,12 +13,10 @@ from dsctool.cli.output import counting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dsctool.coco_results import Result
-    from dsctool.data.layout import SplitFiles
     from dsctool.data.records import Category
-    from dsctool.engine.work_file import ImageEntry, WorkFile
-    from dsctool.terms import Size
-    from dsctool.visualize.pages.explorer.page import AnyRle, Looked, Shown, Thing
+    from dsctool.engine.work_file import ImageResults, WorkFile
+    from dsctool.evaluation.comparison import Comparison
+    from dsctool.visualize.pages.explorer.page import Looked, Shown
 
 EXPLORER = "explorer.html"
 PageInFolder = Annotated[
@@ -40,8 +37,10 @@ def write_found_page(
 
     thresholds: by category id.
     """
-    entries = ((entry["image"], entry["shown"], entry["results"]) for entry in work.entries())
-    _write(path, entries, categories, len(work), thresholds)
+    labels = {category.id: label for label, category in enumerate(categories)}
+    pictures = (_looked(entry, labels) for entry in work.entries())
+    lowest = {labels[category]: threshold for category, threshold in thresholds.items()}
+    _write(path, pictures, [category.name for category in categories], len(work), lowest)
 
 
 def kept_shown(pixels: Tensor) -> Shown:
@@ -53,79 +52,40 @@ def kept_shown(pixels: Tensor) -> Shown:
     return shown_as(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
 
 
-def write_split_page(path: Path, split: SplitFiles, results: Sequence[Result], *, score: float) -> None:
-    """Write the page of results on a split, beside its annotations. score: where its threshold starts."""
-    from dsctool.data.images import shown_image
-    from dsctool.data.records import Category, read_annotation_file
+def write_compared_page(path: Path, compared: Comparison, folder: Path, *, score: float) -> None:
+    """Write the page of results beside their truth. folder: of the images. score: where its threshold starts."""
+    from dsctool.visualize.pages.explorer.compared import compared_pictures
 
-    content = read_annotation_file(split.annotations)
-    categories = [Category(entry["id"], entry["name"]) for entry in content.categories]
-    found, truth = defaultdict[int, list[Any]](list), defaultdict[int, list[Any]](list)
-    for result in results:
-        found[result["image_id"]].append(result)
-    for annotation in content.annotations:
-        if not annotation.get("iscrowd"):
-            truth[annotation["image_id"]].append(annotation)
-    entries = (
-        (image, kept_shown(shown_image(split.images / image["file_name"])), found[image["id"]])
-        for image in content.images
-    )
-    thresholds = dict.fromkeys((category.id for category in categories), score)
-    _write(path, entries, categories, len(content.images), thresholds, truth=truth)
+    names, count = compared.truth.names, len(compared.truth.images)
+    _write(path, compared_pictures(compared, folder), names, count, dict.fromkeys(range(len(names)), score))
 
 
 def _write(
-    path: Path, entries: Iterable[tuple[Any, Any, Sequence[Result]]], categories: Sequence[Category],
-    count: int, thresholds: Mapping[int, float], *, truth: Mapping[int, Sequence[Any]] | None = None,
-) -> None:  # fmt: skip
+    path: Path, pictures: Iterable[Looked], classes: Sequence[str], count: int, thresholds: Mapping[int, float]
+) -> None:
+    """thresholds: by label."""
     from dsctool.visualize.pages.explorer.page import write_explorer
 
-    labels = {category.id: label for label, category in enumerate(categories)}
     with counting() as progress:
 
-        def pictures() -> Iterator[Looked]:
-            for number, (image, shown, results) in enumerate(entries, start=1):
-                own = None if truth is None else truth.get(image["id"], ())
-                yield _looked(image, shown, results, own, labels)
+        def told() -> Iterator[Looked]:
+            for number, picture in enumerate(pictures, start=1):
+                yield picture
                 progress("page", number, count)
 
-        written = write_explorer(
-            path,
-            pictures(),
-            [category.name for category in categories],
-            thresholds={label: thresholds.get(category, 0.0) for category, label in labels.items()},
-            title=f"What was found in {count} picture{'s' * (count != 1)}",
-        )
+        title = f"What was found in {count} picture{'s' * (count != 1)}"
+        written = write_explorer(path, told(), classes, thresholds=thresholds, title=title)
     typer.echo(f"{path}: {written} pictures to look through in a browser")
 
 
-def _looked(
-    image: ImageEntry, shown: Shown, results: Sequence[Result], truth: Sequence[Any] | None, labels: Mapping[int, int]
-) -> Looked:
-    from dsctool.visualize.pages.explorer.page import LOWEST, Looked
+def _looked(entry: ImageResults, labels: Mapping[int, int]) -> Looked:
+    from dsctool.visualize.pages.explorer.page import LOWEST, Looked, Thing
 
-    size = (image["height"], image["width"])
-    things = [
-        _thing(labels[result["category_id"]], result["score"], result["bbox"], result.get("segmentation"))
-        for result in results
-        if result["score"] >= LOWEST
-    ]
-    known = None if truth is None else [_annotated(each, labels, size) for each in truth]
-    return Looked(image["file_name"], size, shown, things, known)
-
-
-def _annotated(annotation: Mapping[str, Any], labels: Mapping[int, int], size: Size) -> Thing:
-    from dsctool.data.shapes import drawing_of, drawn
-    from dsctool.rle import Rle
-
-    polygons, text = drawing_of(annotation.get("segmentation"), size)
-    mask = Rle(size=list(size), counts=text) if text else None
-    mask = drawn(polygons, size) if polygons else mask
-    return _thing(labels[annotation["category_id"]], None, annotation["bbox"], mask)
-
-
-def _thing(label: int, score: float | None, box: Sequence[float], mask: AnyRle | None) -> Thing:
-    from dsctool.visualize.pages.explorer.page import Thing
-
-    x, y, width, height = box
-    return Thing(label, score, (x, y, width, height), mask)
+    image, things = entry["image"], []
+    for result in entry["results"]:
+        if result["score"] >= LOWEST:
+            x, y, width, height = result["bbox"]
+            label, mask = labels[result["category_id"]], result.get("segmentation")
+            things.append(Thing(label, result["score"], (x, y, width, height), mask))
+    shown = cast("Shown", entry["shown"])
+    return Looked(image["file_name"], (image["height"], image["width"]), shown, things)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from dsctool.visualize.pages.explorer.page import LOWEST, Looked, Thing, outline_path, shown_as, write_explorer
+from dsctool.visualize.pages.explorer.page import ERRORS, LOWEST, Looked, Thing, outline_path, shown_as, write_explorer
 
 CLASSES = ["apple", "<pear & co>"]
 
@@ -47,10 +47,10 @@ def parsed(path: Path) -> tuple[list[Any], Any]:
 
 
 def some_page(path: Path) -> Path:
-    found = [thing(0, 0.9, 10, 20), thing(1, 0.5, 60, 40), thing(0, 0.2, 120, 50)]
+    found = [thing(0, 0.9, 10, 20), replace(thing(1, 0.5, 60, 40), error="duplicate"), thing(0, 0.2, 120, 50)]
     pictures = [
-        picture("a.png", *found, truth=[thing(0, None, 12, 20)]),
-        picture("</script><b>.png", thing(1, 0.31, 5, 5), truth=[]),
+        picture("a.png", *found, truth=[replace(thing(0, None, 12, 20), finder=0)]),
+        picture("</script><b>.png", replace(thing(1, 0.31, 5, 5), error="background"), truth=[]),
         picture("empty.png", truth=[]),
     ]
     assert write_explorer(path, pictures, CLASSES, thresholds={0: 0.3, 1: 0.3}, title="<Fruit>") == 3
@@ -63,6 +63,8 @@ def test_the_file_has_all_numbers_and_no_text_is_read_as_html(tmp_path: Path) ->
     assert [row["labels"] for row in about["rows"]] == [[0, 1, 0], [1], []]
     assert [row["scores"] for row in about["rows"]] == [[9000, 5000, 2000], [3100], []]
     assert [row["areas"] for row in about["rows"]] == [[400, 1600, 2500], [25], []]
+    assert [row["errors"] for row in about["rows"]] == [[-1, 3, -1], [4], []]
+    assert [row["finders"] for row in about["rows"]] == [[0], [], []]
     assert [each["name"] for each in about["classes"]] == CLASSES
     assert (about["start"], about["own"], about["truth"], about["lowest"]) == (0.3, None, True, LOWEST)
     assert [len(each["truth"]) for each in pictures] == [1, 0, 0]
@@ -183,11 +185,29 @@ def test_keys_go_through_the_pictures(opened: Any) -> None:
 
 def test_pointing_at_an_instance_names_it_and_truth_can_be_shown(opened: Any) -> None:
     outlines = "#truth-outlines"
-    assert opened.eval_on_selector(outlines, "it => it.style.display") == "none"
+    assert not opened.is_visible(".true")
     opened.keyboard.press("t")
-    assert opened.eval_on_selector(outlines, "it => it.style.display + it.children.length") == "2"
+    assert opened.is_visible(".true")
+    assert opened.eval_on_selector(outlines, "it => it.children.length") == 2
     opened.hover(".thing[data-row='1']")
-    assert opened.inner_text("#tip") == "<pear & co>, score 0.500, 1,600 px"
+    assert opened.inner_text("#tip") == "<pear & co>, score 0.500, 1,600 px, error: duplicate"
+
+
+def wrong(page: Any) -> dict[str, str]:
+    return {name: page.inner_text(f"#error-count-{number}") for number, name in enumerate([*ERRORS, "not found"])}
+
+
+def test_errors_are_marked_and_follow_the_threshold(opened: Any) -> None:
+    nothing = dict.fromkeys([*ERRORS, "not found"], "0, 0")
+    assert wrong(opened) == {**nothing, "duplicate": "1, 1", "background": "0, 1"}
+    assert opened.locator(".thing.wrong").count() == 0
+    opened.keyboard.press("e")
+    assert opened.locator(".thing.wrong").count() == 1
+    opened.uncheck("#error-3")
+    assert shown(opened) == 1
+    moved(opened, 0.95)  # now nothing is shown of what found the one instance
+    assert wrong(opened) == {**nothing, "not found": "1, 1"}
+    assert opened.is_visible(".true.lost")
 
 
 def test_ten_thousand_instances_do_not_stall(browser: Any, tmp_path: Path) -> None:

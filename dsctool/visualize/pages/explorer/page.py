@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from dsctool.coco_results import Rle as ResultRle
 from dsctool.data.outlines import Ring, outline, simplified
+from dsctool.evaluation.error_analysis.schema import ErrorType
 from dsctool.files import whole_file
 from dsctool.rle import Rle
 from dsctool.terms import Size
@@ -26,6 +27,8 @@ from dsctool.visualize.pages.html import jpeg, render
 
 LONGEST = 1000
 """Pixels of a picture's longer side in the page."""
+ERRORS: tuple[ErrorType, ...] = ("classification", "localisation", "both", "duplicate", "background")
+"""What can be wrong with a detection; see :mod:`dsctool.evaluation.error_analysis.types`."""
 LOWEST = 0.05
 """Score from which on results are in the page: what scores less is hardly ever looked at, and is the most."""
 STRIP = 120
@@ -38,13 +41,16 @@ _DATA = "<!-- pictures -->"
 class Thing:
     """An instance. label: index of its class. score: None of the ground truth. box: x, y, width, height in pixels.
 
-    mask: in the whole picture, None where there is a box alone.
+    mask: in the whole picture, None where there is a box alone. error: what is wrong with something that was found, of
+    :data:`ERRORS`, or None. finder: of ground truth, the place in its picture of what was found for it, or None.
     """
 
     label: int
     score: float | None
     box: tuple[float, float, float, float]
     mask: AnyRle | None
+    error: ErrorType | None = None
+    finder: int | None = None
 
     @property
     def area(self) -> int:
@@ -81,11 +87,17 @@ class Looked:
 
 
 class _Row(TypedDict):
-    """What counts need of a picture: labels, scores in hundredths of a per cent, and areas of what was found."""
+    """What counts need of a picture: labels, scores in hundredths of a per cent, areas and errors of what was found.
+
+    errors: places in :data:`ERRORS`, -1 of what is right; none at all without ground truth. finders: for every instance
+    of the ground truth the place of what was found for it, or -1.
+    """
 
     labels: list[int]
     scores: list[int]
     areas: list[int]
+    errors: list[int]
+    finders: list[int]
 
 
 def write_explorer(
@@ -110,7 +122,7 @@ def write_explorer(
         file.write(head.encode())
         for picture in pictures:
             truth |= picture.truth is not None
-            rows.append(_row(picture.found))
+            rows.append(_row(picture))
             file.write(_script(_picture(picture), 'class="picture"'))
         starts = sorted(set(thresholds.values()))
         about = {
@@ -120,6 +132,7 @@ def write_explorer(
             ],
             "rows": rows,
             "truth": truth,
+            "errors": ERRORS if truth else [],
             "lowest": LOWEST,
             "start": starts[0] if starts else 0.0,
             "own": [thresholds[label] for label in range(len(classes))] if len(starts) > 1 else None,
@@ -148,11 +161,16 @@ def _ring(ring: Ring) -> str:
     return f"M{'L'.join(points)}z"
 
 
-def _row(things: Sequence[Thing]) -> _Row:
+def _row(picture: Looked) -> _Row:
+    found = picture.found
     return {
-        "labels": [thing.label for thing in things],
-        "scores": [round(10_000 * (thing.score or 0.0)) for thing in things],
-        "areas": [thing.area for thing in things],
+        "labels": [thing.label for thing in found],
+        "scores": [round(10_000 * (thing.score or 0.0)) for thing in found],
+        "areas": [thing.area for thing in found],
+        "errors": []
+        if picture.truth is None
+        else [-1 if thing.error is None else ERRORS.index(thing.error) for thing in found],
+        "finders": [-1 if thing.finder is None else thing.finder for thing in picture.truth or ()],
     }
 
 
