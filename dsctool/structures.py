@@ -364,6 +364,18 @@ class Instances(_Movable):
             image_id=image_id,
         )
 
+    def to_supervision(self) -> Any:
+        """See :func:`dsctool.interop.handover.to_supervision`."""
+        from dsctool.interop.handover import to_supervision
+
+        return to_supervision(self)
+
+    def to_fiftyone(self) -> Any:
+        """See :func:`dsctool.interop.handover.to_fiftyone`."""
+        from dsctool.interop.handover import to_fiftyone
+
+        return to_fiftyone(self)
+
     def draw(
         self,
         image: ImageSource | None = None,
