@@ -48,7 +48,7 @@ def measured(trials: Sequence[Trial], data: Path, bootstrap: Bootstrap) -> Found
 
 def _known(trial: Trial, bootstrap: Bootstrap) -> Measured | None:
     path = trial.measured
-    if not path.exists() or path.stat().st_mtime_ns < trial.results.stat().st_mtime_ns:
+    if not path.exists() or (trial.results.exists() and path.stat().st_mtime_ns < trial.results.stat().st_mtime_ns):
         return None
     try:
         known = Measured.load(path)
@@ -58,15 +58,17 @@ def _known(trial: Trial, bootstrap: Bootstrap) -> Measured | None:
 
 
 def times_of(trials: Sequence[Trial], data: Path, device: str, file: Path) -> dict[str, Timed]:
-    """Seconds a picture of every row, in turns, of the first seed that is trained; kept in ``file``."""
+    """Seconds a picture of every row, in turns, of the first seed whose weights are there; kept in ``file``."""
     from dsctool.data.layout import find_split
     from dsctool.engine.benchmark.plan import Plan, run
     from dsctool.engine.benchmark.subjects import Named
 
     first: dict[str, Trial] = {}
     for trial in trials:
-        if trial.stats.exists():
+        if trial.stats.exists() and (trial.trained / "last.pt").exists():
             first.setdefault(trial.row.name, trial)
+    if not first:
+        return {}
     models = {name: Named(str(trial.trained / "last.pt"), trial.row.seen, title=name) for name, trial in first.items()}
     newest = max(trial.stats.stat().st_mtime_ns for trial in first.values())
     if file.exists() and file.stat().st_mtime_ns >= newest:

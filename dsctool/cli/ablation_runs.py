@@ -85,12 +85,15 @@ class Trial:
 
     @property
     def is_measured(self) -> bool:
-        """Whether its results are of the weights that are there, looked at as the row says."""
+        """Whether its results are of the weights that are there, looked at as the row says.
+
+        Weights may have been removed since.
+        """
         weights = self.trained / "last.pt"
-        if not self.stats.exists() or not weights.exists():
+        if not self.stats.exists():
             return False
         known = self.row.of is None or (self._record.exists() and read_json(self._record) == list(self.row.seen))
-        return known and self.stats.stat().st_mtime_ns >= weights.stat().st_mtime_ns
+        return known and (not weights.exists() or self.stats.stat().st_mtime_ns >= weights.stat().st_mtime_ns)
 
     @property
     def _record(self) -> Path:

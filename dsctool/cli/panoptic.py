@@ -12,8 +12,11 @@ from dsctool.cli.options import ComputedIn, Split
 from dsctool.cli.output import beside, counting, keep_apart, prepare_file, write_json
 from dsctool.cli.run_model import inference_processes
 from dsctool.cli.tables import print_table
+from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
+    from dsctool.data.image_files import ImageFile
+    from dsctool.data.semantic_results import SemanticResults
     from dsctool.evaluation.panoptic import CategoryQuality, GroupQuality, PanopticQuality
 
 
@@ -156,3 +159,27 @@ def _category(quality: CategoryQuality) -> dict[str, object]:
 
 def _cells(quality: CategoryQuality | GroupQuality) -> list[str]:
     return ["-1" if value == -1 else f"{value:.3f}" for value in (quality.pq, quality.sq, quality.rq)]
+
+
+def panoptic_options(semantic: Path | None, labels: Path | None) -> dict[str, str | bool]:
+    """What a work file says of a panoptic run: the files that it reads by their content."""
+    import hashlib
+
+    files = {"semantic": semantic, "stuff_labels": labels}
+    read = {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items() if path is not None}
+    return {"panoptic": True, **read}
+
+
+def check_semantic(semantic: SemanticResults, files: Sequence[ImageFile]) -> None:
+    """Results that have none of the images are about others, or call them something else.
+
+    Sizes are compared now where they are known, and when an image is decoded where not.
+    """
+    if not any(file.id in semantic for file in files):
+        raise DsctoolError(
+            f"{semantic.path}: has stuff of none of these images, whose ids begin with {files[0].id}. "
+            "--images-json FILE gives images the ids that a COCO file has for them"
+        )
+    for file in files:
+        if file.size is not None:
+            semantic.check(file.id, file.size)

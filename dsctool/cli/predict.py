@@ -31,6 +31,8 @@ from dsctool.cli.options import (
     with_tta,
 )
 from dsctool.cli.output import counting, keep_apart, prepare_file, prepare_folder
+from dsctool.cli.panoptic import check_semantic, panoptic_options
+from dsctool.cli.predict_clip import Every, Look, predict_clip, refuse_for_video
 from dsctool.cli.resumable import RunFiles, prepare_run
 from dsctool.cli.run_model import inference_processes
 from dsctool.cli.scores import parse_threshold, stored_thresholds
@@ -39,7 +41,6 @@ from dsctool.errors import DsctoolError
 if TYPE_CHECKING:
     from dsctool.data.image_files import ImageFile
     from dsctool.data.pictures import Remarks
-    from dsctool.data.semantic_results import SemanticResults
     from dsctool.engine.inference import Runnable
     from dsctool.engine.limits import LimitCount
     from dsctool.engine.measures import InstanceTable
@@ -116,6 +117,7 @@ def predict(
     ] = None,
     for_editing: ForEditing = None,
     page: PageInFolder = False,
+    every: Every = 1,
     recursive: Annotated[bool, typer.Option("--recursive", help="Also search the folders in folders.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in DIR.")] = False,
     overwrite: Overwrite = False,
@@ -135,6 +137,8 @@ def predict(
     and scores, for CVAT or Label Studio; what comes back is read by dsctool data check, merge, diff and train.
     --page also writes DIR/explorer.html, one file for any browser: all pictures with outlines, a threshold that moves
     outlines and counts at once, and filters by class and size.
+    A video (clip.mp4, a camera's number, - for standard input) is looked at frame by frame: DIR has overlays.mp4,
+    counts.csv, and predictions.json with a track_id for what scores at least --score-threshold.
     Image ids are those of --images-json; without it images are numbered from 1 in sorted order.
     DIR/images.json says which is which. A file that cannot be read is reported and left out; the exit
     code is then 1, and --resume tries such files again.
@@ -155,6 +159,7 @@ def predict(
     from dsctool.data.image_files import identify_images, number_images, search_images
     from dsctool.data.pictures import Remarks
     from dsctool.data.records import read_annotation_file
+    from dsctool.data.video import is_video
     from dsctool.engine.inference import keep_candidates as keep
     from dsctool.engine.inference import load_runnable
     from dsctool.engine.object_sizes import SmallCount
@@ -164,6 +169,18 @@ def predict(
 
     paths, words = images_and_overrides(images)
     overrides = with_tiles(with_tta(words, tta), tiles, overlap, batch)
+    threshold, overlays = parse_threshold(score_threshold), None if no_overlays else style_of(no_labels, color)
+    if any(is_video(str(path)) for path in paths):
+        refuse_for_video(
+            {
+                "--stages": stages, "--panoptic": panoptic, "--keep-candidates": keep_candidates, "--table": table,
+                "--for-editing": for_editing, "--page": page, "--images-json": images_json, "--resume": resume,
+                "--score-threshold auto": threshold == "auto", "several sources": len(paths) > 1,
+            }
+        )  # fmt: skip
+        look_at = Look(every, float(threshold), overlays, precision, device)
+        predict_clip(checkpoint, str(paths[0]), output, overrides, look_at, overwrite=overwrite)
+        return
     if not paths:
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     for file, option in ((semantic, "--semantic"), (stuff_labels, "--stuff-labels")):
@@ -171,7 +188,6 @@ def predict(
             raise typer.BadParameter("is for --panoptic", param_hint=option)
     if panoptic and color is not None:
         raise typer.BadParameter("--panoptic has a colour for each category", param_hint="--color")
-    threshold = parse_threshold(score_threshold)
     tables = Tables.asked(table, pixel_size)
     if resume and overwrite:
         raise typer.BadParameter("--resume goes on with what is there, --overwrite removes it: give one of them")
@@ -213,11 +229,11 @@ def predict(
                     raise DsctoolError(f"--panoptic: {checkpoint} is exported, without a semantic branch")
                 fusion = panoptic_fusion(model, labels=stuff_labels, semantic=semantic, precision=precision.value)
                 if fusion.semantic is not None:
-                    _check_semantic(fusion.semantic, files)
+                    check_semantic(fusion.semantic, files)
         run = describe_run(
             checkpoint, files, overrides=overrides, threshold=threshold, stages=stages,
             overlays=not no_overlays, candidates=keep_candidates, device=chosen.type, **as_option(precision),
-            **(_panoptic_options(semantic, stuff_labels) if panoptic else {}), **tables.as_option(),
+            **(panoptic_options(semantic, stuff_labels) if panoptic else {}), **tables.as_option(),
             **({"page": True} if page else {}),
             **look(no_labels, color),
         )  # fmt: skip
@@ -367,27 +383,3 @@ def _entries(
 def report(error: DataError) -> None:
     """A fault that does not keep the others from being done."""
     typer.echo(f"dsctool: error: {error}", err=True)
-
-
-def _panoptic_options(semantic: Path | None, labels: Path | None) -> dict[str, str | bool]:
-    """What a work file says of a panoptic run: the files that it reads by their content."""
-    import hashlib
-
-    files = {"semantic": semantic, "stuff_labels": labels}
-    read = {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items() if path is not None}
-    return {"panoptic": True, **read}
-
-
-def _check_semantic(semantic: SemanticResults, files: Sequence[ImageFile]) -> None:
-    """Results that have none of the images are about others, or call them something else.
-
-    Sizes are compared now where they are known, and when an image is decoded where not.
-    """
-    if not any(file.id in semantic for file in files):
-        raise DsctoolError(
-            f"{semantic.path}: has stuff of none of these images, whose ids begin with {files[0].id}. "
-            "--images-json FILE gives images the ids that a COCO file has for them"
-        )
-    for file in files:
-        if file.size is not None:
-            semantic.check(file.id, file.size)

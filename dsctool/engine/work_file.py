@@ -179,7 +179,7 @@ class WorkFile:
     def write_tables(self, instances: Path, counts: Path, table: InstanceTable) -> None:
         """Write the finished images' instances, and how many of each class every image has, as CSV by ascending id."""
         with whole_file(instances) as one, whole_file(counts) as other:
-            write_one, write_other = _csv(one), _csv(other)
+            write_one, write_other = csv_rows(one), csv_rows(other)
             write_one(table.columns)
             write_other(COUNTS)
             for entry in self.entries():
@@ -223,7 +223,7 @@ class JsonList:
             self._file.write(text.encode())
 
 
-def _csv(file: BinaryIO) -> Callable[[Iterable[object]], object]:
+def csv_rows(file: BinaryIO) -> Callable[[Iterable[object]], object]:
     """Writes a row; nothing of the file is kept in memory."""
 
     class Encoded:

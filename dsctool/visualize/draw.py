@@ -65,11 +65,13 @@ def draw_instances(
     size: Size | None = None,
     style: Style = PLAIN,
     classes: Sequence[str] = (),
+    colors: Sequence[Color] | None = None,
 ) -> Image.Image:
     """The image with its instances on it, at the image's size, with a legend below it where ``style`` says so.
 
     image: Pillow image, or ``(3, h, w)`` uint8 RGB. names: one per instance. size: ``(h, w)`` that boxes and masks are
     in, where the image has been brought to another one. classes: all there are, for the same colours in all pictures.
+    colors: one per instance, in place of those that ``style`` gives.
     Without masks the boxes are drawn. Large instances are painted
     first, so that small ones stay visible; a pixel shows the tint of the topmost instance only, outlines are drawn
     over all tints, inside of their masks so that those of neighbours stay apart, and names over everything: such as are
@@ -81,7 +83,8 @@ def draw_instances(
         corners = corners * (2 * (original.width / size[1], original.height / size[0]))
         masks = None if masks is None else [_resized(mask, original.size) for mask in masks]
     by_class = class_colors([*classes, *sorted({*names} - {*classes})])
-    colors = [by_class[name] for name in names] if style.color == "class" else assign_colors(corners)
+    if colors is None:
+        colors = [by_class[name] for name in names] if style.color == "class" else assign_colors(corners)
     canvas = original.copy()
     line = max(1.5, min(original.size) / 300)
     if masks is None:

@@ -15,6 +15,7 @@ from dsctool.errors import DataError
 from dsctool.files import whole_file
 from dsctool.structures import Instances
 from dsctool.terms import Size
+from dsctool.visualize.colors import Color
 from dsctool.visualize.draw import PLAIN, Style, draw_instances
 
 
@@ -62,12 +63,13 @@ def save_overlay(
 
 def draw_results(
     image: Image.Image | Tensor, results: Sequence[Result], names: Mapping[int, str], *, size: Size | None = None,
-    style: Style = PLAIN,
+    style: Style = PLAIN, colors: Sequence[Color] | None = None,
 ) -> Image.Image:  # fmt: skip
     """``image``, a Pillow image or ``(3, h, w)`` uint8 RGB, with results on it.
 
-    names: of the categories, by id. size: ``(h, w)`` that the results are in, where the image has been brought to
-    another one; lines and text are sized for the image as it is.
+    names: of the categories, by id. colors: of the results, in place of those that ``style`` gives. size: ``(h, w)``
+    that the results are in, where the image has been brought to another one; lines and text are sized for the image as
+    it is.
     """
     corners = [(x, y, x + width, y + height) for x, y, width, height in (result["bbox"] for result in results)]
     masks = [result["segmentation"] for result in results if "segmentation" in result]
@@ -80,4 +82,5 @@ def draw_results(
         size=size,
         style=style,
         classes=list(names.values()),
+        colors=colors,
     )

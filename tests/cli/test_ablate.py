@@ -144,6 +144,30 @@ def test_a_lost_part_is_made_again(made: tuple[Path, Result], monkeypatch: pytes
     assert results(grid) == before
 
 
+def test_weights_may_be_removed_and_numbers_stay(
+    made: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    grid, _ = made
+    before = results(grid)
+    shutil.copytree(grid.parent / "scenes", tmp_path / "scenes")
+    shutil.copytree(grid.parent / "out", tmp_path / "out")
+    copy = tmp_path / grid.name
+    copy.write_text(GRID)
+    (tmp_path / "out/ablation.json").write_text(json.dumps({"data": str((tmp_path / "scenes").resolve())}))
+    for path in [*tmp_path.rglob("*.pt"), *(tmp_path / "out").rglob("predictions.json")]:
+        path.unlink()
+
+    def fail(*_: object) -> int:
+        raise AssertionError("nothing is left to run")
+
+    monkeypatch.setattr(Crew, "_call", fail)
+    assert ablate(copy, "--seeds", "0,1").exit_code == 0
+    after = results(copy)
+    for row, same in zip(after["rows"], before["rows"], strict=True):
+        assert row["estimates"] == same["estimates"]
+        assert row["time"] is None
+
+
 def test_what_was_measured_of_other_weights_or_otherwise_is_measured_again(
     made: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
