@@ -60,7 +60,8 @@ def test_what_is_beyond_the_limits_is_named() -> None:
     both = Differences()
     both.add("a", found([(0, 0.9, 0), (50, 0.5, 1)]), found([(0, 0.9, 0)], shift=0.5, prob=0.2))
     words = both.beyond(Limits())
-    assert [word.split(":")[0] for word in words] == ["boxes", "mask probabilities", "detections without a partner"]
+    named = ["boxes", "mask probabilities", "pixels of masks", "detections without a partner"]
+    assert [word.split(":")[0] for word in words] == named
     assert words[0] == "boxes: 0.5 px, of which 0.1 may be"
     assert Differences().beyond(Limits()) == []
     broken = Differences()
