@@ -1,4 +1,8 @@
-"""Videos frame by frame: clips, cameras and standard input come in, overlays go out. Needs PyAV (``[video]``)."""
+"""Videos frame by frame: clips, cameras and standard input come in, overlays go out. Needs PyAV (``[video]``).
+
+FFmpeg gets no threads of its own: what has some, and is freed in a process that was forked since, waits for ever for
+them to end. The detector takes most of the time.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ class Clip:
 
     def __init__(self, container: Any, name: str) -> None:
         self._container, self._stream, self.name = container, container.streams.video[0], name
-        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = 1  # see the module
         self.rate = Fraction(self._stream.average_rate or FALLBACK_RATE)
         self.length: int = self._stream.frames
 
@@ -62,7 +66,7 @@ class Clip:
             for number, frame in enumerate(self._container.decode(self._stream)):
                 if number % every:
                     continue
-                pixels = frame.to_ndarray(format="rgb24")
+                pixels = frame.to_ndarray(format="rgb24", threads=1)
                 turned = np.rot90(pixels, round(getattr(frame, "rotation", 0) / 90) % 4)
                 time = float(frame.time) if frame.time is not None else float(number / self.rate)
                 yield Frame(number, time, torch.from_numpy(np.ascontiguousarray(turned)).permute(2, 0, 1))
@@ -117,6 +121,7 @@ class ClipWriter:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self._stream = self._container.add_stream(codec, rate=rate)
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.thread_count = 1  # see the module
         self._sized = False
 
     def add(self, picture: Image.Image) -> None:
@@ -125,7 +130,7 @@ class ClipWriter:
         if not self._sized:
             self._stream.width, self._stream.height, self._sized = width, height, True
         frame = _av().VideoFrame.from_image(picture.crop((0, 0, width, height)))
-        self._container.mux(self._stream.encode(frame))
+        self._container.mux(self._stream.encode(frame.reformat(format="yuv420p", threads=1)))
 
     def close(self) -> None:
         """Write what is left."""

@@ -204,7 +204,12 @@ def _onnx(path: Path, device: torch.device) -> tuple[ExportedFile, Program]:
         if type(error).__module__.startswith("onnxruntime"):
             raise DamagedError(f"{path}: onnxruntime cannot read it: {' '.join(str(error).split())[:300]}") from error
         raise
-    about = read_description(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    try:
+        about = read_description(text, path)
+    except CheckpointError:
+        del session  # or the error keeps it, and with it its threads, which a process that is forked does not have
+        raise
     names = [each.name for each in session.get_outputs()]
 
     def program(*inputs: Tensor) -> dict[str, Tensor]:

@@ -70,6 +70,33 @@ def test_clips_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert (frame.pixels.float() - wanted.float()).abs().mean() < 8
 
 
+def test_open_videos_may_be_freed_in_a_forked_process(tmp_path: Path) -> None:
+    """A thread that is not there after the fork would be waited for."""
+    program = """
+import gc, os, sys
+from fractions import Fraction
+from pathlib import Path
+from tests.cli.test_predict_clip import ClipWriter, clip_of, open_clip, pictures
+path = clip_of(Path(sys.argv[1]), 5, width=320, height=240)
+writer = ClipWriter(open(sys.argv[1] + ".mp4", "wb"), rate=Fraction(10))
+for picture in pictures(5, width=320, height=240):
+    writer.add(picture)
+with open_clip(str(path)) as clip:
+    frames = clip.frames()
+    next(frames)
+    held = [writer, clip, frames]
+    held.append(held)
+    del writer, frames
+    if os.fork() == 0:
+        held.clear()
+        gc.collect()
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "clip.mp4")]
+    subprocess.run(command, check=True, timeout=60, cwd=Path(__file__).parents[2])
+
+
 def test_what_is_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "7").write_text("a file")
