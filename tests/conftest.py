@@ -20,7 +20,7 @@ RECORDINGS = Path(__file__).parent / "parity" / "recordings"
 """Numbers recorded from the published implementations."""
 
 
-SLOW = ("parity", "e2e", "cli")
+SLOW = ("parity", "e2e", "interop", "cli")
 """Folders whose files begin first, so that no process is left with one at the end."""
 
 

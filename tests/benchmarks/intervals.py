@@ -4,6 +4,9 @@ The seeds of one row of an ablation (``dsctool ablate``) are dealt out to two ro
 repeat: intervals of their difference should hold 0 in 19 of 20. Seeds of different trainings have nothing in common, so
 these are the intervals without pairs; with an even number of seeds, pairs are made at random as well.
 
+``records.tar.xz`` has what was measured of the tiny grids so far, by seed, without weights. Unpacked into a folder
+beside ``{"data": "FOLDER"}`` in an ``ablation.json``, ``dsctool ablate`` goes on from it.
+
 Beside it: by how much errors of pairs (``RUNS/ROW`` against every row beside it that has the same seeds) are smaller.
 """
 
