@@ -52,7 +52,8 @@ def export(
         typer.Option(
             "--size",
             metavar="HxW",
-            help="One canvas for all pictures, sides multiples of 32.  [default: any canvas, picture by picture]",
+            help="One canvas for all pictures, sides multiples of 32; of one that is not square, pictures of the other "
+            "orientation may not fit.  [default: any canvas, picture by picture]",
         ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Pictures at once, always as many.")] = 1,
@@ -199,5 +200,9 @@ def _write_script(detector: Detector, path: Path, output: Path) -> None:
     if not Channels.of(detector.config.data).plain:
         typer.echo("no example script: these pictures are not red, green and blue of 8 bits")
         return
-    write_text(path, inspect.getsource(onnx_example).replace("model.onnx", output.name))
+    text = inspect.getsource(onnx_example).replace("model.onnx", output.name)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        typer.echo(f"{path}: is there already, and stays as it is")
+        return
+    write_text(path, text)
     typer.echo(f"{path}: how to use it with numpy, Pillow and onnxruntime alone")

@@ -211,9 +211,9 @@ RESULTS = ("predictions.json", "baseline.json")
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """By what is in it: torch writes zip files, and wrote pickles, which no JSON is."""
+    """By what is in it: torch writes zip files, and wrote pickles, and ONNX files begin with their version: no JSON."""
     with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02")
+        return file.read(2).startswith((b"PK", b"\x80\x02", b"\x08"))
 
 
 def _check_usage(models: list[Path], overrides: list[str] | None, data: Path | None) -> None:

@@ -176,11 +176,14 @@ def predict(
                 "--stages": stages, "--panoptic": panoptic, "--keep-candidates": keep_candidates, "--table": table,
                 "--for-editing": for_editing, "--page": page, "--images-json": images_json, "--resume": resume,
                 "--score-threshold auto": threshold == "auto", "several sources": len(paths) > 1,
+                "--color": color,
             }
         )  # fmt: skip
         look_at = Look(every, float(threshold), overlays, precision, device)
         predict_clip(checkpoint, str(paths[0]), output, overrides, look_at, overwrite=overwrite)
         return
+    if every != 1:
+        raise typer.BadParameter("is for a video", param_hint="--every")
     if not paths:
         raise typer.BadParameter("give image files or folders of them", param_hint="IMAGE_OR_DIR...")
     for file, option in ((semantic, "--semantic"), (stuff_labels, "--stuff-labels")):

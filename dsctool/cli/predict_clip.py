@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from dsctool.cli.output import clear_results, counting, prepare_folder
+from dsctool.cli.output import clear_results, counting, keep_apart, prepare_folder
 from dsctool.errors import DataError, DsctoolError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def predict_clip(
     from dsctool.engine.clips import found_in_clip
     from dsctool.engine.inference import load_runnable
 
+    keep_apart([output / name for name in (RESULTS, FRAMES, COUNTS, OVERLAYS)], [Path(source)])
     model = load_runnable(checkpoint, overrides=overrides, device=inference_device(look.device, look.precision))
     prepare_folder(output)
     clear_results(output, [RESULTS, FRAMES, COUNTS, OVERLAYS], overwrite=overwrite)

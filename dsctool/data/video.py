@@ -113,7 +113,7 @@ def _camera(number: int) -> tuple[str, dict[str, str]]:
 
 
 class ClipWriter:
-    """An MP4 file that gets pictures of one size, one after the other."""
+    """An MP4 file that gets pictures one after the other; all have the size of the first."""
 
     def __init__(self, file: BinaryIO, *, rate: Fraction) -> None:
         av = _av()
@@ -126,10 +126,10 @@ class ClipWriter:
 
     def add(self, picture: Image.Image) -> None:
         """Append an RGB picture, cut to even sides, which the format takes alone."""
-        width, height = picture.width // 2 * 2, picture.height // 2 * 2
         if not self._sized:
-            self._stream.width, self._stream.height, self._sized = width, height, True
-        frame = _av().VideoFrame.from_image(picture.crop((0, 0, width, height)))
+            self._stream.width, self._stream.height = picture.width // 2 * 2, picture.height // 2 * 2
+            self._sized = True
+        frame = _av().VideoFrame.from_image(picture.crop((0, 0, self._stream.width, self._stream.height)))
         self._container.mux(self._stream.encode(frame.reformat(format="yuv420p", threads=1)))
 
     def close(self) -> None:

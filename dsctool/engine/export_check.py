@@ -15,6 +15,7 @@ from dsctool.data.bands import Channels
 from dsctool.data.images import read_image
 from dsctool.data.synthetic.scenes import draw_scene
 from dsctool.data.transforms import inference_transform, pad_images
+from dsctool.errors import DataError
 from dsctool.interop.exported import ExportedDetector
 from dsctool.models.detector import Detector, pasted
 from dsctool.structures import Detections
@@ -126,10 +127,17 @@ def differences(
 ) -> Differences:
     """Run both over ``count`` pictures, uint8 ``(C, h, w)``, resized as the file says.
 
-    The checkpoint sees every picture by itself, on the canvas that the file has for it.
+    The checkpoint sees every picture by itself, on the canvas that the file has for it. Pictures that do not fit are
+    left out.
+
+    Raises:
+        DataError: none fits, or a file cannot be read.
     """
     data, found = exported.config.data, Differences()
-    transform, chosen = inference_transform(data), list(islice(pictures, count))
+    transform = inference_transform(data)
+    chosen = list(islice(((name, picture) for name, picture in pictures if exported.fits(_size(picture))), count))
+    if not chosen:
+        raise DataError(f"none of the pictures fits the canvas {exported.form.canvas} (height, width)")
     for start in range(0, len(chosen), exported.form.batch):
         some = chosen[start : start + exported.form.batch]
         images = pad_images([transform.image(picture) for _, picture in some], data.pad_divisor)

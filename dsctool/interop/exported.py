@@ -35,6 +35,7 @@ from dsctool.interop.export_file import (
 )
 from dsctool.interop.exporting import MISSING
 from dsctool.models.postprocess import LIKELY_SCORE
+from dsctool.ops.geometry import resized
 from dsctool.structures import Detections
 from dsctool.terms import Size
 
@@ -108,6 +109,14 @@ class ExportedDetector:
             count = min(self.form.batch, len(images) - start)
             found += [self._found(outputs, row, originals[start + row]) for row in range(count)]
         return found
+
+    def fits(self, size: Size) -> bool:
+        """Whether a picture of ``size``, resized as the file says, fits on its canvas."""
+        if self.form.canvas is None:
+            return True
+        resize = self.config.data.test_resize
+        height, width = resized(size, resize.short_sides[0], resize.long_side)
+        return height <= self.form.canvas[0] and width <= self.form.canvas[1]
 
     def on_canvas(self, images: Tensor) -> Tensor:
         """Normalised images ``(N, C, H, W)`` with a border of zeros on the right and below, as the program takes them.

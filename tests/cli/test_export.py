@@ -22,6 +22,7 @@ from dsctool.data.records import Category
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.synthetic.scenes import CLASSES
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
+from dsctool.interop.exported import load_exported
 from dsctool.models.build import build_detector
 from tests.models.tiny import NARROW
 
@@ -114,6 +115,26 @@ def area(result: Any) -> int:
     return int(mask.area(result["segmentation"]))
 
 
+def test_huddle_report_runs_it(files: Files, tmp_path: Path) -> None:
+    words = ["--predictions", files.exported, "--data", files.data, "--output", tmp_path, "--device", "cpu"]
+    result = run("huddle-report", *words)
+    assert result.exit_code == 0, result.output
+    assert len(numbers(tmp_path / "predictions.json")) > 10
+
+
+def test_a_video_and_tiles(files: Files, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from tests.cli.test_predict_clip import clip_of
+
+    words = ["--no-overlays", "--device", "cpu"]
+    clip = clip_of(tmp_path / "clip.mp4", 2)
+    assert run("predict", files.exported, clip, *words, "--output", tmp_path / "clip").exit_code == 0
+    assert len(numbers(tmp_path / "clip" / "images.json")["images"]) == 2
+    tiles = ["--tiles", "96", "--page", "--output", tmp_path / "tiles"]
+    assert run("predict", files.exported, files.data / "val", *words, *tiles).exit_code == 0
+    assert (tmp_path / "tiles" / "explorer.html").exists()
+
+
 def test_benchmark_measures_it_as_one_stage(files: Files) -> None:
     result = run("benchmark", files.exported, "--images", files.data / "val", "--rounds", "1", "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -142,6 +163,19 @@ def test_what_an_exported_file_cannot_do_is_said(
     assert result.exit_code == 1
     assert re.search(message, result.stderr), result.stderr
     assert not (tmp_path / "predictions.json").exists()
+
+
+def test_a_canvas_of_one_orientation_and_a_script_that_was_changed(files: Files, tmp_path: Path) -> None:
+    script = tmp_path / "model_example.py"
+    script.write_text("mine")
+    output = tmp_path / "model.onnx"
+    result = run("export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "compared on 2 pictures" in result.stdout  # of the drawn ones, every other one is upright
+    assert "is there already, and stays as it is" in result.stdout
+    assert script.read_text() == "mine"
+    model = load_exported(output)
+    assert [model.fits(size) for size in ((480, 640), (640, 480), (480, 480))] == [True, False, True]
 
 
 def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,7 @@ def test_a_video_on_standard_input(checkpoint: Path, tmp_path: Path) -> None:
     [
         (["--stages"], "--stages"),
         (["--page"], "--page"),
+        (["--color", "class"], "--color"),
         (["--score-threshold", "auto"], "--score-threshold auto"),
         (["--tiles", "64"], "data.tiles: frames of a video are looked at once"),
         (["--tta"], "data.tta: frames of a video are looked at once"),
@@ -185,6 +186,16 @@ def test_what_is_for_pictures_alone_is_said(checkpoint: Path, tmp_path: Path, wo
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_a_clip_is_not_written_over_and_pictures_have_no_frames(checkpoint: Path, tmp_path: Path) -> None:
+    clip = clip_of(tmp_path / "overlays.mp4", 2)
+    content = clip.read_bytes()
+    result = run(clip, "--output", tmp_path, "--overwrite", checkpoint=checkpoint)
+    assert result.exit_code != 0
+    assert clip.read_bytes() == content
+    result = run(save_image(tmp_path / "a.png"), "--every", "2", "--output", tmp_path / "out", checkpoint=checkpoint)
+    assert (result.exit_code, "is for a video" in result.stderr) == (2, True)
 
 
 def test_damaged_and_missing_videos(checkpoint: Path, tmp_path: Path) -> None:
