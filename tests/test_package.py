@@ -181,6 +181,7 @@ def test_what_is_imported_is_installed() -> None:
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
     named = {re.split(r"[<>=!~ \[]", each)[0].lower() for names in lists for each in names}
     modules = {"yaml": "ruamel.yaml", "pil": "pillow", "mpl_toolkits": "matplotlib", "skimage": "scikit-image"}
+    modules |= {"onnx_ir": "onnx-ir"}
     imported = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsctool.cli.options import Checkpoint, Overrides
-from dsctool.cli.output import keep_apart, prepare_file
+from dsctool.cli.output import counting, keep_apart, prepare_file
 from dsctool.errors import DsctoolError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dsctool.engine.export_check import Differences
-    from dsctool.interop.export_file import ExportInput
+    from dsctool.interop.export_file import ExportedFile
     from dsctool.interop.exported import ExportedDetector
     from dsctool.models.detector import Detector
     from dsctool.terms import Size
+
+
+CALIBRATED = 64
+"""Pictures that the ranges of int8 layers are taken from."""
 
 
 class Format(StrEnum):
@@ -31,6 +34,14 @@ class Format(StrEnum):
 
     ONNX = "onnx"
     PT2 = "pt2"
+
+
+class LayerPrecision(StrEnum):
+    """What layers with weights compute in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 class PixelType(StrEnum):
@@ -61,6 +72,17 @@ def export(
         PixelType,
         typer.Option("--input", help="Pictures of 0 to 255, normalised in the file; or normalised ones."),
     ] = PixelType.UINT8,
+    precision: Annotated[
+        LayerPrecision,
+        typer.Option(
+            "--precision",
+            help="What convolutions and linear layers compute in: float16 halves the file and is for GPUs, int8 makes "
+            "it a quarter and is for CPUs; int8 needs --data, for ranges on train and what it costs on val. Only ONNX.",
+        ),
+    ] = LayerPrecision.FLOAT32,
+    ap_loss: Annotated[
+        float, typer.Option("--ap-loss", min=0.0, metavar="AP", help="With int8: the most of box and mask AP to lose.")
+    ] = 0.01,
     opset: Annotated[int, typer.Option("--opset", min=19, max=23, help="Of ONNX.")] = 20,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Compare on pictures of this data set's val split.")
@@ -93,13 +115,10 @@ def export(
 
         dsctool export runs/first/best.pt postprocess.score_threshold=0.3 --output first.pt2
     """
-    import torch
-
-    from dsctool.engine.export_check import Limits, differences
     from dsctool.interop.checkpoint import load_model
     from dsctool.interop.export_file import ExportInput
     from dsctool.interop.exported import load_exported
-    from dsctool.interop.exporting import require_onnx
+    from dsctool.interop.exporting import described, require_onnx
 
     form = _format(file_format, output)
     script = output.with_name(f"{output.stem}_example.py") if form is Format.ONNX else None
@@ -108,22 +127,30 @@ def export(
     if form is Format.ONNX:
         require_onnx()
     wanted = ExportInput(pixels.value, _canvas(size), batch)
+    if precision is not LayerPrecision.FLOAT32 and form is not Format.ONNX:
+        raise typer.BadParameter("pt2 files compute in float32; give an ONNX file", param_hint="--precision")
+    if precision is LayerPrecision.INT8 and data is None:
+        raise typer.BadParameter(
+            "int8 takes the ranges of layers from a data set's train split, and says what it costs on val: give --data",
+            param_hint="--precision",
+        )
     detector = load_model(checkpoint, overrides=overrides or ())
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         made = Path(folder) / output.name
-        _write(detector, made, form, wanted, opset)
-        seconds = time.monotonic() - started
+        _write(detector, made, form, described(detector, wanted, precision.value), opset)
+        if precision is LayerPrecision.INT8:
+            assert data is not None
+            made = _quantised(made, data)
         exported = load_exported(made)
-        with torch.no_grad():
-            found = differences(detector, exported, _pictures(exported, data, images), count=pictures)
-        _say(found, made.stat().st_size, seconds)
-        wrong = found.beyond(Limits())
+        typer.echo(f"{made.stat().st_size / 2**20:.0f} MiB, made in {time.monotonic() - started:.0f} s")
+        if precision is LayerPrecision.INT8:
+            assert data is not None
+            wrong = _costs(detector, exported, data, ap_loss)
+        else:
+            wrong = _differs(detector, exported, _pictures(exported, data, images), pictures)
         if wrong:
-            raise DsctoolError(
-                f"{output}: not written, since what was made differs from {checkpoint}: {'; '.join(wrong)}. "
-                f"Pictures: {', '.join(found.names)}"
-            )
+            raise DsctoolError(f"{output}: not written, since what was made differs from {checkpoint}: {wrong}")
         made.replace(output)
     typer.echo(output)
     if script is not None and pixels is PixelType.UINT8:
@@ -154,15 +181,31 @@ def _canvas(size: str | None) -> Size | None:
     return sides
 
 
-def _write(detector: Detector, path: Path, form: Format, wanted: ExportInput, opset: int) -> None:
-    from dsctool.interop.exporting import described, traced, write_onnx, write_pt2
+def _write(detector: Detector, path: Path, form: Format, about: ExportedFile, opset: int) -> None:
+    from dsctool.interop.exporting import traced, write_onnx, write_pt2
 
-    program, about = traced(detector, wanted), described(detector, wanted)
+    program = traced(detector, about.input)
     if form is Format.ONNX:
         write_onnx(program, about, path, opset=opset)
         return
     with path.open("wb") as file:
         write_pt2(program, about, file)
+
+
+def _quantised(made: Path, data: Path) -> Path:
+    """A file of the same in int8, by what it sees of the training split."""
+    from dsctool.data.image_files import find_images
+    from dsctool.data.layout import find_split
+    from dsctool.engine.calibration import inputs_seen
+    from dsctool.interop.exported import load_exported
+    from dsctool.interop.exporting import quiet
+    from dsctool.interop.onnx_precision import write_int8
+
+    exported, target = load_exported(made), made.with_name(f"int8-{made.name}")
+    files = find_images([find_split(data, exported.config.data.train, "train").images])
+    with quiet():
+        write_int8(made, target, inputs_seen(exported, files, count=CALIBRATED))
+    return target
 
 
 def _pictures(exported: ExportedDetector, data: Path | None, images: Path | None) -> Iterator[tuple[str, Tensor]]:
@@ -180,13 +223,34 @@ def _pictures(exported: ExportedDetector, data: Path | None, images: Path | None
     return pictures_in(find_images([images]), Channels.of(config))
 
 
-def _say(found: Differences, size: int, seconds: float) -> None:
-    typer.echo(f"{size / 2**20:.0f} MiB, made in {seconds:.0f} s")
+def _differs(detector: Detector, exported: ExportedDetector, pictures: Iterator[tuple[str, Tensor]], count: int) -> str:
+    """What differs more than it may, in words."""
+    import torch
+
+    from dsctool.engine.export_check import Limits, differences
+
+    with torch.no_grad():
+        found = differences(detector, exported, pictures, count=count)
     typer.echo(
         f"compared on {found.pictures} pictures with {found.found} detections: {found.alone} without a partner; "
         f"at most {found.box:.2g} px of boxes, {found.score:.2g} of scores, {found.mask:.2g} of mask probabilities, "
         f"{100 * found.pixels:.2g} % of the masks' pixels"
     )
+    wrong = found.beyond(Limits.of(exported.precision))
+    return f"{'; '.join(wrong)}. Pictures: {', '.join(found.names)}" if wrong else ""
+
+
+def _costs(detector: Detector, exported: ExportedDetector, data: Path, most: float) -> str:
+    """Which AP falls by more than ``most``, in words."""
+    from dsctool.engine.export_check import ap_cost
+    from dsctool.terms import KIND_NAMES
+
+    with counting() as progress:
+        found = ap_cost(detector, exported, data, progress)
+    changes = [f"{KIND_NAMES[kind]} {before:.4f} -> {after:.4f}" for kind, (before, after) in found.items()]
+    typer.echo(f"AP on the val split, of the checkpoint and in int8: {', '.join(changes)}")
+    lost = [KIND_NAMES[kind] for kind, (before, after) in found.items() if not before - after <= most]
+    return f"more than {most:g} of {' and '.join(lost)} AP is lost (--ap-loss)" if lost else ""
 
 
 def _write_script(detector: Detector, path: Path, output: Path) -> None:

@@ -15,11 +15,13 @@ from dsctool.data.bands import Channels
 from dsctool.data.images import read_image
 from dsctool.data.synthetic.scenes import draw_scene
 from dsctool.data.transforms import inference_transform, pad_images
+from dsctool.engine.split_results import evaluate_model
 from dsctool.errors import DataError
+from dsctool.interop.export_file import LayerPrecision
 from dsctool.interop.exported import ExportedDetector
 from dsctool.models.detector import Detector, pasted
 from dsctool.structures import Detections
-from dsctool.terms import Size
+from dsctool.terms import KINDS, Kind, Progress, Size
 
 SCENE_SIZES: tuple[Size, ...] = ((480, 640), (640, 480), (480, 480))
 """Height and width of the pictures that are drawn where none are given, in turn."""
@@ -40,6 +42,11 @@ class Limits:
     mask: float = 5e-2
     pixels: float = 5e-3
     share: float = 0.01
+
+    @classmethod
+    def of(cls, precision: LayerPrecision) -> Limits:
+        """Of files whose layers compute in float32 or in float16; what int8 costs is told in AP (:func:`ap_cost`)."""
+        return cls() if precision == "float32" else cls(box=1.0, score=1e-2, mask=0.2, pixels=1e-2, share=0.05)
 
 
 @dataclass
@@ -148,6 +155,22 @@ def differences(
             (ours,) = detector.detect(tensor[row : row + 1], images.sizes[row : row + 1], originals[row : row + 1])
             found.add(name, ours, theirs[row])
     return found
+
+
+def ap_cost(
+    detector: Detector, exported: ExportedDetector, data: Path, progress: Progress | None = None
+) -> dict[Kind, tuple[float, float]]:
+    """Box and mask AP on the val split of ``data``, of the checkpoint and of the file.
+
+    Raises:
+        DataError: the data set has faults, or other categories.
+    """
+    ours, theirs = (evaluate_model(each, data, progress=progress).stats for each in (detector, exported))
+    return {
+        kind: (before["AP"], after["AP"])
+        for kind in KINDS
+        if (before := ours[kind]) is not None and (after := theirs[kind]) is not None
+    }
 
 
 def pictures_in(files: Sequence[Path], channels: Channels) -> Iterator[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ It is JSON, under the name ``dsctool`` in the metadata of an ONNX file, and as `
     input       how images come: see ExportInput
     config      the resolved configuration as plain mappings, with its schema version
     categories  [{"id": 1, "name": "person"}, ...]: the class with label i is the i-th
+    precision   what the layers compute in: float32, float16 or int8
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from dsctool.config.loading import config_from_mapping
 from dsctool.config.schema import Config
@@ -31,6 +32,7 @@ LEAST = 96
 """Sides of a canvas have at least so many pixels: with fewer, the coarsest map has one row, of which a traced program
 knows that it is one."""
 Pixels = Literal["uint8", "float32"]
+LayerPrecision = Literal["float32", "float16", "int8"]
 INPUTS = ("images", "sizes", "original_sizes")
 
 
@@ -56,6 +58,7 @@ class ExportedFile:
     input: ExportInput
     config: Config
     categories: list[Category]
+    precision: LayerPrecision = "float32"
 
     def to_json(self) -> str:
         """As it is written."""
@@ -66,6 +69,7 @@ class ExportedFile:
                 "input": asdict(self.input),
                 "config": self.config.model_dump(mode="json"),
                 "categories": [{"id": category.id, "name": category.name} for category in self.categories],
+                "precision": self.precision,
             }
         )
 
@@ -92,6 +96,7 @@ def read_description(text: str | None, source: object) -> ExportedFile:
             input=_input(content["input"]),
             config=config_from_mapping(content["config"], source=str(source)),
             categories=[Category(int(each["id"]), str(each["name"])) for each in content["categories"]],
+            precision=_precision(content.get("precision", "float32")),
         )
     except ConfigError as error:
         raise CheckpointError(
@@ -112,6 +117,13 @@ def _input(content: dict[str, Any]) -> ExportInput:
         canvas=None if canvas is None else (int(canvas[0]), int(canvas[1])),
         batch=int(content["batch"]),
     )
+
+
+def _precision(name: object) -> LayerPrecision:
+    for each in get_args(LayerPrecision):
+        if name == each:
+            return cast("LayerPrecision", each)
+    raise ValueError(f"precision: {name}")
 
 
 def outputs_of(config: Config) -> list[str]:

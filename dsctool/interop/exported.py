@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,8 @@ from dsctool.terms import Size
 FREE = ("data.", "train.", "postprocess.score_threshold", "panoptic.")
 """Beginnings of keys that may be changed where a file is used; all others are part of its program."""
 FIXED = ("data.mean", "data.std", "data.tta", "data.semantic", "data.pad_divisor")
-Program = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
+Outputs = Mapping[str, Tensor]
+Program = Callable[[Tensor, Tensor, Tensor], Outputs]
 """What :class:`~dsctool.models.exportable.Exportable` computes, by the names of its outputs."""
 
 
@@ -54,7 +56,8 @@ def is_exported(path: Path | str) -> bool:
 class ExportedDetector:
     """An exported file with :meth:`detect` as :class:`~dsctool.models.detector.Detector` has it.
 
-    config: with the sizes that the file takes. categories: the class of each label. device: where it runs.
+    config: with the sizes that the file takes. categories: the class of each label. precision: what its layers compute
+    in. device: where it runs.
     """
 
     has_semantic = False
@@ -62,7 +65,7 @@ class ExportedDetector:
 
     def __init__(self, about: ExportedFile, program: Program, *, source: Path | str, device: torch.device) -> None:
         self.source, self.form, self.device = source, about.input, device
-        self.config, self.categories = about.config, about.categories
+        self.config, self.categories, self.precision = about.config, about.categories, about.precision
         self._program = program
 
     @property
@@ -73,6 +76,17 @@ class ExportedDetector:
     def to(self, device: torch.device) -> ExportedDetector:
         """The file once more, on another device."""
         return self if device == self.device else load_exported(self.source, device=device)
+
+    def watched(self, look: Callable[[Sequence[Tensor], Outputs], None]) -> ExportedDetector:
+        """The same, which tells ``look`` what its program is called with, and what that gives."""
+
+        def program(*inputs: Tensor) -> Outputs:
+            outputs = self._program(*inputs)
+            look(inputs, outputs)
+            return outputs
+
+        about = ExportedFile(self.form, self.config, self.categories, self.precision)
+        return ExportedDetector(about, program, source=self.source, device=self.device)
 
     def train(self, mode: bool = True) -> ExportedDetector:
         """Nothing: a program is the same in training."""
@@ -177,7 +191,7 @@ def load_exported(
     if overrides:
         config = override_config(about.config, overrides, source=str(path))
         _refuse_baked_in(about.config, config, path)
-        about = ExportedFile(about.input, config, about.categories)
+        about = replace(about, config=config)
     return ExportedDetector(about, program, source=path, device=place)
 
 

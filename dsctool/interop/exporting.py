@@ -16,7 +16,18 @@ import torch
 from torch import Tensor
 
 from dsctool.errors import DsctoolError
-from dsctool.interop.export_file import FILE, INPUTS, KEY, LEAST, STRIDE, ExportedFile, ExportInput, outputs_of
+from dsctool.interop.export_file import (
+    FILE,
+    INPUTS,
+    KEY,
+    LEAST,
+    STRIDE,
+    ExportedFile,
+    ExportInput,
+    LayerPrecision,
+    outputs_of,
+)
+from dsctool.interop.onnx_precision import to_float16
 from dsctool.models.detector import Detector
 from dsctool.models.exportable import Exportable
 
@@ -24,6 +35,8 @@ LARGEST = 16_384
 """Pixels a side of the largest canvas that a program takes."""
 OPSET = 20
 """Of ONNX; DeformConv is there from 19 on."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where viewers of ONNX files look for the module that a node belongs to."""
 MISSING = "needs what is not installed: pip install 'dsctool[export]' (onnx, onnxscript >= 0.7.1, onnxruntime >= 1.25)"
 
 
@@ -37,7 +50,7 @@ def require_onnx() -> None:
         raise DsctoolError(f"ONNX {MISSING}")
 
 
-def described(detector: Detector, form: ExportInput) -> ExportedFile:
+def described(detector: Detector, form: ExportInput, precision: LayerPrecision = "float32") -> ExportedFile:
     """What the file of a detector says of itself: with what a program has not left out, and sizes that it takes."""
     data = detector.config.data
     resize = data.test_resize
@@ -46,7 +59,7 @@ def described(detector: Detector, form: ExportInput) -> ExportedFile:
         resize = resize.model_copy(update={"short_sides": (short,), "long_side": long})
     changes = {"tta": None, "pad_divisor": math.lcm(data.pad_divisor, STRIDE), "test_resize": resize}
     config = detector.config.model_copy(update={"data": data.model_copy(update=changes)})
-    return ExportedFile(form, config, detector.categories)
+    return ExportedFile(form, config, detector.categories, precision)
 
 
 def traced(detector: Detector, form: ExportInput) -> torch.export.ExportedProgram:
@@ -57,7 +70,7 @@ def traced(detector: Detector, form: ExportInput) -> torch.export.ExportedProgra
     """
     inputs = example_inputs(detector, form)
     program = Exportable(detector).eval()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program(*inputs)  # keeps what is derived from weights, which the program then has as constants
         shapes = None
         if form.canvas is None:
@@ -66,7 +79,10 @@ def traced(detector: Detector, form: ExportInput) -> torch.export.ExportedProgra
                 for name in ("rows", "columns")
             ]
             shapes = {"images": {2: sides[0], 3: sides[1]}, "sizes": None, "original_sizes": None}
-        return torch.export.export(program, inputs, dynamic_shapes=shapes, strict=False)
+        made = torch.export.export(program, inputs, dynamic_shapes=shapes, strict=False)
+    for node in made.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return made
 
 
 def example_inputs(detector: Detector, form: ExportInput) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,13 +101,15 @@ def write_pt2(program: torch.export.ExportedProgram, about: ExportedFile, file: 
 
 
 def write_onnx(program: torch.export.ExportedProgram, about: ExportedFile, path: Path, *, opset: int = OPSET) -> None:
-    """Write a program as ONNX, in one file.
+    """Write a program as ONNX, in one file; with float16 layers where ``about`` says so.
 
     Raises:
         DsctoolError: packages are missing.
     """
     require_onnx()
-    with _quiet():
+    from onnxscript.optimizer import fold_constants
+
+    with quiet():
         made = torch.onnx.export(
             program,
             dynamo=True,
@@ -102,8 +120,20 @@ def write_onnx(program: torch.export.ExportedProgram, about: ExportedFile, path:
             verbose=False,
         )
     assert made is not None
+    fold_constants(made.model, onnx_shape_inference=False, should_fold=_sums_weights)
+    if about.precision == "float16":
+        to_float16(made.model)
+    for node in made.model.graph:  # a third of a small file
+        for key in node.metadata_props.keys() - {SCOPES}:
+            del node.metadata_props[key]
+    made.model.graph.metadata_props.clear()
     made.model.metadata_props[KEY] = about.to_json()
     made.save(path)
+
+
+def _sums_weights(node: Any) -> bool | None:
+    """Whether a node of ONNX makes weights of weights, as those of switchable convolutions; None: the usual rule."""
+    return True if node.op_type == "Add" and all(each.is_initializer() for each in node.inputs) else None
 
 
 def _sort_stable(self: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
@@ -115,8 +145,8 @@ def _sort_stable(self: Any, *, stable: bool | None = None, dim: int = -1, descen
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what PyTorch and the converter say about their own insides."""
+def quiet() -> Iterator[None]:
+    """Without what PyTorch, the converter and onnxruntime say about their own insides."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

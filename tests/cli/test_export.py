@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -165,24 +166,55 @@ def test_what_an_exported_file_cannot_do_is_said(
     assert not (tmp_path / "predictions.json").exists()
 
 
-def test_a_canvas_of_one_orientation_and_a_script_that_was_changed(files: Files, tmp_path: Path) -> None:
+def test_float16_on_a_canvas_of_one_orientation_beside_a_script_that_was_changed(files: Files, tmp_path: Path) -> None:
     script = tmp_path / "model_example.py"
     script.write_text("mine")
     output = tmp_path / "model.onnx"
-    result = run("export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--output", output)
+    result = run(
+        "export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--precision", "float16", "--output", output
+    )
     assert result.exit_code == 0, result.output
     assert "compared on 2 pictures" in result.stdout  # of the drawn ones, every other one is upright
     assert "is there already, and stays as it is" in result.stdout
     assert script.read_text() == "mine"
     model = load_exported(output)
+    assert model.precision == "float16"
+    assert output.stat().st_size < 0.8 * files.exported.stat().st_size
     assert [model.fits(size) for size in ((480, 640), (640, 480), (480, 480))] == [True, False, True]
+
+
+def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "model.onnx"
+    words = ["export", files.checkpoint, "--precision", "int8", "--data", files.data, "--output", output]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    costs = r"AP on the val split, of the checkpoint and in int8: box 0\.\d{4} -> 0\.\d{4}, mask 0\.\d{4} -> 0\.\d{4}"
+    assert re.search(costs, result.stdout), result.stdout
+    assert load_exported(output).precision == "int8"
+    assert output.stat().st_size < 0.5 * files.exported.stat().st_size
+    result = run("predict", output, files.data / "val", "--output", tmp_path / "out", "--no-overlays")
+    assert result.exit_code == 0, result.output
+    assert len(numbers(tmp_path / "out" / "predictions.json")) > 10
+
+    def as_it_is(program: object, about: object, path: Path, *, opset: int) -> None:
+        shutil.copy(files.exported, path)
+
+    before = output.read_bytes()
+    monkeypatch.setattr("dsctool.interop.exporting.traced", lambda detector, form: None)
+    monkeypatch.setattr("dsctool.interop.exporting.write_onnx", as_it_is)
+    monkeypatch.setattr("dsctool.engine.export_check.ap_cost", lambda *_: {"bbox": (0.4, 0.395), "segm": (0.4, 0.385)})
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "more than 0.01 of mask AP is lost (--ap-loss)" in result.stderr
+    assert output.read_bytes() == before
+    assert run(*words, "--ap-loss", "0.02").exit_code == 0
 
 
 def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dsctool.engine import export_check
 
     strict = export_check.Limits(box=-1.0)
-    monkeypatch.setattr(export_check, "Limits", lambda: strict)
+    monkeypatch.setattr(export_check.Limits, "of", lambda precision: strict)
     output = tmp_path / "model.pt2"
     output.write_text("an older file")
     result = run("export", files.checkpoint, "--pictures", "1", "--size", "96x128", "--output", output)
@@ -199,6 +231,8 @@ def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypat
         (("--output", "model.bin"), "ends neither in .onnx nor in .pt2"),
         (("--output", "model.onnx", "--format", "pt2"), "is the name of another kind of file"),
         (("--output", "model.onnx", "--size", "100x100"), "not HEIGHTxWIDTH in multiples of 32 from 96 on"),
+        (("--output", "model.pt2", "--precision", "float16"), "pt2 files compute in float32"),
+        (("--output", "model.onnx", "--precision", "int8"), "says what it costs on val: give --data"),
         (("--output", "model.onnx", "--size", "64x64"), "not HEIGHTxWIDTH in multiples of 32 from 96 on"),
     ],
 )

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx_ir
 import pytest
 import torch
 from torch import Tensor
 
 from dsctool.config.loading import load_config
 from dsctool.data.records import Category
+from dsctool.engine.export_check import partners_of
 from dsctool.errors import CheckpointError, ConfigError, DamagedError, DataError, DsctoolError
 from dsctool.interop.checkpoint import load_checkpoint
-from dsctool.interop.export_file import KEY, ExportInput
-from dsctool.interop.exported import ExportedDetector, load_exported
-from dsctool.interop.exporting import described, traced, write_onnx, write_pt2
+from dsctool.interop.export_file import INPUTS, KEY, ExportInput
+from dsctool.interop.exported import ExportedDetector, Outputs, load_exported
+from dsctool.interop.exporting import described, quiet, traced, write_onnx, write_pt2
+from dsctool.interop.onnx_precision import to_float16, write_int8
 from dsctool.models.build import build_detector
 from dsctool.models.detector import Detector
 from dsctool.structures import Detections
@@ -87,12 +92,45 @@ def test_programs_find_what_detectors_find_on_any_canvas(tmp_path: Path, name: s
     for path in exported_to(tmp_path, detector, onnx=name != "fast_dsc_tiny"):
         model = load_exported(path)
         assert model.categories == detector.categories
+        assert b"detector.backbone" in path.read_bytes()  # names of modules, for viewers
+        assert b"exportable.py" not in path.read_bytes()  # but nothing of the machine that it was made on
         for height, width in ((96, 128), (160, 96)):
             images, sizes = images_of(detector, 2, height, width)
             originals = [(2 * rows, 2 * columns + 1) for rows, columns in sizes]
             expected = detector.detect(images, sizes, originals)
             assert min(len(each) for each in expected) > 3
             assert_same(model.detect(images, sizes, originals), expected)
+        if path.suffix == ".onnx":
+            assert_fewer_bits_find_nearly_the_same(path, detector)
+
+
+def assert_fewer_bits_find_nearly_the_same(path: Path, detector: Detector) -> None:
+    images, sizes = images_of(detector, 1, 96, 128)
+    (expected,) = detector.detect(images, sizes)
+    half, int8 = path.with_name("half.onnx"), path.with_name("int8.onnx")
+    program = onnx_ir.load(path)
+    to_float16(program)
+    onnx_ir.save(program, half)
+    assert half.stat().st_size < 0.85 * path.stat().st_size
+    (found,) = load_exported(half).detect(images, sizes)
+    rows, partners = partners_of(expected, found)
+    assert len(rows) >= 0.8 * len(expected)  # weights are random: scores lie close together
+    assert (expected[rows].boxes - found[partners].boxes).abs().max() < 0.5
+
+    seen: list[dict[str, np.ndarray[Any, Any]]] = []
+
+    def look(inputs: Sequence[Tensor], outputs: Outputs) -> None:
+        seen.append({name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})
+
+    load_exported(path).watched(look).detect(images, sizes)
+    with quiet():
+        write_int8(path, int8, iter(seen))
+    assert int8.stat().st_size < 0.8 * path.stat().st_size
+    model = load_exported(int8)
+    assert model.categories == detector.categories
+    (found,) = model.detect(images, sizes)
+    assert len(found) > 3
+    assert abs(float(found.scores[0] - expected.scores[0])) < 0.05
 
 
 def test_a_canvas_and_a_batch_of_normalised_images_with_nothing_on_one(tmp_path: Path) -> None:
