@@ -49,6 +49,7 @@ class PixelType(StrEnum):
 
     UINT8 = "uint8"
     FLOAT32 = "float32"
+    PICTURE = "picture"
 
 
 def export(
@@ -70,7 +71,11 @@ def export(
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Pictures at once, always as many.")] = 1,
     pixels: Annotated[
         PixelType,
-        typer.Option("--input", help="Pictures of 0 to 255, normalised in the file; or normalised ones."),
+        typer.Option(
+            "--input",
+            help="Resized pictures of 0 to 255, normalised in the file; or normalised ones; or a picture as it was "
+            "read, resized in the file (with --size).",
+        ),
     ] = PixelType.UINT8,
     precision: Annotated[
         LayerPrecision,
@@ -129,6 +134,8 @@ def export(
     wanted = ExportInput(pixels.value, _canvas(size), batch)
     if precision is not LayerPrecision.FLOAT32 and form is not Format.ONNX:
         raise typer.BadParameter("pt2 files compute in float32; give an ONNX file", param_hint="--precision")
+    if pixels is PixelType.PICTURE and (wanted.canvas is None or batch > 1):
+        raise typer.BadParameter("picture is of one, on a canvas: give --size, no --batch", param_hint="--input")
     if precision is LayerPrecision.INT8 and data is None:
         raise typer.BadParameter(
             "int8 takes the ranges of layers from a data set's train split, and says what it costs on val: give --data",
@@ -153,7 +160,7 @@ def export(
             raise DsctoolError(f"{output}: not written, since what was made differs from {checkpoint}: {wrong}")
         made.replace(output)
     typer.echo(output)
-    if script is not None and pixels is PixelType.UINT8:
+    if script is not None and pixels is not PixelType.FLOAT32:
         _write_script(detector, script, output)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from dsctool.data.image_files import number_images
 from dsctool.engine.tiles import found_in_files
 from dsctool.errors import DataError
-from dsctool.interop.export_file import INPUTS
 from dsctool.interop.exported import ExportedDetector, Outputs
 from dsctool.interop.onnx_precision import Inputs
 
@@ -28,7 +27,7 @@ def inputs_seen(exported: ExportedDetector, files: Sequence[Path], *, count: int
 
     def look(inputs: Sequence[Tensor], outputs: Outputs) -> None:
         if bool((outputs["count"] > 0).all()):
-            seen.append({name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})
+            seen.append({name: value.numpy() for name, value in zip(exported.form.inputs, inputs, strict=True)})
 
     places = np.linspace(0, len(files) - 1, num=min(count, len(files))).round().astype(int)
     pictures = number_images([files[place] for place in places])

@@ -150,7 +150,10 @@ def differences(
         images = pad_images([transform.image(picture) for _, picture in some], data.pad_divisor)
         originals = [_size(picture) for _, picture in some]
         tensor = exported.on_canvas(images.tensor)
-        theirs = exported.detect(tensor, images.sizes, originals)
+        if exported.form.pixels == "picture":
+            theirs = [exported.detect_picture(picture) for _, picture in some]
+        else:
+            theirs = exported.detect(tensor, images.sizes, originals)
         for row, (name, _) in enumerate(some):
             (ours,) = detector.detect(tensor[row : row + 1], images.sizes[row : row + 1], originals[row : row + 1])
             found.add(name, ours, theirs[row])

@@ -31,7 +31,7 @@ STRIDE = 32
 LEAST = 96
 """Sides of a canvas have at least so many pixels: with fewer, the coarsest map has one row, of which a traced program
 knows that it is one."""
-Pixels = Literal["uint8", "float32"]
+Pixels = Literal["uint8", "float32", "picture"]
 LayerPrecision = Literal["float32", "float16", "int8"]
 INPUTS = ("images", "sizes", "original_sizes")
 
@@ -40,7 +40,8 @@ INPUTS = ("images", "sizes", "original_sizes")
 class ExportInput:
     """How images come in.
 
-    pixels: ``uint8``: as they are, from 0 to 255, normalised by the program; ``float32``: normalised.
+    pixels: ``uint8``: resized, from 0 to 255, normalised by the program; ``float32``: resized and normalised;
+    ``picture``: one as it was read, which the program resizes, so that it has ``images`` as its only input.
     canvas: (h, w) that every image is padded to; None: any with sides that are multiples of :data:`STRIDE` pixels, from
     :data:`LEAST` on.
     batch: images at once.
@@ -49,6 +50,11 @@ class ExportInput:
     pixels: Pixels = "uint8"
     canvas: Size | None = None
     batch: int = 1
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs of a program, in their order."""
+        return INPUTS[:1] if self.pixels == "picture" else INPUTS
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def read_description(text: str | None, source: object) -> ExportedFile:
 
 def _input(content: dict[str, Any]) -> ExportInput:
     canvas: Sequence[int] | None = content["canvas"]
-    if content["pixels"] not in ("uint8", "float32"):
+    if content["pixels"] not in get_args(Pixels):
         raise ValueError(f"pixels: {content['pixels']}")
     return ExportInput(
         pixels=content["pixels"],

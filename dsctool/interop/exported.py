@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,6 @@ from dsctool.config.schema import Config
 from dsctool.errors import CheckpointError, ConfigError, DamagedError, DataError, DsctoolError
 from dsctool.interop.export_file import (
     FILE,
-    INPUTS,
     KEY,
     LEAST,
     STRIDE,
@@ -44,7 +44,7 @@ FREE = ("data.", "train.", "postprocess.score_threshold", "panoptic.")
 """Beginnings of keys that may be changed where a file is used; all others are part of its program."""
 FIXED = ("data.mean", "data.std", "data.tta", "data.semantic", "data.pad_divisor")
 Outputs = Mapping[str, Tensor]
-Program = Callable[[Tensor, Tensor, Tensor], Outputs]
+Program = Callable[..., Outputs]
 """What :class:`~dsctool.models.exportable.Exportable` computes, by the names of its outputs."""
 
 
@@ -113,6 +113,11 @@ class ExportedDetector:
         height, width = images.shape[-2:]
         sizes = [(height, width)] * len(images) if sizes is None else sizes
         originals = sizes if original_sizes is None else original_sizes
+        if self.form.pixels == "picture":
+            return [
+                self._from_resized(image[:, :height, :width], original)
+                for image, (height, width), original in zip(images, sizes, originals, strict=True)
+            ]
         pixels = self._pixels(self.on_canvas(images.cpu()))
         found: list[Detections] = []
         for start in range(0, len(images), self.form.batch):
@@ -123,6 +128,19 @@ class ExportedDetector:
             count = min(self.form.batch, len(images) - start)
             found += [self._found(outputs, row, originals[start + row]) for row in range(count)]
         return found
+
+    def detect_picture(self, picture: Tensor) -> Detections:
+        """What a program that resizes finds in a picture as it was read, uint8 ``(C, h, w)``."""
+        height, width = picture.shape[-2:]
+        return self._found(self._program(picture[None].contiguous()), 0, (height, width))
+
+    def _from_resized(self, image: Tensor, original: Size) -> Detections:
+        """The program finds its size in a picture that has it already."""
+        height, width = image.shape[-2:]
+        self.on_canvas(image[None])
+        found = self.detect_picture(self._pixels(image.cpu()))
+        scale = torch.tensor([original[1] / width, original[0] / height] * 2)
+        return replace(found, boxes=found.boxes * scale, size=original)
 
     def fits(self, size: Size) -> bool:
         """Whether a picture of ``size``, resized as the file says, fits on its canvas."""
@@ -190,14 +208,15 @@ def load_exported(
     about, program = (_onnx if path.suffix.lower() == ".onnx" else _pt2)(path, place)
     if overrides:
         config = override_config(about.config, overrides, source=str(path))
-        _refuse_baked_in(about.config, config, path)
+        _refuse_baked_in(about, config, path)
         about = replace(about, config=config)
     return ExportedDetector(about, program, source=path, device=place)
 
 
-def _refuse_baked_in(stored: Config, asked: Config, path: Path) -> None:
+def _refuse_baked_in(about: ExportedFile, asked: Config, path: Path) -> None:
+    stored, fixed = about.config, (*FIXED, *(("data.test_resize",) if about.input.pixels == "picture" else ()))
     for each in diff_configs(stored, asked):
-        if not each.key.startswith(FREE) or each.key.startswith(FIXED):
+        if not each.key.startswith(FREE) or each.key.startswith(fixed):
             raise ConfigError(
                 f"{each.key}: is part of the program in {path}; give {each.key}={each.right} to dsctool export instead"
             )
@@ -236,7 +255,7 @@ def _onnx(path: Path, device: torch.device) -> tuple[ExportedFile, Program]:
     names = [each.name for each in session.get_outputs()]
 
     def program(*inputs: Tensor) -> dict[str, Tensor]:
-        given = {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)}
+        given = {name: value.numpy() for name, value in zip(about.input.inputs, inputs, strict=True)}
         found = cast("list[np.ndarray[Any, Any]]", session.run(names, given))
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
@@ -247,7 +266,8 @@ def _pt2(path: Path, device: torch.device) -> tuple[ExportedFile, Program]:
     _refuse_code(path)
     extra = {FILE: ""}
     try:
-        loaded = torch.export.load(path, extra_files=extra)
+        with warnings.catch_warnings(action="ignore"):  # of how it packs weights
+            loaded = torch.export.load(path, extra_files=extra)
     except (RuntimeError, ValueError, KeyError, OSError, AssertionError, TypeError) as error:
         raise DamagedError(f"{path}: torch.export cannot read it: {' '.join(str(error).split())[:300]}") from error
     about = read_description(extra[FILE] or None, path)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsctool.errors import DsctoolError
 from dsctool.interop.export_file import (
     FILE,
-    INPUTS,
     KEY,
     LEAST,
     STRIDE,
@@ -29,7 +28,7 @@ from dsctool.interop.export_file import (
 )
 from dsctool.interop.onnx_precision import to_float16
 from dsctool.models.detector import Detector
-from dsctool.models.exportable import Exportable
+from dsctool.models.exportable import Exportable, ExportablePicture
 
 LARGEST = 16_384
 """Pixels a side of the largest canvas that a program takes."""
@@ -69,11 +68,13 @@ def traced(detector: Detector, form: ExportInput) -> torch.export.ExportedProgra
         ConfigError: it does something that only Python can, by the key of its configuration.
     """
     inputs = example_inputs(detector, form)
-    program = Exportable(detector).eval()
+    program = program_of(detector, form)
     with torch.no_grad(), quiet():
         program(*inputs)  # keeps what is derived from weights, which the program then has as constants
-        shapes = None
-        if form.canvas is None:
+        shapes: dict[str, dict[int, Any] | None] | None = None
+        if form.pixels == "picture":
+            shapes = {"images": {2: torch.export.Dim("rows", min=2), 3: torch.export.Dim("columns", min=2)}}
+        elif form.canvas is None:
             sides = [
                 STRIDE * torch.export.Dim(name, min=LEAST // STRIDE, max=LARGEST // STRIDE)
                 for name in ("rows", "columns")
@@ -85,12 +86,27 @@ def traced(detector: Detector, form: ExportInput) -> torch.export.ExportedProgra
     return made
 
 
-def example_inputs(detector: Detector, form: ExportInput) -> tuple[Tensor, Tensor, Tensor]:
+def program_of(detector: Detector, form: ExportInput) -> nn.Module:
+    """What is traced.
+
+    Raises:
+        ConfigError: the detector does something that only Python can, by the key of its configuration.
+    """
+    if form.pixels != "picture":
+        return Exportable(detector).eval()
+    assert form.canvas is not None
+    resize = detector.config.data.test_resize
+    return ExportablePicture(detector, limits=(resize.short_sides[0], resize.long_side), canvas=form.canvas).eval()
+
+
+def example_inputs(detector: Detector, form: ExportInput) -> tuple[Tensor, ...]:
     """Images of noise in the form of the program, always the same, smaller than their canvas."""
     height, width = form.canvas or (6 * STRIDE, 8 * STRIDE)
     noise = torch.Generator().manual_seed(0)
     channels = len(detector.config.data.mean)
     images = torch.randint(0, 256, (form.batch, channels, height, width), generator=noise, dtype=torch.uint8)
+    if form.pixels == "picture":
+        return (images,)
     sizes = torch.tensor([[height - 3, width - 2]] * form.batch)
     return images if form.pixels == "uint8" else images / 128.0 - 1.0, sizes, 2 * sizes
 
@@ -114,7 +130,7 @@ def write_onnx(program: torch.export.ExportedProgram, about: ExportedFile, path:
             program,
             dynamo=True,
             opset_version=opset,
-            input_names=list(INPUTS),
+            input_names=list(about.input.inputs),
             output_names=outputs_of(about.config),
             custom_translation_table={torch.ops.aten.sort.stable: _sort_stable},
             verbose=False,

@@ -45,14 +45,11 @@ def find(session: Any, picture: Any, score: float) -> list[dict[str, Any]]:
     names = [each["name"] for each in about["categories"]]
     limits, form = about["config"]["data"]["test_resize"], about["input"]
     original = picture.shape[:2]
-    factor = min(limits["long_side"] / max(original), limits["short_sides"][0] / min(original))
-    size = [max(int(side * factor + 0.5), 1) for side in original]
-    resized = resize(picture, *size)
-    canvas = form["canvas"] or [max(-(-side // MULTIPLE) * MULTIPLE, LEAST) for side in size]
-    images = np.zeros((form["batch"], 3, *canvas), np.uint8)  # of a larger batch all but the first stay empty
-    images[0, :, : size[0], : size[1]] = resized.transpose(2, 0, 1)
-    inputs = {"images": images, "sizes": [size] * len(images), "original_sizes": [original] * len(images)}
-    outputs = session.run(None, {name: np.asarray(value) for name, value in inputs.items()})
+    if form["pixels"] == "picture":  # the model resizes it
+        inputs = {"images": picture.transpose(2, 0, 1)[None]}
+    else:
+        inputs = resized_inputs(picture, limits, form)
+    outputs = session.run(None, inputs)
     by_name = dict(zip([each.name for each in session.get_outputs()], outputs, strict=True))
     count = int(by_name["count"][0])
     rows = [row for row in range(count) if by_name["scores"][0][row] >= score]
@@ -65,6 +62,19 @@ def find(session: Any, picture: Any, score: float) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def resized_inputs(picture: Any, limits: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
+    """A picture as small as the model wants it, in the upper left of a canvas."""
+    original = picture.shape[:2]
+    factor = min(limits["long_side"] / max(original), limits["short_sides"][0] / min(original))
+    size = [max(int(side * factor + 0.5), 1) for side in original]
+    resized = resize(picture, *size)
+    canvas = form["canvas"] or [max(-(-side // MULTIPLE) * MULTIPLE, LEAST) for side in size]
+    images = np.zeros((form["batch"], 3, *canvas), np.uint8)  # of a larger batch all but the first stay empty
+    images[0, :, : size[0], : size[1]] = resized.transpose(2, 0, 1)
+    inputs = {"images": images, "sizes": [size] * len(images), "original_sizes": [original] * len(images)}
+    return {name: np.asarray(value) for name, value in inputs.items()}
 
 
 def resize(picture: Any, height: int, width: int) -> Any:

@@ -77,6 +77,40 @@ class Exportable(nn.Module):
         ]
 
 
+class ExportablePicture(nn.Module):
+    """:class:`Exportable` of one picture as it was read, which is resized here.
+
+    limits: the longest short and long side that pictures are resized to; ``canvas`` (h, w) is a limit as well.
+    """
+
+    def __init__(self, detector: Detector, *, limits: Size, canvas: Size) -> None:
+        super().__init__()
+        self.exportable = Exportable(detector)
+        self.limits, self.canvas = limits, canvas
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Detect. images: ``(1, C, h, w)`` uint8 of any size; what comes out is as of :class:`Exportable`."""
+        original = torch.stack([torch.scalar_tensor(side, dtype=torch.float64) for side in images.shape[2:]])
+        short, long = self.limits
+        canvas = torch.tensor(self.canvas, dtype=torch.float64)
+        factor = torch.stack([short / original.amin(0), long / original.amax(0), (canvas / original).amin(0)]).amin(0)
+        size = (original * factor + 0.5).floor().clamp(min=1)
+        for dim in (3, 2):  # each is rounded, as those of the data pipeline are
+            images = _sampled(images, dim, self.canvas[dim - 2], size[dim - 2], original[dim - 2])
+        return self.exportable(images, size.long()[None], original.long()[None])
+
+
+def _sampled(images: Tensor, dim: int, length: int, new: Tensor, old: Tensor) -> Tensor:
+    """uint8, ``old`` cells along ``dim`` bilinearly made ``new``, on a canvas of ``length``; beyond is anything."""
+    places = ((torch.arange(length) + 0.5) * (old / new).float() - 0.5).clamp(min=0)
+    first = torch.minimum(places.floor().long(), old.long() - 1)
+    second = torch.minimum(first + 1, old.long() - 1)
+    shape = [-1, 1] if dim == 2 else [-1]
+    weight = (places - first).clamp(max=1).view(shape)
+    mixed = images.index_select(dim, first).float() * (1 - weight) + images.index_select(dim, second).float() * weight
+    return (mixed + 0.5).floor().to(torch.uint8)
+
+
 def _whole(sizes: Tensor) -> list[Size]:
     """The rows of ``(N, 2)`` as numbers that a traced program reads."""
     found = [(height.item(), width.item()) for height, width in sizes]

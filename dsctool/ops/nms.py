@@ -19,4 +19,14 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Te
     # As torchvision does it for few boxes; beside that it sends a constant, and waits for every group of many.
     furthest = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max()  # of none: 0
     offsets = groups.to(boxes) * (furthest + 1)
-    return nms(boxes + offsets[:, None], scores, iou)
+    shifted = boxes + offsets[:, None]
+    return _exportable_nms(shifted, scores, iou) if torch.compiler.is_exporting() else nms(shifted, scores, iou)
+
+
+def _exportable_nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """Suppression that may keep one box, or none: ``torch.export`` believes that two stay, and sees to it.
+
+    So there are two more, which overlap nothing and score least.
+    """
+    more = boxes.new_tensor([[-2.0, -2.0, -1.0, -1.0], [-4.0, -4.0, -3.0, -3.0]])
+    return nms(torch.cat([boxes, more]), torch.cat([scores, scores.new_full((2,), -1e30)]), iou)[:-2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +23,9 @@ from dsctool.config.loading import load_config
 from dsctool.data.records import Category
 from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.synthetic.scenes import CLASSES
+from dsctool.errors import ConfigError
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
+from dsctool.interop.export_file import ExportedFile
 from dsctool.interop.exported import load_exported
 from dsctool.models.build import build_detector
 from tests.models.tiny import NARROW
@@ -88,15 +91,19 @@ def test_eval_and_predict_give_what_the_checkpoint_gives(files: Files, tmp_path:
 
 
 def test_the_script_finds_the_same_without_this_package(files: Files, tmp_path: Path) -> None:
-    picture = next(iter(sorted((files.data / "val").iterdir())))
     assert "model.onnx" in files.script.read_text()
     assert "dsctool" not in files.script.read_text().replace('custom_metadata_map["dsctool"]', "")
-    words = [files.script, files.exported, picture, "--score", "0.13", "--instances", tmp_path / "instances.png"]
+    assert_script_finds_the_same(files, files.exported, tmp_path)
+
+
+def assert_script_finds_the_same(files: Files, model: Path, folder: Path) -> None:
+    picture = next(iter(sorted((files.data / "val").iterdir())))
+    words = [files.script, model, picture, "--score", "0.13", "--instances", folder / "instances.png"]
     ran = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=True)
     things = [json.loads(line) for line in ran.stdout.splitlines()]
-    result = run("predict", files.exported, picture, "--output", tmp_path / "out", "--no-overlays")
+    result = run("predict", model, picture, "--output", folder / "out", "--no-overlays")
     assert result.exit_code == 0, result.output
-    results = [each for each in numbers(tmp_path / "out" / "predictions.json") if each["score"] >= 0.13]
+    results = [each for each in numbers(folder / "out" / "predictions.json") if each["score"] >= 0.13]
     assert len(things) == len(results) > 3
     names = dict(enumerate(CLASSES, start=1))
     for thing, expected in zip(things, results, strict=True):
@@ -105,7 +112,7 @@ def test_the_script_finds_the_same_without_this_package(files: Files, tmp_path: 
         x, y, width, height = expected["bbox"]
         assert thing["box"] == pytest.approx([x, y, x + width, y + height], abs=1)
         assert thing["area"] == pytest.approx(area(expected), rel=0.02, abs=8)
-    where = np.asarray(Image.open(tmp_path / "instances.png"))
+    where = np.asarray(Image.open(folder / "instances.png"))
     assert where.shape == Image.open(picture).size[::-1]
     assert where.max() <= len(things)
 
@@ -166,26 +173,38 @@ def test_what_an_exported_file_cannot_do_is_said(
     assert not (tmp_path / "predictions.json").exists()
 
 
-def test_float16_on_a_canvas_of_one_orientation_beside_a_script_that_was_changed(files: Files, tmp_path: Path) -> None:
+def test_pictures_resized_in_the_file_beside_a_script_that_was_changed(files: Files, tmp_path: Path) -> None:
     script = tmp_path / "model_example.py"
     script.write_text("mine")
     output = tmp_path / "model.onnx"
     result = run(
-        "export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--precision", "float16", "--output", output
+        "export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--input", "picture", "--output", output
     )
     assert result.exit_code == 0, result.output
     assert "compared on 2 pictures" in result.stdout  # of the drawn ones, every other one is upright
     assert "is there already, and stays as it is" in result.stdout
     assert script.read_text() == "mine"
     model = load_exported(output)
-    assert model.precision == "float16"
-    assert output.stat().st_size < 0.8 * files.exported.stat().st_size
     assert [model.fits(size) for size in ((480, 640), (640, 480), (480, 480))] == [True, False, True]
+    session = onnxruntime.InferenceSession(str(output))
+    assert [(each.name, each.shape[:2]) for each in session.get_inputs()] == [("images", [1, 3])]
+    assert_script_finds_the_same(files, output, tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.test_resize\.short_sides: is part of the program"):
+        load_exported(output, overrides=["data.test_resize.short_sides=[64]"])
 
 
 def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "model.onnx"
     words = ["export", files.checkpoint, "--precision", "int8", "--data", files.data, "--output", output]
+
+    def described_anew(program: object, about: ExportedFile, path: Path, *, opset: int) -> None:
+        """In place of a conversion."""
+        model = onnx.load(files.exported)
+        model.metadata_props[0].value = about.to_json()
+        onnx.save(model, path)
+
+    monkeypatch.setattr("dsctool.interop.exporting.traced", lambda detector, form: None)
+    monkeypatch.setattr("dsctool.interop.exporting.write_onnx", described_anew)
     result = run(*words)
     assert result.exit_code == 0, result.output
     costs = r"AP on the val split, of the checkpoint and in int8: box 0\.\d{4} -> 0\.\d{4}, mask 0\.\d{4} -> 0\.\d{4}"
@@ -196,12 +215,7 @@ def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pyte
     assert result.exit_code == 0, result.output
     assert len(numbers(tmp_path / "out" / "predictions.json")) > 10
 
-    def as_it_is(program: object, about: object, path: Path, *, opset: int) -> None:
-        shutil.copy(files.exported, path)
-
     before = output.read_bytes()
-    monkeypatch.setattr("dsctool.interop.exporting.traced", lambda detector, form: None)
-    monkeypatch.setattr("dsctool.interop.exporting.write_onnx", as_it_is)
     monkeypatch.setattr("dsctool.engine.export_check.ap_cost", lambda *_: {"bbox": (0.4, 0.395), "segm": (0.4, 0.385)})
     result = run(*words)
     assert result.exit_code == 1
@@ -215,11 +229,15 @@ def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypat
 
     strict = export_check.Limits(box=-1.0)
     monkeypatch.setattr(export_check.Limits, "of", lambda precision: strict)
-    output = tmp_path / "model.pt2"
+    output = tmp_path / "model.onnx"
     output.write_text("an older file")
-    result = run("export", files.checkpoint, "--pictures", "1", "--size", "96x128", "--output", output)
+    words = ["--precision", "float16", "--pictures", "1", "--size", "96x128", "--output", output]
+    result = run("export", files.checkpoint, *words)
     assert result.exit_code == 1
-    assert "model.pt2: not written, since what was made differs from" in result.stderr
+    box = re.search(r"at most (\S+) px", result.stdout)
+    assert box is not None
+    assert 0 < float(box[1]) < 0.5
+    assert "model.onnx: not written, since what was made differs from" in result.stderr
     assert "boxes: " in result.stderr
     assert output.read_text() == "an older file"
     assert list(tmp_path.iterdir()) == [output]
@@ -233,6 +251,7 @@ def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypat
         (("--output", "model.onnx", "--size", "100x100"), "not HEIGHTxWIDTH in multiples of 32 from 96 on"),
         (("--output", "model.pt2", "--precision", "float16"), "pt2 files compute in float32"),
         (("--output", "model.onnx", "--precision", "int8"), "says what it costs on val: give --data"),
+        (("--output", "model.onnx", "--input", "picture"), "picture is of one, on a canvas: give --size, no --batch"),
         (("--output", "model.onnx", "--size", "64x64"), "not HEIGHTxWIDTH in multiples of 32 from 96 on"),
     ],
 )

@@ -28,7 +28,17 @@ class RoiBatchNorm(nn.BatchNorm2d):
             return self._shared(x, self.group)
         if self.training and len(x):
             return super().forward(x)
+        if torch.compiler.is_exporting():
+            return self._exportable(x)
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False)
+
+    def _exportable(self, x: Tensor) -> Tensor:
+        """With the running statistics; the operator asks whether there are RoIs, which a traced program cannot know."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
 
     def _shared(self, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         """With the mean and the variance of the RoIs of all processes; gradients flow through both."""
