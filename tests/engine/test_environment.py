@@ -39,7 +39,7 @@ def test_freed_memory_is_used_again() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=plain)
     before, after = map(int, done.stdout.split())
-    assert before > 100 * max(after, 1)
+    assert before > 4 * max(after, 1)  # where something small took the room of an array, one of eight is mapped anew
 
 
 @glibc
