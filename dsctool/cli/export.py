@@ -142,6 +142,11 @@ def export(
             param_hint="--precision",
         )
     detector = load_model(checkpoint, overrides=overrides or ())
+    if wanted.canvas is not None and detector.config.model.backbone.norm == "group":
+        typer.echo(
+            "Group norms see the whole canvas: where pictures leave much of it empty, results differ from those of the "
+            "checkpoint, which pads less. Take the smallest --size that they fit on."
+        )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         made = Path(folder) / output.name
@@ -243,7 +248,7 @@ def _differs(detector: Detector, exported: ExportedDetector, pictures: Iterator[
         f"at most {found.box:.2g} px of boxes, {found.score:.2g} of scores, {found.mask:.2g} of mask probabilities, "
         f"{100 * found.pixels:.2g} % of the masks' pixels"
     )
-    wrong = found.beyond(Limits.of(exported.precision))
+    wrong = found.beyond(Limits.of(exported.precision, exported.form.pixels))
     return f"{'; '.join(wrong)}. Pictures: {', '.join(found.names)}" if wrong else ""
 
 

@@ -181,6 +181,7 @@ def test_pictures_resized_in_the_file_beside_a_script_that_was_changed(files: Fi
         "export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--input", "picture", "--output", output
     )
     assert result.exit_code == 0, result.output
+    assert "Group norms see the whole canvas" in result.stdout
     assert "compared on 2 pictures" in result.stdout  # of the drawn ones, every other one is upright
     assert "is there already, and stays as it is" in result.stdout
     assert script.read_text() == "mine"
@@ -228,7 +229,7 @@ def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypat
     from dsctool.engine import export_check
 
     strict = export_check.Limits(box=-1.0)
-    monkeypatch.setattr(export_check.Limits, "of", lambda precision: strict)
+    monkeypatch.setattr(export_check.Limits, "of", lambda precision, pixels: strict)
     output = tmp_path / "model.onnx"
     output.write_text("an older file")
     words = ["--precision", "float16", "--pictures", "1", "--size", "96x128", "--output", output]
