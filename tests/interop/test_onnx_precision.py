@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 
-onnx = pytest.importorskip("onnx")
-ir = pytest.importorskip("onnx_ir")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-
-from dsctool.interop.onnx_precision import to_float16, write_int8  # noqa: E402
+from dsctool.interop.onnx_precision import to_float16, write_int8
 
 Array = np.ndarray[Any, Any]
 
