@@ -226,7 +226,15 @@ def _report(
     from dsctool.cli.ablation_results import histories, measured, report_of, times_of
     from dsctool.files import write_text
     from dsctool.visualize.pages.ablation.page import ablation_page
-    from dsctool.visualize.pages.ablation.tables import as_csv, as_json, as_latex, differences_table, means_table
+    from dsctool.visualize.pages.ablation.tables import (
+        as_csv,
+        as_json,
+        as_latex,
+        crowded_text,
+        differences_table,
+        growth_table,
+        means_table,
+    )
 
     prepare_folder(folder)
     found = measured(trials, data, bootstrap)
@@ -245,6 +253,8 @@ def _report(
     if report.compared:
         typer.echo(f"minus {report.reference}, with intervals of 95 %:")
         print_table(*differences_table(report))
+        typer.echo(f"\nminus {report.reference}, on {crowded_text(report)}:")
+        print_table(*growth_table(report))
     typer.echo(f"\n{folder / 'report.html'}")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dsctool.evaluation.resampling import NUMBERS, Measured, stacked
 from dsctool.evaluation.seeds import Estimate, mean_of, paired_difference, unpaired_difference
-from dsctool.evaluation.tables import Floats
+from dsctool.evaluation.tables import Floats, Ints
 from dsctool.terms import KINDS, Kind
 
 Estimates = Mapping[Kind, Mapping[str, Estimate]]
@@ -16,9 +18,13 @@ Estimates = Mapping[Kind, Mapping[str, Estimate]]
 
 @dataclass(frozen=True)
 class CellEstimates:
-    """Of the subsets of T_O and T_P: ``estimates[kind][t_o][t_p]``, None where a subset has no image."""
+    """Of the subsets of T_O and T_P: ``estimates[kind][t_o][t_p]``, None where a subset has no image.
+
+    growth: by how much more it is in the most crowded subset than on all images; with AP, a difference of differences.
+    """
 
     estimates: Mapping[Kind, Sequence[Sequence[Estimate | None]]]
+    growth: Mapping[Kind, Estimate]
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def _row(name: str, runs: Mapping[int, Measured], reference: str, base: Mapping[
     shared = [seed for seed in seeds if seed in base]
     compared = None
     if name != reference and shared:
-        compared = _Compared(stacked([runs[seed] for seed in shared]), stacked([base[seed] for seed in shared]))
+        own, other = ([each[seed] for seed in shared] for each in (runs, base))
+        compared = _Compared(stacked(own), stacked(other), most_crowded(own[0].images))
     return RowEstimates(
         name=name,
         seeds=seeds,
@@ -72,10 +79,11 @@ def _row(name: str, runs: Mapping[int, Measured], reference: str, base: Mapping[
 
 @dataclass(frozen=True)
 class _Compared:
-    """A row and the reference with the same seeds, as :func:`stacked` gives them."""
+    """A row and the reference with the same seeds, as :func:`stacked` gives them, and the most crowded subset."""
 
     own: tuple[Floats, Floats, Floats, Floats]
     base: tuple[Floats, Floats, Floats, Floats]
+    crowded: tuple[int, int]
 
     def numbers(self, *, paired: bool) -> Estimates:
         difference = paired_difference if paired else unpaired_difference
@@ -99,12 +107,30 @@ class _Compared:
             found = paired_difference(own[place], base[place], own_drawn[drawn_place], base_drawn[drawn_place])
             return None if found.value != found.value else found  # NaN: no image
 
+        def grown(values: Floats) -> Floats:
+            return np.asarray(values[..., *self.crowded] - values[..., 0, 0])
+
+        more, more_drawn = grown(own), grown(own_drawn)
+        base_more, base_more_drawn = grown(base), grown(base_drawn)
         return CellEstimates(
             {
                 kind: [[cell(k, row, column) for column in range(columns)] for row in range(rows)]
                 for k, kind in enumerate(KINDS)
-            }
+            },
+            {
+                kind: paired_difference(more[:, k], base_more[:, k], more_drawn[:, :, k], base_more_drawn[:, :, k])
+                for k, kind in enumerate(KINDS)
+            },
         )
+
+
+def most_crowded(images: Ints) -> tuple[int, int]:
+    """The place ``(T_O, T_P)`` of the most crowded subset of ten images or more: of the highest T_O, then of T_P.
+
+    images: ``(T_O, T_P)``, how many each subset has; the first has all that show anything.
+    """
+    row, column = np.argwhere(images >= min(10, images[0, 0]))[-1]
+    return int(row), int(column)
 
 
 @dataclass(frozen=True)
@@ -161,6 +187,11 @@ class AblationReport:
         """The rows that have differences to the reference, with these."""
         rows = [(row, None if row.estimates is None else row.estimates.differences) for row in self.rows]
         return [(row, changes) for row, changes in rows if changes is not None]
+
+    @property
+    def crowded(self) -> tuple[int, int]:
+        """Where :attr:`cell_images` has the most crowded subset."""
+        return most_crowded(np.asarray(self.cell_images))
 
     @property
     def kinds(self) -> list[Kind]:

@@ -11,24 +11,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsctool.evaluation.ablation import AblationReport, RowReport, Timed, estimate_rows
+from dsctool.evaluation.ablation import AblationReport, RowReport, Timed, estimate_rows, most_crowded
 from dsctool.evaluation.huddle.study import T_O, T_P
 from dsctool.evaluation.resampling import NUMBERS, Measured
 from dsctool.runs.history import History
 from dsctool.visualize.pages.ablation.page import ablation_page
-from dsctool.visualize.pages.ablation.tables import as_csv, as_json, as_latex, differences_table, means_table
+from dsctool.visualize.pages.ablation.tables import (
+    as_csv,
+    as_json,
+    as_latex,
+    crowded_text,
+    differences_table,
+    growth_table,
+    means_table,
+)
 
 DRAWS = 40
 MINUS = "\N{MINUS SIGN}"
 
 
-def measured(level: float, seed: int) -> Measured:
-    """Of a row whose AP is about ``level``, on the same draws for all rows; no image has large instances."""
+def measured(level: float, seed: int, growth: float = 0.0) -> Measured:
+    """Of a row whose AP is about ``level``, on the same draws for all rows; no image has large instances.
+
+    growth: from the first to the last subset that has images.
+    """
     images = np.random.default_rng(0).normal(0, 0.02, DRAWS)
     own = level + 0.01 * np.random.default_rng(seed).normal()
     values = np.full((2, len(NUMBERS)), own)
     values[:, -1] = np.nan
     cells = np.full((2, len(T_O), len(T_P)), own)
+    cells[:, -1, -2] += growth
     cells[:, -1, -1] = np.nan
     counts = np.full((len(T_O), len(T_P)), 12)
     counts[-1, -1] = 0
@@ -47,8 +59,8 @@ def row(name: str, title: str, **changes: object) -> RowReport:
 @pytest.fixture(scope="module")
 def report() -> AblationReport:
     runs = {
-        "base": {seed: measured(0.30, seed) for seed in range(3)},
-        "better": {seed: measured(0.36, seed + 10) for seed in range(3)},
+        "base": {seed: measured(0.30, seed, growth=0.02) for seed in range(3)},
+        "better": {seed: measured(0.36, seed + 10, growth) for seed, growth in enumerate((0.05, 0.06, 0.10))},
         "alike": {seed: measured(0.30, seed + 20) for seed in range(2)},
     }
     estimates = {each.name: each for each in estimate_rows(runs, "base")}
@@ -86,6 +98,30 @@ def test_tables(report: AblationReport) -> None:
     assert re.fullmatch(rf"\+\d\.\d \([+{MINUS}]\d\.\d to \+\d+\.\d\)", changes[0][1])
 
 
+def test_growth_is_a_difference_of_differences(report: AblationReport) -> None:
+    assert report.crowded == (len(T_O) - 1, len(T_P) - 2)  # the last subset has no image
+    (better, _), _ = report.compared
+    assert better.estimates is not None
+    assert better.estimates.cells is not None
+    grown = better.estimates.cells.growth["segm"]
+    assert grown.value == pytest.approx((0.05 + 0.06 + 0.10) / 3 - 0.02)
+    assert grown.by_seeds == pytest.approx(np.std([0.05, 0.06, 0.10], ddof=1) / 3**0.5)
+    assert grown.by_images == pytest.approx(0, abs=1e-12)  # the same images moved both
+    alone = estimate_rows({"base": {0: measured(0.3, 0)}, "row": {0: measured(0.4, 1, 0.05)}}, "base")[1].cells
+    assert alone is not None
+    assert alone.growth["bbox"].value == pytest.approx(0.05)
+    header, body = growth_table(report)
+    assert header == ["row", "box AP", "more than on all", "mask AP", "more than on all"]
+    assert body[0][4].startswith("+5.0 (")
+    assert crowded_text(report) == "the 12 of 12 images of the highest T_O and T_P (0.4, 0.3)"
+
+
+def test_few_images_are_no_crowded_subset() -> None:
+    assert most_crowded(np.array([[40, 30], [20, 9]])) == (1, 0)
+    assert most_crowded(np.array([[4, 3], [4, 2]])) == (1, 0)
+    assert most_crowded(np.array([[0, 0], [0, 0]])) == (1, 1)
+
+
 def test_csv_has_numbers_in_full(report: AblationReport) -> None:
     lines = list(csv.DictReader(io.StringIO(as_csv(report))))
     assert [line["row"] for line in lines] == ["base", "better", "alike", "none"]
@@ -117,6 +153,7 @@ def test_page(report: AblationReport, tmp_path: Path) -> None:
     assert "+ A &amp; B_1: better than HTC: +" in text
     assert "&lt;other&gt;: cannot be told from HTC" in text
     assert "alike, seed 2" in text
+    assert "more than on all" in text
     assert "nan" not in text.lower()
     assert re.findall(r'(?:src|href)="(?!")', text) == []
     assert (tmp_path / "tradeoff.png").exists()

@@ -16,7 +16,7 @@ from dsctool.evaluation.rows import Table, points
 from dsctool.evaluation.seeds import Estimate
 from dsctool.runs.history import History
 from dsctool.terms import KIND_NAMES, Kind
-from dsctool.visualize.pages.ablation.tables import change_text, means_table
+from dsctool.visualize.pages.ablation.tables import change_text, crowded_text, growth_table, means_table
 from dsctool.visualize.pages.html import HeatCell, HeatMap, render, scaled
 from dsctool.visualize.pages.run.charts import Chart, Series, chart
 from dsctool.visualize.tradeoff import Point, save_tradeoff
@@ -46,6 +46,8 @@ def ablation_page(
         "means": [means_table(report, kind) for kind in kinds],
         "differences": scaled([_changes(report, kind) for kind in kinds]) if report.compared else [],
         "cells": scaled([_cells(row, kind, report) for row, _ in report.compared for kind in kinds]),
+        "growth": growth_table(report) if report.compared else None,
+        "crowded": crowded_text(report),
         "charts": [_losses(report, histories)] if histories else [],
         "tradeoff": Image.open(tradeoff).convert("RGB") if marks else None,
         "rates": _rates(report),

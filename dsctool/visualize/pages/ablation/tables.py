@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 
 from dsctool.evaluation.ablation import AblationReport, RowReport
+from dsctool.evaluation.huddle.study import T_O, T_P
 from dsctool.evaluation.resampling import NUMBERS
 from dsctool.evaluation.rows import Table, points
 from dsctool.evaluation.seeds import Estimate, spread
@@ -36,6 +37,33 @@ def differences_table(report: AblationReport, names: tuple[str, ...] = ("AP", "A
         for row, changes in report.compared
     ]
     return header, body
+
+
+def growth_table(report: AblationReport) -> Table:
+    """Every row minus the reference in the most crowded subset, and by how much that is more than on all images."""
+    row, column = report.crowded
+    header = ["row"]
+    for kind in report.kinds:
+        header += [f"{KIND_NAMES[kind]} AP", "more than on all"]
+    body = []
+    for each, _ in report.compared:
+        assert each.estimates is not None
+        assert each.estimates.cells is not None
+        line = [each.title]
+        for kind in report.kinds:
+            change = each.estimates.cells.estimates[kind][row][column]
+            line += ["-" if change is None else change_text(change), change_text(each.estimates.cells.growth[kind])]
+        body.append(line)
+    return header, body
+
+
+def crowded_text(report: AblationReport) -> str:
+    """What the most crowded subset is."""
+    row, column = report.crowded
+    return (
+        f"the {report.cell_images[row][column]} of {report.images} images of the highest T_O and T_P "
+        f"({T_O[row]:g}, {T_P[column]:g})"
+    )
 
 
 def _has_times(report: AblationReport) -> bool:
