@@ -131,16 +131,23 @@ def test_huddle_report_runs_it(files: Files, tmp_path: Path) -> None:
 
 
 def test_a_video_and_tiles(files: Files, tmp_path: Path) -> None:
+    assert_video_and_tiles(files.exported, files, tmp_path)
+
+
+def assert_video_and_tiles(model: Path, files: Files, folder: Path) -> None:
+    """Of any kind of file, the frames of a clip, and windows two at once."""
     pytest.importorskip("av")
     from tests.cli.test_predict_clip import clip_of
 
     words = ["--no-overlays", "--device", "cpu"]
-    clip = clip_of(tmp_path / "clip.mp4", 2)
-    assert run("predict", files.exported, clip, *words, "--output", tmp_path / "clip").exit_code == 0
-    assert len(numbers(tmp_path / "clip" / "images.json")["images"]) == 2
-    tiles = ["--tiles", "96", "--page", "--output", tmp_path / "tiles"]
-    assert run("predict", files.exported, files.data / "val", *words, *tiles).exit_code == 0
-    assert (tmp_path / "tiles" / "explorer.html").exists()
+    result = run("predict", model, clip_of(folder / "clip.mp4", 2), *words, "--output", folder / "clip")
+    assert result.exit_code == 0, result.output
+    assert len(numbers(folder / "clip" / "images.json")["images"]) == 2
+    tiles = ["--tiles", "96", "--batch", "2", "--page", "--output", folder / "tiles"]
+    result = run("predict", model, files.data / "val", *words, *tiles)
+    assert result.exit_code == 0, result.output
+    assert len(numbers(folder / "tiles" / "predictions.json")) > 10
+    assert (folder / "tiles" / "explorer.html").exists()
 
 
 def test_benchmark_measures_it_as_one_stage(files: Files) -> None:
@@ -190,6 +197,7 @@ def test_pictures_resized_in_the_file_beside_a_script_that_was_changed(files: Fi
     session = onnxruntime.InferenceSession(str(output))
     assert [(each.name, each.shape[:2]) for each in session.get_inputs()] == [("images", [1, 3])]
     assert_script_finds_the_same(files, output, tmp_path)
+    assert_video_and_tiles(output, files, tmp_path)
     with pytest.raises(ConfigError, match=r"data\.test_resize\.short_sides: is part of the program"):
         load_exported(output, overrides=["data.test_resize.short_sides=[64]"])
 
@@ -215,6 +223,7 @@ def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pyte
     result = run("predict", output, files.data / "val", "--output", tmp_path / "out", "--no-overlays")
     assert result.exit_code == 0, result.output
     assert len(numbers(tmp_path / "out" / "predictions.json")) > 10
+    assert_video_and_tiles(output, files, tmp_path)
 
     before = output.read_bytes()
     monkeypatch.setattr("dsctool.engine.export_check.ap_cost", lambda *_: {"bbox": (0.4, 0.395), "segm": (0.4, 0.385)})
