@@ -18,13 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dsctool.config.loading import load_config
 from dsctool.data.bands import Channels
 from dsctool.data.image_files import find_images
 from dsctool.data.records import Category
 from dsctool.engine.benchmark.measure import Bench, run_in_turns
-from dsctool.engine.benchmark.subjects import Inference
+from dsctool.engine.benchmark.subjects import Inference, Subject
 from dsctool.engine.export_check import Differences, differences, pictures_in
 from dsctool.engine.inference import predict_images
 from dsctool.errors import DsctoolError
@@ -45,22 +47,48 @@ R50 = (
 HEAD = "| model | file | MiB | made in s | found, alone | boxes px | scores | masks | s a picture | ratio | of peak |"
 
 
-def detector_of(name: str, picture: Path, short: int, long: int) -> Detector:
-    """Random weights, always the same.
+def detector_of(name: str, pictures: Sequence[Path], short: int, long: int) -> Detector:
+    """Random weights, always the same, calmed.
 
     They have no opinion, so that all that is proposed would be of every class. The score threshold is set for as many
-    detections as a crowded picture has: most of what is kept in ``picture`` is above it.
+    detections as a crowded picture has: half of what could be kept is above it in every picture.
     """
     sizes = [f"data.test_resize={{short_sides: [{short}], long_side: {long}}}"]
 
     def built(threshold: float) -> Detector:
         torch.manual_seed(0)
-        return build_detector(load_config(name, [*sizes, f"postprocess.score_threshold={threshold}"])).eval()
+        detector = build_detector(load_config(name, [*sizes, f"postprocess.score_threshold={threshold}"])).eval()
+        return calmed(detector, pictures[0])
 
     detector = built(0.0)
-    ((_, found),) = predict_images(detector, picture)
-    detector = built(float(found.scores.quantile(0.1)))
+    detector = built(min(float(found.scores.median()) for _, found in predict_images(detector, pictures)))
     detector.categories = [Category(label + 1, f"class {label}") for label in range(COCO_CLASSES)]
+    return detector
+
+
+def calmed(detector: Detector, picture: Path) -> Detector:
+    """Layers whose output has a standard deviation of 1 on ``picture``, as it comes to them.
+
+    Random weights of deep models let features grow from layer to layer until all scores are 1.
+    """
+
+    def calm(layer: nn.Module, _: object, output: Tensor) -> Tensor:
+        scale = output.std().clamp(min=1e-6) if output.numel() > 1 else torch.tensor(1.0)
+        for each in layer.parameters(recurse=False):
+            each.div_(scale)
+        hooks.pop(layer).remove()  # heads see several levels: the first decides
+        return output / scale
+
+    hooks: dict[nn.Module, RemovableHandle] = {
+        layer: layer.register_forward_hook(calm)
+        for layer in detector.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    with torch.no_grad():
+        for _ in predict_images(detector, picture):
+            pass
+    for hook in hooks.values():  # of what this picture did not come to
+        hook.remove()
     return detector
 
 
@@ -87,13 +115,13 @@ def rows_of(
     name: str, kinds: Sequence[str], pictures: list[Path], sides: tuple[int, int], rounds: int
 ) -> Iterator[str]:
     """The lines of a model."""
-    detector = detector_of(name, pictures[0], *sides)
+    detector = detector_of(name, pictures, *sides)
     with TemporaryDirectory() as folder, torch.no_grad():
         made = list(files_of(detector, kinds, Path(folder)))
         exported = {kind: load_exported(path) for kind, path, _ in made if isinstance(path, Path)}
         compared = {kind: compare(detector, each, pictures) for kind, each in exported.items()}
-        models = {"PyTorch": detector, **exported}
-        subjects = {kind: Inference(each, pictures, 1) for kind, each in models.items()}
+        models: dict[str, Detector | ExportedDetector] = {"PyTorch": detector, **exported}
+        subjects: dict[str, Subject] = {kind: Inference(each, pictures, 1) for kind, each in models.items()}
         bench = run_in_turns(subjects, torch.device("cpu"), pictures=len(pictures), rounds=rounds)
         yield f"| {name} | PyTorch | | | | | | | {times(bench, 'PyTorch')} |"
         for kind, path, seconds in made:
