@@ -1,13 +1,14 @@
-"""Whether intervals mean what they say: ``python -m tests.benchmarks.intervals RUNS/ROW [--repeats 20]``.
+"""Whether intervals mean what they say: ``python -m tests.benchmarks.intervals RUNS/ROW.. [--seeds 5] [--repeats 20]``.
 
-The seeds of one row of an ablation (``dsctool ablate``) are dealt out to two rows of no difference, anew for every
-repeat: intervals of their difference should hold 0 in 19 of 20. Seeds of different trainings have nothing in common, so
-these are the intervals without pairs; with an even number of seeds, pairs are made at random as well.
+The runs of rows of an ablation (``dsctool ablate``), each less the mean of its row, are dealt out to two rows of no
+difference, anew for every repeat: intervals of their difference should hold 0 in 19 of 20, made from pairs at random
+and without pairs. (What is left of ``n`` runs about their mean is too small by the root of ``(n - 1) / n``; that is put
+right.)
 
 ``records.tar.xz`` has what was measured of the tiny grids so far, by seed, without weights. Unpacked into a folder
 beside ``{"data": "FOLDER"}`` in an ``ablation.json``, ``dsctool ablate`` goes on from it.
 
-Beside it: by how much errors of pairs (``RUNS/ROW`` against every row beside it that has the same seeds) are smaller.
+Beside it: by how much errors of pairs (the first row against every row beside it that has the same seeds) are smaller.
 """
 
 from __future__ import annotations
@@ -26,22 +27,27 @@ from dsctool.terms import KIND_NAMES, KINDS
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", type=Path)
+    parser.add_argument("rows", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, default=5, help="of each of the two rows")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    runs = seeds_of(given.row)
+    rows = [list(seeds_of(row).values()) for row in given.rows]
     for k, kind in enumerate(KINDS):
-        paired, unpaired = covered(list(runs.values()), k, given.repeats, given.seed)
-        print(f"{KIND_NAMES[kind]} AP, {len(runs)} seeds in two halves: {paired} of {given.repeats} intervals of pairs")
-        print(f"  made at random hold 0, {unpaired} of {given.repeats} without pairs")
-    for row in sorted(given.row.parent.iterdir()):
+        paired, unpaired = covered(rows, k, given.seeds, given.repeats, given.seed)
+        print(
+            f"{KIND_NAMES[kind]} AP, {sum(map(len, rows))} runs, {given.seeds} in each row: {paired} of {given.repeats}"
+        )
+        print(f"  intervals of pairs made at random hold 0, {unpaired} of {given.repeats} without pairs")
+    first = given.rows[0]
+    runs = seeds_of(first)
+    for row in sorted(first.parent.iterdir()):
         other = seeds_of(row)
         shared = sorted(runs.keys() & other.keys())
-        if row == given.row or len(shared) < 2:
+        if row == first or len(shared) < 2:
             continue
         for k, kind in enumerate(KINDS):
-            print(f"{row.name} minus {given.row.name}, {KIND_NAMES[kind]} AP: {spared(runs, other, shared, k)}")
+            print(f"{row.name} minus {first.name}, {KIND_NAMES[kind]} AP: {spared(runs, other, shared, k)}")
 
 
 def seeds_of(row: Path) -> dict[int, Measured]:
@@ -50,18 +56,24 @@ def seeds_of(row: Path) -> dict[int, Measured]:
     return {int(file.parent.name.removeprefix("seed-")): Measured.load(file) for file in files}
 
 
-def covered(runs: Sequence[Measured], kind: int, repeats: int, seed: int) -> tuple[int, int]:
+def covered(rows: Sequence[Sequence[Measured]], kind: int, seeds: int, repeats: int, seed: int) -> tuple[int, int]:
     """How many intervals of AP hold 0, of pairs and without."""
-    values, drawn, _, _ = stacked(runs)
-    values, drawn = values[:, kind, NUMBERS.index("AP")], drawn[:, :, kind, NUMBERS.index("AP")]
-    random, half = np.random.default_rng(seed), len(runs) // 2
+    number = NUMBERS.index("AP")
+    left = []
+    for runs in rows:
+        values, drawn, _, _ = stacked(runs)
+        both = np.concatenate([values[:, None, kind, number], drawn[:, :, kind, number]], axis=1)
+        left.append((both - both.mean(axis=0)) * (len(runs) / (len(runs) - 1)) ** 0.5)
+    pool = np.concatenate(left)
+    if 2 * seeds > len(pool):
+        raise SystemExit(f"two rows of {seeds} seeds need {2 * seeds} runs; there are {len(pool)}")
+    random = np.random.default_rng(seed)
     held = [0, 0]
     for _ in range(repeats):
-        order = random.permutation(len(runs))
-        one, other = order[:half], order[half : 2 * half]
-        rows = values[one], values[other], drawn[one], drawn[other]
+        dealt = pool[random.permutation(len(pool))[: 2 * seeds]]
+        one, other = dealt[:seeds], dealt[seeds:]
         for place, difference in enumerate((paired_difference, unpaired_difference)):
-            held[place] += difference(*rows).sign == 0
+            held[place] += difference(one[:, 0], other[:, 0], one[:, 1:], other[:, 1:]).sign == 0
     return held[0], held[1]
 
 
