@@ -5,8 +5,9 @@ difference, anew for every repeat: intervals of their difference should hold 0 i
 and without pairs. (What is left of ``n`` runs about their mean is too small by the root of ``(n - 1) / n``; that is put
 right.)
 
-``records.tar.xz`` has what was measured of the tiny grids so far, by seed, without weights. Unpacked into a folder
-beside ``{"data": "FOLDER"}`` in an ``ablation.json``, ``dsctool ablate`` goes on from it.
+``.assets/ablations.tar.xz`` has what was measured of the tiny grids so far, by seed, without weights, on images drawn
+anew rounded to 0.01 points of AP. Unpacked into a folder beside ``{"data": "FOLDER"}`` in an ``ablation.json``,
+``dsctool ablate`` goes on from it.
 
 Beside it: by how much errors of pairs (the first row against every row beside it that has the same seeds) are smaller.
 """
