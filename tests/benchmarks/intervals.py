@@ -5,9 +5,9 @@ difference, anew for every repeat: intervals of their difference should hold 0 i
 and without pairs. (What is left of ``n`` runs about their mean is too small by the root of ``(n - 1) / n``; that is put
 right.)
 
-``.assets/ablations.tar.xz`` has what was measured of the tiny grids so far, by seed, without weights, on images drawn
-anew rounded to 0.01 points of AP. Unpacked into a folder beside ``{"data": "FOLDER"}`` in an ``ablation.json``,
-``dsctool ablate`` goes on from it.
+``.assets/ablations.tar.xz`` has what was measured of the tiny grids so far, by seed, without weights; AP on images
+drawn anew is rounded to 0.01 points, curves of training to four digits. Unpacked into a folder beside
+``{"data": "FOLDER"}`` in an ``ablation.json``, ``dsctool ablate`` goes on from it.
 
 Beside it: by how much errors of pairs (the first row against every row beside it that has the same seeds) are smaller.
 """
@@ -62,6 +62,8 @@ def covered(rows: Sequence[Sequence[Measured]], kind: int, seeds: int, repeats: 
     number = NUMBERS.index("AP")
     left = []
     for runs in rows:
+        if len(runs) < 2:
+            raise SystemExit("every row needs two or more seeds that are measured")
         values, drawn, _, _ = stacked(runs)
         both = np.concatenate([values[:, None, kind, number], drawn[:, :, kind, number]], axis=1)
         left.append((both - both.mean(axis=0)) * (len(runs) / (len(runs) - 1)) ** 0.5)
