@@ -90,6 +90,7 @@ def benchmark(
 
         dsctool benchmark detectors_tiny --train --batch 2
     """
+    from dsctool.engine.benchmark.measure import product_type
     from dsctool.engine.benchmark.plan import Plan, memory, run
     from dsctool.engine.benchmark.subjects import Named
     from dsctool.engine.environment import environment
@@ -114,9 +115,9 @@ def benchmark(
             _show_stages(bench, name, train=train)
         _show_all(bench, peaks, precision)
         typer.echo(
-            f"\nmatrix products in float32: {_gflops(bench.peak.median)} GFLOP/s ({_gflops(bench.peak.least)} to "
-            f"{_gflops(bench.peak.most)}); {facts['device']}; torch {facts['torch']}, torchvision "
-            f"{facts['torchvision']}, dsctool {facts['dsctool']}; {rounds} rounds, batch {batch}"
+            f"\nmatrix products in {product_type(chosen)}: {_gflops(bench.peak.median)} GFLOP/s "
+            f"({_gflops(bench.peak.least)} to {_gflops(bench.peak.most)}); {facts['device']}; torch {facts['torch']}, "
+            f"torchvision {facts['torchvision']}, dsctool {facts['dsctool']}; {rounds} rounds, batch {batch}"
         )
     if json_file is not None:
         models_as_json = {
@@ -125,7 +126,12 @@ def benchmark(
             for name, measured in bench.models.items()
         }
         setting = {"size": size, "batch": batch, "rounds": rounds, "train": train, "overrides": overrides}
-        content = {"setting": setting, "environment": facts, "peak": asdict(bench.peak), "models": models_as_json}
+        content = {
+            "setting": setting,
+            "environment": facts,
+            "peak": asdict(bench.peak) | {"type": product_type(chosen)},
+            "models": models_as_json,
+        }
         write_json(json_file, content, indent=2)
 
 

@@ -61,6 +61,7 @@ def test_tables_and_file(tmp_path: Path) -> None:
     assert "1.50 GiB" in result.stdout
     assert "matrix products in float32:" in lines[-1]
     found = json.loads(numbers.read_text())
+    assert found["peak"]["type"] == "float32"
     assert found["setting"] == {"size": "64x96", "batch": 1, "rounds": 2, "train": False, "overrides": []}
     for name in ("htc_tiny", "fast_dsc_tiny"):
         model = found["models"][name]

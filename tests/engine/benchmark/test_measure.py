@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dsctool.engine.benchmark import measure
-from dsctool.engine.benchmark.measure import Spread, matrix_peak, run_in_turns
+from dsctool.engine.benchmark.measure import Spread, matrix_peak, product_type, run_in_turns
 from dsctool.engine.benchmark.stages import Stages
 
 CPU = torch.device("cpu")
@@ -78,3 +78,39 @@ def test_the_peak_is_a_speed_that_products_reach() -> None:
     peak = matrix_peak(CPU, repeats=3)
     assert 1e8 < peak < 1e16
     assert a.shape == (side, side)
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_products_are_rounded_as_convolutions_while_they_are_timed(
+    monkeypatch: pytest.MonkeyPatch, rounded: bool, device: torch.device
+) -> None:
+    seen = []
+
+    def look(place: torch.device) -> None:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+
+    monkeypatch.setattr(measure, "_wait", look)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", rounded)
+    monkeypatch.setitem(measure.PEAK_SIDE, device.type, 64)
+    before = torch.backends.cuda.matmul.allow_tf32
+    matrix_peak(device, repeats=1)
+    assert seen == [rounded, rounded]
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+@pytest.mark.parametrize(
+    ("place", "allowed", "capability", "expected"),
+    [
+        ("cpu", True, (9, 0), "float32"),
+        ("cuda", True, (9, 0), "TF32"),
+        ("cuda", True, (8, 0), "TF32"),
+        ("cuda", True, (7, 5), "float32"),
+        ("cuda", False, (9, 0), "float32"),
+    ],
+)
+def test_what_convolutions_multiply(
+    monkeypatch: pytest.MonkeyPatch, place: str, allowed: bool, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert product_type(torch.device(place)) == expected
