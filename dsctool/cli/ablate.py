@@ -35,6 +35,9 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="ROW", help="This row and the reference; may be repeated.")
 ]
 Devices = Annotated[str, typer.Option("--device", metavar="NAME,..", help="auto, cpu, or cuda:0,cuda:1 and so on.")]
+Reference = Annotated[
+    str | None, typer.Option("--reference", metavar="ROW", help="That the others are compared with, not the grid's.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and train nothing.")]
 Draws = Annotated[
     int, typer.Option("--bootstrap", min=0, metavar="N", help="Draws of the images behind the intervals.")
@@ -50,6 +53,7 @@ def ablate(
     seeds: Seeds = "0,1,2",
     jobs: Jobs = 1,
     only: Only = None,
+    reference: Reference = None,
     dry_run: DryRun = False,
     bootstrap: Draws = 400,
     times: Times = True,
@@ -76,7 +80,10 @@ def ablate(
     from dsctool.config.grid import load_grid
     from dsctool.evaluation.huddle.measuring import Bootstrap
 
-    chosen = load_grid(grid, overrides or ()).only(only or ())
+    chosen = load_grid(grid, overrides or ())
+    if reference is not None:
+        chosen = chosen.against(reference)
+    chosen = chosen.only(only or ())
     numbers = _seeds(seeds)
     _refuse_held_out(chosen)
     places = [each for each in device.split(",") for _ in range(jobs)]

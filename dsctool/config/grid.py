@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -126,14 +126,24 @@ class Grid:
         Raises:
             ConfigError: there is no such row.
         """
-        unknown = [name for name in names if name not in {row.name for row in self.rows}]
-        if unknown:
-            raise ConfigError(f"no row {', '.join(unknown)}; there are {', '.join(row.name for row in self.rows)}")
+        self._require(names)
         wanted = {self.reference, *names} if names else {row.name for row in self.rows}
         wanted |= {of for name in wanted if (of := self.row(name).of) is not None}
-        return Grid(
-            self.name, self.description, [row for row in self.rows if row.name in wanted], self.reference, self.rates
-        )
+        return replace(self, rows=[row for row in self.rows if row.name in wanted])
+
+    def against(self, reference: str) -> Grid:
+        """The same rows, compared with another one.
+
+        Raises:
+            ConfigError: there is no such row.
+        """
+        self._require([reference])
+        return replace(self, reference=reference)
+
+    def _require(self, names: Sequence[str]) -> None:
+        there = [row.name for row in self.rows]
+        if unknown := [name for name in names if name not in there]:
+            raise ConfigError(f"no row {', '.join(unknown)}; there are {', '.join(there)}")
 
 
 def grid_names() -> dict[str, Path]:

@@ -131,6 +131,24 @@ def test_what_has_ended_is_left_alone(made: tuple[Path, Result], monkeypatch: py
     assert results(grid) == before
 
 
+def test_rows_can_be_compared_with_any_of_them(made: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, _ = made
+    before = results(grid)
+    monkeypatch.setattr(Crew, "_call", lambda *_: pytest.fail("nothing is left to run"))
+    result = ablate(grid, "--seeds", "0,1", "--reference", "mask")
+    assert result.exit_code == 0, result.output
+    assert "minus mask, with intervals of 95 %:" in result.output
+    after = results(grid)
+    assert after["reference"] == "mask"
+    there, back = (
+        content["rows"][place]["estimates"]["differences"]["segm"]["AP"] for content, place in ((before, 1), (after, 0))
+    )
+    assert back["value"] == pytest.approx(-there["value"])
+    assert (back["low"], back["high"]) == pytest.approx((-there["high"], -there["low"]))
+    assert ablate(grid, "--seeds", "0,1").exit_code == 0
+    assert results(grid) == before
+
+
 def test_a_lost_part_is_made_again(made: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     grid, _ = made
     before = results(grid)
@@ -229,6 +247,7 @@ def test_other_runs_are_not_taken_for_these(made: tuple[Path, Result], tmp_path:
         (["--seeds", "0,,1"], "are no whole numbers"),
         (["--seeds", "1,1"], "one appears twice"),
         (["--only", "nothing"], "no row nothing"),
+        (["--reference", "nothing"], "no row nothing"),
         (["data.val_share=0.5"], "row htc: data.val_share"),
     ],
 )

@@ -84,6 +84,16 @@ def test_some_rows() -> None:
         grid.only(["nothing"])
 
 
+def test_another_reference() -> None:
+    grid = load_grid("nms_tiny")
+    other = grid.against("dsc")
+    assert (grid.reference, other.reference) == ("htc", "dsc")
+    assert other.rows == grid.rows
+    assert rows_of(other.only(["dsc_soft"])) == ["dsc", "dsc_soft"]
+    with pytest.raises(ConfigError, match=r"no row nothing; there are htc, htc_soft"):
+        grid.against("nothing")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

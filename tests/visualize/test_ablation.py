@@ -150,8 +150,9 @@ def test_page(report: AblationReport, tmp_path: Path) -> None:
     histories = {"base": [History(lines), History(lines[:1])], "better": [History(lines)]}
     page = ablation_page(report, command="dsctool ablate parts", histories=histories, folder=tmp_path)
     text = re.sub(r"data:image/[^\"]*", "", page)
-    assert "+ A &amp; B_1: better than HTC: +" in text
-    assert "&lt;other&gt;: cannot be told from HTC" in text
+    found = re.findall(r"<li>(.*): box AP .*, (.*); mask AP .*, (.*)</li>", text)
+    assert found == [("+ A &amp; B_1", "better", "better"), ("&lt;other&gt;", "cannot be told", "cannot be told")]
+    assert "<p>Compared with HTC:</p>" in text
     assert "alike, seed 2" in text
     assert "more than on all" in text
     assert "nan" not in text.lower()

@@ -42,7 +42,7 @@ def ablation_page(
         "report": report,
         "reference": next(row.title for row in report.rows if row.name == report.reference),
         "summary": _summary(report),
-        "sentences": [sentence(row, changes[kinds[-1]]["AP"], kinds[-1], report) for row, changes in report.compared],
+        "sentences": [sentence(row, changes, report.kinds) for row, changes in report.compared],
         "means": [means_table(report, kind) for kind in kinds],
         "differences": scaled([_changes(report, kind) for kind in kinds]) if report.compared else [],
         "cells": scaled([_cells(row, kind, report) for row, _ in report.compared for kind in kinds]),
@@ -64,13 +64,16 @@ def _point(row: RowReport, kinds: Sequence[Kind]) -> Point:
     return Point(row.title, row.time.median, {kind: row.estimates.means[kind]["AP"].value for kind in kinds})
 
 
-def sentence(row: RowReport, change: Estimate, kind: Kind, report: AblationReport) -> str:
-    """What a difference says, in words."""
-    base = next(each.title for each in report.rows if each.name == report.reference)
-    what = f"{change_text(change)} {KIND_NAMES[kind]} AP"
-    if math.isnan(change.low) or change.sign == 0:
-        return f"{row.title}: cannot be told from {base}: {what}"
-    return f"{row.title}: {'better' if change.sign > 0 else 'worse'} than {base}: {what}"
+def sentence(row: RowReport, changes: Mapping[Kind, Mapping[str, Estimate]], kinds: Sequence[Kind]) -> str:
+    """What the differences in AP to the reference say, in words."""
+    said = [f"{KIND_NAMES[kind]} AP {_verdict(changes[kind]['AP'])}" for kind in kinds]
+    return f"{row.title}: {'; '.join(said)}"
+
+
+def _verdict(change: Estimate) -> str:
+    known = not math.isnan(change.low) and change.sign
+    word = ("better" if change.sign > 0 else "worse") if known else "cannot be told"
+    return f"{change_text(change)}, {word}"
 
 
 def _summary(report: AblationReport) -> list[tuple[str, str]]:
