@@ -22,6 +22,8 @@ Suppression = Literal["box", "soft", "mask"]
 LIKELY_SCORE = 0.1
 """A limit that leaves out results of this score leaves out instances. Thresholds of results are far lower, and ordinary
 images fill the limit too: with what is unlikely."""
+_AT_ONCE = 1024
+"""Candidates whose overlaps with each other are computed before the first is chosen."""
 
 
 @dataclass(frozen=True)
@@ -150,19 +152,38 @@ class Postprocess:
             count *= 4
 
     def _softened(self, candidates: Selected) -> Selected:
-        """The best remaining candidate again and again; those of its class that it overlaps lose score."""
+        """The best remaining candidate again and again; those of its class that it overlaps lose score.
+
+        Scores only fall: what is chosen of the best candidates is chosen of all, if it all scores more than the rest.
+        """
+        count = 4 * self.max_per_image
+        while True:
+            found = self._weakened(_select(candidates, slice(count)))
+            if count >= len(candidates.scores):
+                return found
+            if len(found.scores) == self.max_per_image and found.scores[-1] > candidates.scores[count]:
+                return found
+            count *= 4
+
+    def _weakened(self, candidates: Selected) -> Selected:
         scores = candidates.scores
+        every = None if len(scores) > _AT_ONCE else self._decays(candidates, slice(None))
         chosen, weakened = [candidates.labels[:0]], [scores[:0]]
         for _ in range(min(self.max_per_image, len(scores))):
             best = scores.argmax(dim=0, keepdim=True)  # (1,); a number would have to be read
             chosen.append(best)
             weakened.append(scores[best])
-            overlap = box_iou(candidates.boxes[best], candidates.boxes)[0]
-            decays = (overlap > self.nms_iou) & (candidates.labels == candidates.labels[best])
-            scores = torch.where(decays, scores * (1 - overlap), scores).index_fill(0, best, -1)
+            decays = self._decays(candidates, best) if every is None else every[best]
+            scores = (scores * decays[0]).index_fill(0, best, -1)
         rows, final_scores = torch.cat(chosen), torch.cat(weakened)
         (enough,) = rows_where([final_scores > self.score_threshold])
         return replace(_select(candidates, rows[enough]), scores=final_scores[enough])
+
+    def _decays(self, candidates: Selected, rows: Tensor | slice) -> Tensor:
+        """``(m, n)``: what is left of the score of every candidate when one of ``rows (m,)`` is chosen."""
+        overlap = box_iou(candidates.boxes[rows], candidates.boxes)
+        rivals = (overlap > self.nms_iou) & (candidates.labels[rows][:, None] == candidates.labels)
+        return torch.where(rivals, 1 - overlap, 1)
 
 
 def _ranked(boxes: Tensor, scores: Tensor, pairs: Tensor) -> Selected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from dsctool.config.loading import load_config
 from dsctool.errors import ConfigError
 from dsctool.models.postprocess import Postprocess, Selected, Suppression
+from dsctool.ops.boxes import box_iou
 from dsctool.structures import Detections, settled
 from tests.models.tiny import tiny_detector
 
@@ -57,6 +59,36 @@ def test_soft_nms_keeps_all_with_less_score() -> None:
     third *= 1 - 5928 / 6872
     assert found.scores.tolist() == pytest.approx([0.9, 0.3, second], abs=1e-4)
     assert third < 0.05, "weakened below the threshold"
+
+
+def soft_by_definition(boxes: Tensor, scores: Tensor, process: Postprocess) -> list[tuple[int, int, float]]:
+    """Rows, labels and scores, one candidate after the other of all that there are."""
+    left = {(row, label): float(score) for (row, label), score in np.ndenumerate(scores.numpy()) if score > 0.01}
+    overlap = box_iou(boxes, boxes).numpy()
+    chosen = []
+    while left and len(chosen) < process.max_per_image:
+        best = max(left, key=lambda each: left[each])
+        chosen.append((*best, left.pop(best)))
+        for row, label in left:
+            share = overlap[best[0], row]
+            if label == best[1] and share > process.nms_iou:
+                left[row, label] *= 1 - share
+    return [each for each in chosen if each[2] > process.score_threshold]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("limit", [1, 3, 20, 300])
+def test_soft_nms_of_the_best_is_soft_nms_of_all(seed: int, limit: int) -> None:
+    """In heaps too, where the best lose so much that the next ones have to be looked at."""
+    torch.manual_seed(seed)
+    corners = torch.rand(80, 2) * (4, 30, 200)[seed % 3]
+    boxes = torch.cat([corners, corners + 20 + 10 * torch.rand(80, 2)], dim=1)
+    scores = torch.rand(80, 2 + 14 * (seed % 2))
+    process = Postprocess(0.01, 0.3, limit, "soft")
+    found = process(boxes, scores)
+    expected = soft_by_definition(boxes, scores, process)
+    assert list(zip(found.rois.tolist(), found.labels.tolist(), strict=True)) == [each[:2] for each in expected]
+    assert found.scores.tolist() == pytest.approx([each[2] for each in expected], rel=1e-4)
 
 
 def test_soft_nms_without_overlap_changes_nothing() -> None:
