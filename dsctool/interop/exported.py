@@ -210,7 +210,7 @@ def load_exported(
         config = override_config(about.config, overrides, source=str(path))
         _refuse_baked_in(about, config, path)
         about = replace(about, config=config)
-    return ExportedDetector(about, program, source=path, device=place)
+    return ExportedDetector(about, program(), source=path, device=place)
 
 
 def _refuse_baked_in(about: ExportedFile, asked: Config, path: Path) -> None:
@@ -225,7 +225,7 @@ def _refuse_baked_in(about: ExportedFile, asked: Config, path: Path) -> None:
         raise ConfigError(f"postprocess.score_threshold: {path} leaves out what scores no more than {least}")
 
 
-def _onnx(path: Path, device: torch.device) -> tuple[ExportedFile, Program]:
+def _onnx(path: Path, device: torch.device) -> tuple[ExportedFile, Callable[[], Program]]:
     if importlib.util.find_spec("onnxruntime") is None:
         raise DsctoolError(f"{path}: {MISSING}")
     import onnxruntime
@@ -259,25 +259,28 @@ def _onnx(path: Path, device: torch.device) -> tuple[ExportedFile, Program]:
         found = cast("list[np.ndarray[Any, Any]]", session.run(names, given))
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
-    return about, program
+    return about, lambda: program
 
 
-def _pt2(path: Path, device: torch.device) -> tuple[ExportedFile, Program]:
-    _refuse_code(path)
-    extra = {FILE: ""}
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of how it packs weights
-            loaded = torch.export.load(path, extra_files=extra)
-    except (RuntimeError, ValueError, KeyError, OSError, AssertionError, TypeError) as error:
-        raise DamagedError(f"{path}: torch.export cannot read it: {' '.join(str(error).split())[:300]}") from error
-    about = read_description(extra[FILE] or None, path)
-    module, names = loaded.module(), outputs_of(about.config)
+def _pt2(path: Path, device: torch.device) -> tuple[ExportedFile, Callable[[], Program]]:
+    """The description, which is there at once, and what reads the program, which takes seconds."""
+    about = _described_without_code(path)
 
-    def program(*inputs: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            return dict(zip(names, module(*inputs), strict=True))
+    def read() -> Program:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of how it packs weights
+                loaded = torch.export.load(path)
+        except (RuntimeError, ValueError, KeyError, OSError, AssertionError, TypeError) as error:
+            raise DamagedError(f"{path}: torch.export cannot read it: {' '.join(str(error).split())[:300]}") from error
+        module, names = loaded.module(), outputs_of(about.config)
 
-    return about, program
+        def program(*inputs: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                return dict(zip(names, module(*inputs), strict=True))
+
+        return program
+
+    return about, read
 
 
 _HARMLESS = re.compile(
@@ -288,14 +291,19 @@ _HARMLESS = re.compile(
 """The parts of a pt2 file that ``dsctool export`` writes."""
 
 
-def _refuse_code(path: Path) -> None:
-    """See that nothing in a pt2 file can be code: such files may hold pickles of anything, which PyTorch would run."""
+def _described_without_code(path: Path) -> ExportedFile:
+    """What a pt2 file says of itself, after a look that nothing in it can be code.
+
+    Such files may hold pickles of anything, which PyTorch would run.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             damaged = archive.testzip()
-            if not any(name.endswith(f"/extra/{FILE}") for name in names):
-                read_description(None, path)
+            if damaged is not None:
+                raise DamagedError(f"{path}: damaged: {damaged} is not what was written. Export again.")
+            texts = [archive.read(name) for name in names if name.endswith(f"/extra/{FILE}")]
+            about = read_description(texts[0].decode() if texts else None, path)
             for name in names:
                 if not _HARMLESS.fullmatch(name) or (name.endswith("_config.json") and _pickled(archive.read(name))):
                     raise CheckpointError(f"{path}: holds {name}, which may be code, and is not read.")
@@ -306,8 +314,7 @@ def _refuse_code(path: Path) -> None:
         raise DamagedError(f"{path}: damaged or cut short, it cannot be read as a pt2 file.") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: holds sample inputs that may be code, and is not read.") from error
-    if damaged is not None:
-        raise DamagedError(f"{path}: damaged: {damaged} is not what was written. Export again.")
+    return about
 
 
 def _pickled(config: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,15 @@ def ablate(grid: Path, *words: str) -> Result:
     root = grid.parent
     files = ["--data", str(root / "scenes"), "--output", str(root / "out"), "--bootstrap", "12"]
     return CliRunner().invoke(app, ["ablate", str(grid), *files, *words])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def times_are_measured_once() -> Iterator[None]:
+    """Most of what a grid of runs as small as these takes is to measure them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dsctool.cli.ablation_results.ROUNDS", 1)
+        patch.setattr("dsctool.cli.ablation_results.PICTURES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
@@ -25,8 +25,9 @@ from dsctool.data.synthetic.dataset import synthesize
 from dsctool.data.synthetic.scenes import CLASSES
 from dsctool.errors import ConfigError
 from dsctool.interop.checkpoint import Checkpoint, save_checkpoint
-from dsctool.interop.export_file import ExportedFile
+from dsctool.interop.export_file import KEY, ExportedFile
 from dsctool.interop.exported import load_exported
+from dsctool.interop.onnx_precision import to_float16
 from dsctool.models.build import build_detector
 from tests.models.tiny import NARROW
 
@@ -184,15 +185,15 @@ def test_pictures_resized_in_the_file_beside_a_script_that_was_changed(files: Fi
     script = tmp_path / "model_example.py"
     script.write_text("mine")
     output = tmp_path / "model.onnx"
-    result = run(
-        "export", files.checkpoint, "--size", "96x128", "--pictures", "2", "--input", "picture", "--output", output
-    )
+    words = ["--size", "96x128", "--pictures", "2", "--input", "picture", "--precision", "float16", "--output", output]
+    result = run("export", files.checkpoint, *words)
     assert result.exit_code == 0, result.output
     assert "Group norms see the whole canvas" in result.stdout
     assert "compared on 2 pictures" in result.stdout  # of the drawn ones, every other one is upright
     assert "is there already, and stays as it is" in result.stdout
     assert script.read_text() == "mine"
     model = load_exported(output)
+    assert model.precision == "float16"
     assert [model.fits(size) for size in ((480, 640), (640, 480), (480, 480))] == [True, False, True]
     session = onnxruntime.InferenceSession(str(output))
     assert [(each.name, each.shape[:2]) for each in session.get_inputs()] == [("images", [1, 3])]
@@ -202,18 +203,25 @@ def test_pictures_resized_in_the_file_beside_a_script_that_was_changed(files: Fi
         load_exported(output, overrides=["data.test_resize.short_sides=[64]"])
 
 
+def without_conversion(monkeypatch: pytest.MonkeyPatch, files: Files) -> None:
+    """What is exported from here on is the file that is there, described anew, in the precision that is asked for."""
+
+    def described_anew(program: object, about: ExportedFile, path: Path, *, opset: int) -> None:
+        model = onnx_ir.load(files.exported)
+        if about.precision == "float16":
+            to_float16(model)
+        model.metadata_props[KEY] = about.to_json()
+        onnx_ir.save(model, path)
+
+    monkeypatch.setattr("dsctool.interop.exporting.traced", lambda detector, form: None)
+    monkeypatch.setattr("dsctool.interop.exporting.write_onnx", described_anew)
+
+
 def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "model.onnx"
     words = ["export", files.checkpoint, "--precision", "int8", "--data", files.data, "--output", output]
 
-    def described_anew(program: object, about: ExportedFile, path: Path, *, opset: int) -> None:
-        """In place of a conversion."""
-        model = onnx.load(files.exported)
-        model.metadata_props[0].value = about.to_json()
-        onnx.save(model, path)
-
-    monkeypatch.setattr("dsctool.interop.exporting.traced", lambda detector, form: None)
-    monkeypatch.setattr("dsctool.interop.exporting.write_onnx", described_anew)
+    without_conversion(monkeypatch, files)
     result = run(*words)
     assert result.exit_code == 0, result.output
     costs = r"AP on the val split, of the checkpoint and in int8: box 0\.\d{4} -> 0\.\d{4}, mask 0\.\d{4} -> 0\.\d{4}"
@@ -237,11 +245,12 @@ def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pyte
 def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dsctool.engine import export_check
 
+    without_conversion(monkeypatch, files)
     strict = export_check.Limits(box=-1.0)
     monkeypatch.setattr(export_check.Limits, "of", lambda precision, pixels: strict)
     output = tmp_path / "model.onnx"
     output.write_text("an older file")
-    words = ["--precision", "float16", "--pictures", "1", "--size", "96x128", "--output", output]
+    words = ["--precision", "float16", "--pictures", "1", "--output", output]
     result = run("export", files.checkpoint, *words)
     assert result.exit_code == 1
     box = re.search(r"at most (\S+) px", result.stdout)
