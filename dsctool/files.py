@@ -120,14 +120,19 @@ def lock(file: IO[bytes]) -> bool:
 
 
 def keep_as(path: Path, name: Path) -> None:
-    """Give the file ``path`` a second name, in place of whatever has it: both names are there at any time."""
+    """Give the file ``path`` a second name, in place of whatever has it: both names are there at any time.
+
+    Raises:
+        DiskFullError: links cannot be, and there is no room for a copy.
+    """
     temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
     try:
-        try:
-            os.link(path, temporary)
-        except OSError:  # a file system without links
-            shutil.copyfile(path, temporary)
-        temporary.replace(name)
+        with room_for(name):
+            try:
+                os.link(path, temporary)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, temporary)
+            temporary.replace(name)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from dsctool.errors import DataError
-from dsctool.files import read_json, whole_file, write_text
+from dsctool.errors import DataError, DiskFullError
+from dsctool.files import keep_as, read_json, whole_file, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -22,6 +25,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match="disk full"):
         fail_halfway()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_second_name_without_room_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, name = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    path.write_bytes(b"content")
+
+    def fail(*names: Path) -> NoReturn:
+        raise OSError(errno.EXDEV, "another disk")
+
+    def full(source: Path, target: Path) -> NoReturn:
+        target.write_bytes(b"con")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr("dsctool.files.shutil.copyfile", full)
+    with pytest.raises(DiskFullError, match=r"b\.jpg: the disk is full"):
+        keep_as(path, name)
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -15,6 +15,7 @@ import typer
 from dsctool.cli.options import Checkpoint, Overrides
 from dsctool.cli.output import counting, keep_apart, prepare_file
 from dsctool.errors import DsctoolError
+from dsctool.files import room_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,10 +151,11 @@ def export(
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         made = Path(folder) / output.name
-        _write(detector, made, form, described(detector, wanted, precision.value), opset)
-        if precision is LayerPrecision.INT8:
-            assert data is not None
-            made = _quantised(made, data)
+        with room_for(output):
+            _write(detector, made, form, described(detector, wanted, precision.value), opset)
+            if precision is LayerPrecision.INT8:
+                assert data is not None
+                made = _quantised(made, data)
         exported = load_exported(made)
         typer.echo(f"{made.stat().st_size / 2**20:.0f} MiB, made in {time.monotonic() - started:.0f} s")
         if precision is LayerPrecision.INT8:

@@ -15,6 +15,8 @@ from queue import SimpleQueue
 
 from dsctool.cli.plan import WITH_DEVICE, Step
 from dsctool.engine.signals import StopRequest
+from dsctool.errors import DiskFullError
+from dsctool.files import room_for
 
 _POLL = 0.2
 """Seconds between two looks at whether a signal has come."""
@@ -107,6 +109,8 @@ class Crew:
                     reason = f"`{step.command}` ended with exit code {code}: {_last_line(job.log)} ({job.log})"
                     return Ended(job, time.monotonic() - began, reason)
             return Ended(job, time.monotonic() - began)
+        except (OSError, DiskFullError) as error:  # of its log: others may write where there is room
+            return Ended(job, time.monotonic() - began, str(error))
         finally:
             free.put(device)
 
@@ -115,8 +119,9 @@ class Crew:
         words = step.continued()
         if words[0] in WITH_DEVICE and device != "auto":
             words = (*words, "--device", device)
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
+        with room_for(job.log.parent):
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+        with room_for(job.log), job.log.open("ab") as log:
             log.write(f"\n$ {step.command}\n".encode())
             log.flush()
             with self._lock:

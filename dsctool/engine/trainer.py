@@ -112,14 +112,21 @@ def train(
                 "Run the same command with --resume to continue."
             ) from request
         except (DiskFullError, OutOfMemoryError, ProcessLostError, WorkerError) as error:
-            raise TrainingError(
-                f"{error} {output / 'last.pt'} holds step {run.saved} of {setup.steps}: the same command with --resume "
-                "continues from there, with fewer data.workers or train.checkpoint_activations=true too; other batches "
-                "or sizes need a new run, with train.weights=last.pt."
-            ) from error
+            raise TrainingError(f"{error} {_left(run, output / 'last.pt')}") from error
         recorder.says("finished")
         recorder.show()
         conclude(run, data, output)
+
+
+def _left(run: Run, checkpoint: Path) -> str:
+    """What there is to go on with, in words."""
+    if not checkpoint.exists():
+        return f"Nothing is saved yet: remove {checkpoint.parent}, and the same command begins anew."
+    return (
+        f"{checkpoint} holds step {run.saved} of {run.setup.steps}: the same command with --resume continues from "
+        "there, with fewer data.workers or train.checkpoint_activations=true too; other batches or sizes need a new "
+        "run, with train.weights=last.pt."
+    )
 
 
 def fit(run: Run) -> None:

@@ -112,8 +112,15 @@ def example_inputs(detector: Detector, form: ExportInput) -> tuple[Tensor, ...]:
 
 
 def write_pt2(program: torch.export.ExportedProgram, about: ExportedFile, file: IO[bytes]) -> None:
-    """Write a program as ``torch.export`` has it."""
-    torch.export.save(program, file, extra_files={FILE: about.to_json()})
+    """Write a program as ``torch.export`` has it.
+
+    Raises:
+        OSError: the file takes no more.
+    """
+    content = io.BytesIO()  # first: PyTorch ends the process where a file takes no more
+    with quiet():
+        torch.export.save(program, content, extra_files={FILE: about.to_json()})
+    file.write(content.getbuffer())
 
 
 def write_onnx(program: torch.export.ExportedProgram, about: ExportedFile, path: Path, *, opset: int = OPSET) -> None:

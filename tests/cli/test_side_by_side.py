@@ -37,6 +37,16 @@ def test_a_failure_does_not_keep_others_from_running(tmp_path: Path) -> None:
     assert "never" not in (tmp_path / "bad.log").read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that takes nothing")
+def test_a_log_without_room_does_not_keep_others_from_running(tmp_path: Path) -> None:
+    full = Job("full", [Step("full", ("pass",), tmp_path / "full")], Path("/dev/full"))
+    found = ends([full, job(tmp_path, "good", "pass")], places=1)
+    assert found["good"].reason is None
+    reason = found["full"].reason
+    assert reason is not None
+    assert reason.startswith("/dev/full: the disk is full")
+
+
 def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     file = tmp_path / "made"
     first = f"import time; time.sleep(0.3); open({str(file)!r}, 'w')"

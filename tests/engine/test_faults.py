@@ -142,6 +142,15 @@ def test_a_full_disk_stops_the_run_with_what_is_needed(
     assert_same(*(load_checkpoint(folder / "last.pt") for folder in (whole, tmp_path / "cut")))
 
 
+def test_a_disk_that_is_full_before_anything_is_saved(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to go on with, and the folder is in the way of a new run."""
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"last\.pt: the disk is full: .*Nothing is saved yet: remove .*/run, and"):
+        run(tmp_path / "run")
+
+
 def test_a_disk_that_is_full_for_the_numbers(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JsonLines, "log", full)
     with pytest.raises(TrainingError, match=r"the disk is full; .* MiB are free\. .*last\.pt holds step 0 of 8"):

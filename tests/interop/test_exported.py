@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import zipfile
@@ -173,6 +174,15 @@ def boxes_alone(threshold: str) -> Detector:
     detector = build_detector(load_config("cascade_mask_rcnn_tiny", changes)).eval()
     detector.categories = [Category(label, f"class {label}") for label in (1, 2, 3)]
     return detector
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that takes nothing")
+def test_a_disk_that_is_full_is_an_error_and_not_the_end_of_the_process() -> None:
+    program = torch.export.export(torch.nn.Linear(100, 100), (torch.zeros(1, 100),))
+    about = described(detector_of("htc_tiny"), ExportInput())
+    with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match="No space left"):
+        write_pt2(program, about, full)
+    gc.collect()  # what PyTorch's writer was left with
 
 
 @pytest.mark.parametrize(
