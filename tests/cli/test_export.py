@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx_ir
@@ -240,6 +241,24 @@ def test_int8_says_what_it_costs(files: Files, tmp_path: Path, monkeypatch: pyte
     assert "more than 0.01 of mask AP is lost (--ap-loss)" in result.stderr
     assert output.read_bytes() == before
     assert run(*words, "--ap-loss", "0.02").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_a_full_disk_is_said_with_the_file(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    without_conversion(monkeypatch, files)
+    monkeypatch.setattr(f"dsctool.interop.exporting.write_{name[6:]}", full)
+    output = tmp_path / name
+    output.write_text("an older file")
+    result = run("export", files.checkpoint, "--output", output)
+    assert result.exit_code == 1
+    assert f"{name}: the disk is full" in result.stderr
+    assert output.read_text() == "an older file"
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_a_file_that_differs_is_not_left(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

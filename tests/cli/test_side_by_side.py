@@ -37,7 +37,7 @@ def test_a_failure_does_not_keep_others_from_running(tmp_path: Path) -> None:
     assert "never" not in (tmp_path / "bad.log").read_text()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that takes nothing")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is there on Linux alone")
 def test_a_log_without_room_does_not_keep_others_from_running(tmp_path: Path) -> None:
     full = Job("full", [Step("full", ("pass",), tmp_path / "full")], Path("/dev/full"))
     found = ends([full, job(tmp_path, "good", "pass")], places=1)
